@@ -1,0 +1,2 @@
+//! The modhost binary as a library, for its own unit tests. No API promise: module authors use `module-api`.
+pub mod error;

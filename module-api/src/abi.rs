@@ -1,0 +1,528 @@
+//! The binary interface: C structs and constants, mirrored by `include/modhost.h`, which is normative for C.
+//!
+//! Nothing here has behaviour. Every struct is `repr(C)`; a struct that may grow starts with its size (or is an array element
+//! whose stride its owner states), grows only at its end, and a new field is nullable and used only if the size covers it.
+//! No `bool`, enum, `char`, reference or Rust collection crosses the line: C can write values that Rust forbids.
+
+use core::ffi::{c_char, c_int, c_void};
+use core::sync::atomic::AtomicU32;
+
+#[cfg(feature = "layout")]
+use abi_stable::StableAbi;
+
+/// First eight bytes of a module's exports table: the bytes `MODHOST` and 1.
+pub const MODULE_MAGIC: u64 = u64::from_le_bytes(*b"MODHOST\x01");
+/// First eight bytes of the host's table of functions: the bytes `HOSTAPI` and 1.
+pub const HOST_MAGIC: u64 = u64::from_le_bytes(*b"HOSTAPI\x01");
+/// A different major number means a different, incompatible interface.
+pub const ABI_MAJOR: u16 = 1;
+/// A host of minor N runs modules of every minor up to N, and newer ones whose `needs_host_minor` is at most N.
+pub const ABI_MINOR: u16 = 0;
+/// The dynamic symbol that the loader looks up.
+pub const EXPORTS_SYMBOL: &str = "module_exports";
+
+/// Owner name in the ELF note that marks a file as a modhost module.
+pub const NOTE_NAME: &str = "modhost";
+/// Type of that note.
+pub const NOTE_TYPE: u32 = 1;
+
+/// `Header::flags`: built with the Rust SDK.
+pub const FLAG_RUST: u32 = 1;
+/// `Header::flags`: built with `panic = "abort"`; the loader refuses it.
+pub const FLAG_PANIC_ABORT: u32 = 2;
+/// `Header::flags`: wants `init_child_f(PROC_POSTCHILDINIT)` in main once every child has finished its own init.
+pub const FLAG_WANTS_POSTCHILDINIT: u32 = 4;
+
+/// Rank: main, when the workers and timers are forked and just before the TCP processes are.
+pub const PROC_MAIN: c_int = 0;
+/// Rank: a timer process.
+pub const PROC_TIMER: c_int = -1;
+/// Rank: the control process.
+pub const PROC_RPC: c_int = -2;
+/// Rank: the TCP main process.
+pub const PROC_TCP_MAIN: c_int = -4;
+/// Rank: a process serving a Unix socket for control.
+pub const PROC_UNIXSOCK: c_int = -5;
+/// Rank: main, when every child has finished its own init.
+pub const PROC_POSTCHILDINIT: c_int = -126;
+/// Rank: main, before any process is forked; the process count is known.
+pub const PROC_INIT: c_int = -127;
+/// Rank for `fork_process`: the child gets no `init_child_f` call.
+pub const PROC_NOCHLDINIT: c_int = -128;
+
+/// Success.
+pub const OK: i32 = 0;
+/// Failure without a more precise code.
+pub const E_FAILED: i32 = -1;
+/// The call is not allowed in this phase or process; the log says where it is.
+pub const E_PHASE: i32 = -2;
+/// An argument is out of its range.
+pub const E_INVALID: i32 = -3;
+/// Shared memory is exhausted.
+pub const E_NO_MEMORY: i32 = -4;
+/// More than the module registered, or more than the host has room for.
+pub const E_LIMIT: i32 = -5;
+/// A system call failed; the log has the detail.
+pub const E_SYSTEM: i32 = -6;
+/// The lock is held by another process (`mutex_trylock`), or the peer cannot take more now.
+pub const E_BUSY: i32 = -7;
+/// The calling process holds this lock already.
+pub const E_DEADLOCK: i32 = -8;
+/// What a lock protects was left damaged and not repaired; the lock is unusable for good.
+pub const E_NOT_RECOVERABLE: i32 = -9;
+/// What the SDK's guard returns for a panic in the module.
+pub const E_PANIC: i32 = -70;
+/// `mutex_lock`: the lock is held, and its last owner died holding it.
+pub const OWNER_DIED: i32 = 1;
+
+/// Log level numbers, as the `log` crate counts them.
+pub const LEVEL_ERROR: u32 = 1;
+/// Degraded, going on.
+pub const LEVEL_WARN: u32 = 2;
+/// What an operator wants to know.
+pub const LEVEL_INFO: u32 = 3;
+/// What an author wants to know.
+pub const LEVEL_DEBUG: u32 = 4;
+/// Everything.
+pub const LEVEL_TRACE: u32 = 5;
+
+/// [`Param::kind`]: the target is a `u32`, 0 or 1.
+pub const PARAM_BOOL: u32 = 1;
+/// [`Param::kind`]: the target is an `i64`.
+pub const PARAM_INT: u32 = 2;
+/// [`Param::kind`]: the target is a [`Str`].
+pub const PARAM_STRING: u32 = 3;
+/// [`Param::kind`]: the target is an `i64` in nanoseconds.
+pub const PARAM_DURATION: u32 = 4;
+/// [`Param::flags`]: the configuration must set it.
+pub const PARAM_REQUIRED: u32 = 1;
+/// [`Param::flags`]: `min` and `max` hold (inclusive, in the target's unit).
+pub const PARAM_RANGE: u32 = 2;
+
+/// [`Handler::kind`]: datagrams, in batches.
+pub const HANDLER_UDP: u32 = 1;
+
+/// [`Dependency::kind`]: the named module must be loaded, and its `init_f` runs first.
+pub const DEPEND_REQUIRED: u32 = 1;
+/// [`Dependency::kind`]: if the named module is loaded, its `init_f` runs first.
+pub const DEPEND_OPTIONAL: u32 = 2;
+
+/// `fork_process` flag: give the child a link to the TCP main process.
+pub const FORK_MAKE_SOCK: u32 = 1;
+
+/// [`TimerSpec::process`]: the timer process, for functions that finish in well under a millisecond.
+pub const TIMER_FAST: u32 = 0;
+/// [`TimerSpec::process`]: the slow timer process, for functions that may block.
+pub const TIMER_SLOW: u32 = 1;
+
+/// The first bytes of every exports table, readable whatever the rest looks like. 40 bytes on 64-bit machines.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    /// [`MODULE_MAGIC`].
+    pub magic: u64,
+    /// [`ABI_MAJOR`] of the header the module was built with.
+    pub abi_major: u16,
+    /// [`ABI_MINOR`] of the header the module was built with.
+    pub abi_minor: u16,
+    /// Size in bytes of the whole exports table.
+    pub size: u32,
+    /// `FLAG_*`; unknown bits must be zero.
+    pub flags: u32,
+    /// A host of a smaller minor refuses this module.
+    pub needs_host_minor: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// A [`RustInfo`] for modules of the Rust SDK with the layout check, null otherwise.
+    pub rust: *const c_void,
+}
+
+/// What a Rust module says of the types it was compiled with; the loader compares them structurally with its own.
+#[cfg(feature = "layout")]
+#[repr(C)]
+#[derive(Debug)]
+pub struct RustInfo {
+    /// Version of the layout description itself; compared before anything else is touched.
+    pub abi_stable: abi_stable::library::AbiHeader,
+    /// Layout of [`ModuleExports`].
+    pub exports: &'static abi_stable::type_layout::TypeLayout,
+    /// Layout of [`HostApi`].
+    pub host: &'static abi_stable::type_layout::TypeLayout,
+}
+
+/// One writable symbol per module, filled in by the loader before any function of the module is called.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct HostSlot {
+    /// The host's functions.
+    #[cfg_attr(feature = "layout", sabi(unsafe_opaque_field))] // compared by itself
+    pub api: *const HostApi,
+    /// Names this module in every call to the host; opaque.
+    pub module: *mut c_void,
+    /// Highest level (`LEVEL_*`, 0 for none) that this module's records are wanted at. Owned by the host, may change at any time.
+    pub log_level: *const AtomicU32,
+}
+
+/// A borrowed string: `len` bytes, followed by a NUL that `len` does not count.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug, Clone, Copy)]
+pub struct Str {
+    /// First byte; never null once parameters are applied.
+    pub ptr: *const c_char,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// One parameter of a module. The host checks the configured value and writes it to `target` before `init_f`.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Param {
+    /// Name in `[module.params]`.
+    pub name: *const c_char,
+    /// `PARAM_BOOL` ...
+    pub kind: u32,
+    /// `PARAM_REQUIRED`, `PARAM_RANGE`.
+    pub flags: u32,
+    /// Where the host writes the value.
+    pub target: *mut c_void,
+    /// The default as it would stand in the configuration (`"10"`, `"1s"`, `"text"`); null: the target keeps what it has.
+    pub default_text: *const c_char,
+    /// Smallest allowed value with `PARAM_RANGE`, in the target's unit.
+    pub min: i64,
+    /// Largest allowed value with `PARAM_RANGE`, in the target's unit.
+    pub max: i64,
+    /// One sentence for `modhost inspect`; may be null.
+    pub help: *const c_char,
+}
+
+/// One entry point for traffic, named in a listener's configuration.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Handler {
+    /// Name after the colon in `handler = "module:name"`; the first of a kind is the default.
+    pub name: *const c_char,
+    /// `HANDLER_UDP`.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// One sentence for `modhost inspect`; may be null.
+    pub help: *const c_char,
+    /// Called in a worker (in main in no-fork mode) with each batch of datagrams. A negative return ends the process.
+    pub on_datagrams: Option<extern "C" fn(batch: *mut UdpBatch) -> i32>,
+}
+
+/// A module that another one needs.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Dependency {
+    /// Name of the other module.
+    pub name: *const c_char,
+    /// `DEPEND_REQUIRED` or `DEPEND_OPTIONAL`.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The exports table, found under the dynamic symbol [`EXPORTS_SYMBOL`].
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[cfg_attr(
+    feature = "layout",
+    sabi(kind(Prefix(prefix_ref = ModuleExportsRef, prefix_fields = ModuleExportsPrefix)))
+)]
+pub struct ModuleExports {
+    /// Magic, version, size, flags.
+    pub header: Header,
+    /// Where the loader puts the host's functions.
+    pub host_slot: *mut HostSlot,
+    /// Name of the module: `[a-z0-9_-]`, at most 31 bytes.
+    pub name: *const c_char,
+    /// Version of the module, free text of at most 31 bytes.
+    pub version: *const c_char,
+    /// One sentence for `modhost inspect`; may be null.
+    pub summary: *const c_char,
+    /// Array of [`Param`].
+    pub params: *const Param,
+    /// Number of parameters.
+    pub param_count: u32,
+    /// Distance in bytes between two parameters.
+    pub param_stride: u32,
+    /// Array of [`Handler`].
+    pub handlers: *const Handler,
+    /// Number of handlers.
+    pub handler_count: u32,
+    /// Distance in bytes between two handlers.
+    pub handler_stride: u32,
+    /// Array of [`Dependency`].
+    pub depends: *const Dependency,
+    /// Number of dependencies.
+    pub depend_count: u32,
+    /// Distance in bytes between two dependencies.
+    pub depend_stride: u32,
+    /// Called once in main before anything is forked. 0 is success.
+    pub init_f: Option<extern "C" fn() -> c_int>,
+    /// Called with the rank: in main with `PROC_INIT` and `PROC_MAIN`, in every forked process once. Negative is failure.
+    pub init_child_f: Option<extern "C" fn(rank: c_int) -> c_int>,
+    /// Called in main at the end, in reverse load order.
+    #[cfg_attr(feature = "layout", sabi(last_prefix_field))]
+    pub destroy_f: Option<extern "C" fn()>,
+}
+
+// SAFETY: the table is read-only data; its pointers lead to constants, or to targets that only the host writes, in main, before
+// any function of the module runs.
+unsafe impl Sync for ModuleExports {}
+// SAFETY: as above.
+unsafe impl Sync for Param {}
+// SAFETY: as above.
+unsafe impl Sync for Handler {}
+// SAFETY: as above.
+unsafe impl Sync for Dependency {}
+
+/// One datagram of a batch. Valid until the handler returns.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Datagram {
+    /// The payload.
+    pub data: *const u8,
+    /// Its length in bytes, 0 to 65,507.
+    pub len: u32,
+    /// Length of `peer` in bytes.
+    pub peer_len: u32,
+    /// The sender: a `struct sockaddr_in` or `sockaddr_in6`.
+    pub peer: *const c_void,
+}
+
+/// What a datagram handler gets. Valid until the handler returns.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct UdpBatch {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Number of datagrams, at least 1.
+    pub count: u32,
+    /// The datagrams.
+    pub datagrams: *const Datagram,
+    /// Distance in bytes between two datagrams.
+    pub stride: u32,
+    /// The listener they arrived at.
+    pub listener: u32,
+}
+
+/// A lock in shared memory that several processes may take. 64 bytes, all zero is not a valid lock: use `mutex_init`.
+#[repr(C, align(8))]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Mutex {
+    /// The host's.
+    pub opaque: [u64; 8],
+}
+
+/// Who died holding a lock.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeadOwner {
+    /// Its process id, 0 if it died while taking or releasing the lock.
+    pub pid: i32,
+    /// Its `process_no`, -1 if unknown.
+    pub process_no: i32,
+}
+
+/// Which process the caller is.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessInfo {
+    /// Size of this struct in bytes, set by the caller.
+    pub size: u32,
+    /// Index in the process table; -1 in a process that the host did not fork.
+    pub process_no: i32,
+    /// The rank that this process was forked with; 0 in main.
+    pub rank: i32,
+    /// Process id.
+    pub pid: i32,
+    /// How often this slot was restarted before this process.
+    pub restarts: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A process with an entry function, for `fork_process_entry`.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct ForkSpec {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// `FORK_*`.
+    pub flags: u32,
+    /// Passed to `init_child_f` in the child.
+    pub rank: i32,
+    /// Zero.
+    pub reserved: u32,
+    /// Name for the process table and the process title, at most 31 bytes; copied.
+    pub name: *const c_char,
+    /// What the child runs.
+    pub entry: Option<extern "C" fn(data: *mut c_void) -> i32>,
+    /// Passed through; must stay valid in main for later restarts.
+    pub data: *mut c_void,
+}
+
+/// A function that a timer process calls.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct TimerSpec {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// `TIMER_FAST` or `TIMER_SLOW`.
+    pub process: u32,
+    /// Name for the log, at most 31 bytes; copied.
+    pub name: *const c_char,
+    /// Nanoseconds from the timer process's start to the first call.
+    pub first_ns: u64,
+    /// Nanoseconds between two calls; 0: one call only.
+    pub period_ns: u64,
+    /// `expirations` counts the periods due since the last call, 1 if none was missed. Negative is logged as a failure.
+    pub function: Option<extern "C" fn(data: *mut c_void, expirations: u64) -> i32>,
+    /// Passed through.
+    pub data: *mut c_void,
+}
+
+/// A listener that a module asks for.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct ListenSpec {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// `HANDLER_UDP`.
+    pub kind: u32,
+    /// `ADDRESS:PORT`; port 0 lets the kernel choose.
+    pub address: *const c_char,
+    /// Name of a handler of the calling module; null: the first of the kind.
+    pub handler: *const c_char,
+    /// Number of workers; 0: the configured default.
+    pub workers: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The host's functions. Append-only. Every call passes the module handle of [`HostSlot`] back. All pointers are borrowed for the call.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[cfg_attr(feature = "layout", sabi(kind(Prefix(prefix_ref = HostApiRef, prefix_fields = HostApiPrefix))))]
+pub struct HostApi {
+    /// [`HOST_MAGIC`].
+    pub magic: u64,
+    /// [`ABI_MAJOR`] of the host.
+    pub abi_major: u16,
+    /// [`ABI_MINOR`] of the host.
+    pub abi_minor: u16,
+    /// Size of this table in bytes.
+    pub size: u32,
+
+    /// Any process and phase. Writes one record to the host's log.
+    pub log: extern "C" fn(module: *mut c_void, level: u32, target: *const u8, target_len: usize, text: *const u8, text_len: usize),
+    /// Any process and phase. The text that goes with a failing return of the current entry; the last one counts.
+    pub set_error: extern "C" fn(module: *mut c_void, text: *const u8, text_len: usize),
+    /// Any process and phase. Fills `buffer` from the kernel's random generator. Returns 0 or `E_SYSTEM`.
+    pub random: extern "C" fn(module: *mut c_void, buffer: *mut u8, len: usize) -> i32,
+    /// Any process and phase. Returns 0 or `E_INVALID`.
+    pub process_info: extern "C" fn(module: *mut c_void, info: *mut ProcessInfo) -> i32,
+    /// From `PROC_INIT` on, the exact size of the process table; before, `E_PHASE`.
+    pub max_procs: extern "C" fn(module: *mut c_void) -> i32,
+
+    /// `init_f` only. Announces `count` (at least 1) later forks. Returns 0, `E_PHASE`, `E_INVALID` or `E_LIMIT`.
+    pub register_procs: extern "C" fn(module: *mut c_void, count: i32) -> i32,
+    /// `PROC_MAIN` only. Returns the pid in main, 0 in the child, negative on error. A child of this form is not restarted.
+    pub fork_process: extern "C" fn(module: *mut c_void, rank: i32, name: *const c_char, flags: u32) -> i32,
+    /// `PROC_MAIN` only. The child runs `spec.entry(spec.data)` and exits with 0, or 1 if that is negative. Returns the pid or a
+    /// negative code, in main only. The child is restarted by policy.
+    pub fork_process_entry: extern "C" fn(module: *mut c_void, spec: *const ForkSpec) -> i32,
+
+    /// `init_f` and `PROC_INIT`. Zeroed memory at one address in every process, never freed; `align` is a power of two up to 4096.
+    /// Null when exhausted, out of phase or misaligned; the log says which.
+    pub shm_alloc: extern "C" fn(module: *mut c_void, size: usize, align: usize) -> *mut c_void,
+    /// Before first use, by one process. `mutex` must lie in shared memory. Returns 0 or a code.
+    pub mutex_init: extern "C" fn(module: *mut c_void, mutex: *mut Mutex) -> i32,
+    /// Returns 0, `OWNER_DIED` (held; `dead` is filled if not null; repair the data, then `mutex_repaired`), or a negative code.
+    pub mutex_lock: extern "C" fn(module: *mut c_void, mutex: *mut Mutex, dead: *mut DeadOwner) -> i32,
+    /// As `mutex_lock`, but `E_BUSY` instead of waiting.
+    pub mutex_trylock: extern "C" fn(module: *mut c_void, mutex: *mut Mutex, dead: *mut DeadOwner) -> i32,
+    /// By the holder, after `OWNER_DIED`: the data is whole again.
+    pub mutex_repaired: extern "C" fn(module: *mut c_void, mutex: *mut Mutex) -> i32,
+    /// By the holder. After `OWNER_DIED` without `mutex_repaired` the lock becomes unusable (`E_NOT_RECOVERABLE`).
+    pub mutex_unlock: extern "C" fn(module: *mut c_void, mutex: *mut Mutex) -> i32,
+
+    /// `init_f` and `PROC_INIT`. Returns 0 or a negative code.
+    pub timer_add: extern "C" fn(module: *mut c_void, spec: *const TimerSpec) -> i32,
+
+    /// `init_f` only. Returns the listener's number or a negative code; it is bound after every `init_f`.
+    pub listen: extern "C" fn(module: *mut c_void, spec: *const ListenSpec) -> i32,
+    /// From `PROC_INIT` on. The number of the `index`-th listener that this module's handlers serve, or `E_INVALID`.
+    pub listener_find: extern "C" fn(module: *mut c_void, index: u32) -> i32,
+    /// From `PROC_INIT` on. Writes the bound address as a socket address; returns its length in bytes or a negative code.
+    pub listener_address: extern "C" fn(module: *mut c_void, listener: u32, address: *mut c_void, size: u32) -> i32,
+
+    /// In a datagram handler. Copies `data` and queues it as an answer to the `index`-th datagram. 0, `E_INVALID`.
+    pub udp_reply: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, data: *const u8, len: usize) -> i32,
+    /// In a datagram handler. Queues without copying: `data` must stay unchanged until the handler has returned and
+    /// the batch is sent (the batch's own datagrams and constants do).
+    pub udp_reply_borrowed: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, data: *const u8, len: usize) -> i32,
+    /// In a datagram handler. A host buffer of `size` bytes (at most 65,507) to write an answer into, valid until the next call; null if `size` is too large.
+    pub udp_reply_buffer: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, size: usize) -> *mut u8,
+    /// In a datagram handler. Queues the first `len` bytes of the last `udp_reply_buffer` as an answer to the `index`-th datagram.
+    pub udp_reply_commit: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, len: usize) -> i32,
+    /// Any process from `PROC_INIT` on. Sends one datagram from a listener's socket at once. 0, `E_INVALID`, `E_BUSY`, `E_SYSTEM`.
+    pub udp_send: extern "C" fn(module: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32,
+}
+
+// SAFETY: constants and function pointers only.
+unsafe impl Sync for HostApi {}
+
+/// Descriptor of the ELF note: enough to judge a file before any of its code runs. Fixed layout, little-endian, native alignment 4.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct NoteDescriptor {
+    /// [`ABI_MAJOR`].
+    pub abi_major: u16,
+    /// [`ABI_MINOR`].
+    pub abi_minor: u16,
+    /// As in [`Header`].
+    pub needs_host_minor: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// `FLAG_RUST`, `FLAG_PANIC_ABORT`.
+    pub flags: u32,
+    /// Size in bytes of the exports table.
+    pub exports_size: u32,
+    /// SDK and its version, NUL-padded: `module-api 1.0.0`, `modhost.h 1.0`.
+    pub sdk: [u8; 32],
+    /// Compiler, NUL-padded: `rustc 1.95.0`, `gcc 12.2.0`.
+    pub compiler: [u8; 48],
+}
+
+/// The whole note, as it stands in section `.note.modhost`.
+#[repr(C, align(4))]
+#[derive(Debug, Clone, Copy)]
+pub struct Note {
+    /// Length of the name with its NUL: 8.
+    pub name_size: u32,
+    /// Length of the descriptor: 96.
+    pub descriptor_size: u32,
+    /// [`NOTE_TYPE`].
+    pub note_type: u32,
+    /// [`NOTE_NAME`] and a NUL.
+    pub name: [u8; 8],
+    /// The descriptor.
+    pub descriptor: NoteDescriptor,
+}

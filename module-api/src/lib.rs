@@ -1,0 +1,2 @@
+//! SDK
+pub mod abi;
