@@ -1,0 +1,173 @@
+//! The log as a process uses it: events in, bytes in a file or at a socket out.
+//!
+//! *Runs in:* the test harness. *Never:* forks, installs the global log.
+
+use super::*;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("modhost-log-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn log_to(target: Target, format: Format) -> &'static Log {
+    let log: &'static Log = Box::leak(Box::new(Log::open(&LogSettings { target, format, ..LogSettings::default() }).unwrap()));
+    log.label.set("worker 3");
+    log
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn events_reach_the_file_by_severity() {
+    let folder = Folder::new("events");
+    let path = folder.0.join("log");
+    let log = log_to(Target::File(path.clone()), Format::Text);
+    tracing::subscriber::with_default(Front(log), || {
+        tracing::info!(module = "echo", port = 5060, "ready");
+        tracing::debug!("not wanted");
+        log.levels.set_host(Severity::Debug);
+        tracing::debug!(error = %"a b", "wanted now");
+        log.levels.set_host(Severity::Fault);
+        tracing::error!("not wanted");
+        crate::fault!(slot = 2, "a slot is {}", "wrong");
+        tracing::error_span!("span").in_scope(|| ());
+    });
+    let pid = std::process::id();
+    let text = read(&path);
+    let lines: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(
+        lines,
+        [
+            format!("info  [worker 3 {pid}] echo: ready port=5060"),
+            format!("debug [worker 3 {pid}] wanted now error=\"a b\""),
+            format!("fault [worker 3 {pid}] a slot is wrong slot=2"),
+        ]
+    );
+}
+
+#[test]
+fn json_keeps_the_place_of_a_fault() {
+    let folder = Folder::new("json");
+    let path = folder.0.join("log");
+    let log = log_to(Target::File(path.clone()), Format::Json);
+    tracing::subscriber::with_default(Front(log), || crate::fault!("broken"));
+    let object: serde_json::Value = serde_json::from_str(&read(&path)).unwrap();
+    assert_eq!((&object["level"], &object["target"], &object["process"]), (&"fault".into(), &module_path!().into(), &"worker 3".into()));
+}
+
+#[test]
+fn the_supervisor_reopens_and_others_follow_once() {
+    let folder = Folder::new("reopen");
+    let path = folder.0.join("log");
+    let supervisor = log_to(Target::File(path.clone()), Format::Text);
+    // Another process: its own descriptor and generation, the same shared page.
+    let mut child = Log::open(&LogSettings { target: Target::File(path.clone()), ..LogSettings::default() }).unwrap();
+    child.levels = supervisor.levels.sharing();
+    let (was, number) = (folder.0.join("log.1"), child.sink.descriptor());
+
+    child.emit(Severity::Info, "t", &Sent { module: "m", text: "one" });
+    std::fs::rename(&path, &was).unwrap();
+    child.emit(Severity::Info, "t", &Sent { module: "m", text: "two" });
+    supervisor.reopen(None).unwrap();
+    child.emit(Severity::Info, "t", &Sent { module: "m", text: "three" });
+    assert_eq!((read(&was).lines().count(), read(&path).lines().count()), (2, 1));
+    assert_eq!(child.sink.descriptor(), number);
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o137, 0);
+
+    // The file is gone again before the child comes to it: one warning, and the record itself, in the file that it has.
+    supervisor.reopen(None).unwrap();
+    std::fs::rename(&path, folder.0.join("log.2")).unwrap();
+    for text in ["four", "five"] {
+        child.emit(Severity::Info, "t", &Sent { module: "m", text });
+    }
+    let kept = read(&folder.0.join("log.2"));
+    assert_eq!(kept.matches("cannot reopen").count(), 1);
+    assert!(!path.exists() && kept.contains("m: four") && kept.contains("m: five"), "{kept}");
+}
+
+#[test]
+fn lost_records_are_counted_and_reported() {
+    let log = log_to(Target::File("/dev/full".into()), Format::Text);
+    for _ in 0..3 {
+        log.emit(Severity::Info, "t", &Sent { module: "m", text: "no room" });
+    }
+    assert_eq!(log.lost.load(Relaxed), 3);
+
+    let folder = Folder::new("lost");
+    let path = folder.0.join("socket");
+    let server = UnixDatagram::bind(&path).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let mut log = Log::open(&LogSettings::default()).unwrap();
+    log.sink = Sink::datagram(Protocol::Syslog, path.clone()).unwrap();
+    // Nobody reads: the queue fills up and nothing waits.
+    let sent = (0..100_000).take_while(|_| {
+        log.emit(Severity::Info, "t", &Sent { module: "m", text: "tick" });
+        log.lost.load(Relaxed) < 5
+    });
+    assert!(sent.count() < 99_999);
+    // A receiver that was restarted is found again.
+    drop(server);
+    std::fs::remove_file(&path).unwrap();
+    let server = UnixDatagram::bind(&path).unwrap();
+    log.emit(Severity::Warn, "t", &Sent { module: "m", text: "back" });
+    log.emit(Severity::Info, "t", &Sent { module: "m", text: "again" });
+    let receive = || {
+        let mut bytes = [0; RECORD_BYTES];
+        let length = server.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    let pid = std::process::id();
+    assert_eq!(receive(), format!("<28>modhost[{pid}]: warn [] m: back lost=5"));
+    assert_eq!(receive(), format!("<30>modhost[{pid}]: info [] m: again"));
+}
+
+#[test]
+fn a_value_that_logs_loses_its_record_only() {
+    struct Chatty(&'static Log);
+    impl std::fmt::Display for Chatty {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.emit(Severity::Info, "t", &Sent { module: "m", text: "inner" });
+            f.write_str("outer")
+        }
+    }
+    let folder = Folder::new("nested");
+    let path = folder.0.join("log");
+    let log = log_to(Target::File(path.clone()), Format::Text);
+    tracing::subscriber::with_default(Front(log), || tracing::info!("{}", Chatty(log)));
+    assert!(read(&path).ends_with("outer\n"));
+    assert_eq!(log.lost.load(Relaxed), 1);
+}
+
+#[test]
+fn labels_are_cut_at_a_character() {
+    let label = Label::default();
+    let mut bytes = [0; LABEL_BYTES];
+    assert_eq!(label.read(&mut bytes), "");
+    label.set(&"é".repeat(20));
+    assert_eq!(label.read(&mut bytes), "é".repeat(16));
+    label.set(&format!("x{}", "é".repeat(20)));
+    assert_eq!(label.read(&mut bytes), format!("x{}", "é".repeat(15)));
+}
+
+#[test]
+fn an_unreachable_target_is_an_error_at_the_start() {
+    for target in [Target::File("/nonexistent/log".into()), Target::File("/".into())] {
+        assert!(Log::open(&LogSettings { target, ..LogSettings::default() }).is_err());
+    }
+    assert!(Sink::datagram(Protocol::Syslog, "/nonexistent".into()).is_err());
+}

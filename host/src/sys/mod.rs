@@ -1,0 +1,6 @@
+//! System calls and raw memory behind safe functions, one file per concern.
+//!
+//! *Runs in:* every process, every phase. *Never:* knows a module, a configuration or a policy.
+
+pub mod descriptor;
+pub mod shared;
