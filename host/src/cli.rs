@@ -1,0 +1,252 @@
+//! The command line: what can be typed, and its help.
+//!
+//! *Runs in:* the starting process, first of all.
+//! *Never:* does what was asked; `main` hands each command to whoever does.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::config::{Fork, LogFormat, Overrides};
+
+/// Printed by `--version`.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (module ABI 1.0)");
+
+const AFTER_HELP: &str = "\
+Examples:
+  modhost run -c /etc/modhost.toml             serve what the file says
+  modhost run ./libecho.so --listen udp://127.0.0.1:5060=echo
+                                               try a module without any file
+  modhost check -c /etc/modhost.toml           all errors at once, nothing is started
+  modhost inspect ./libecho.so                 what is in this file, and would it load
+  modhost ps                                   the processes of a running host
+
+Exit codes: 0 ok, 1 failed while starting or running, 2 usage or configuration, 70 a fault of modhost";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  modhost run -c modhost.toml
+  modhost run -c modhost.toml --no-fork --log-level debug
+  modhost run ./libecho.so --listen udp://127.0.0.1:5060=echo --workers 4 --set echo.greeting=hello
+  modhost run --load-all /usr/lib/modhost --control /run/modhost.sock";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  modhost check -c modhost.toml
+  modhost check -c modhost.toml --json | jq '.errors[].what'";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  modhost inspect ./libecho.so
+  modhost inspect --json /usr/lib/modhost/*.so | jq -r '.[].name'";
+
+const RPC_EXAMPLES: &str = "\
+Examples:
+  modhost rpc ping
+  modhost rpc -s /run/modhost.sock METHOD ARG ARG";
+
+/// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
+#[derive(Debug, Parser)]
+#[command(name = "modhost", version = VERSION, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start: load the modules, fork the processes, serve
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Parse the configuration, load the modules, check versions and parameters; run nothing else
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Say what module files hold and whether they would load, without running any of their code
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect(InspectArgs),
+    /// List the processes of a running host
+    Ps(ControlArgs),
+    /// Stop a running host and wait for its end
+    Stop(ControlArgs),
+    /// Call a method of a running host
+    #[command(after_help = RPC_EXAMPLES)]
+    Rpc(RpcArgs),
+}
+
+/// What `run` and `check` share.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Modules to load besides those of the file: a path (with a slash or ending in .so), or a name to look up
+    #[arg(value_name = "MODULE.so", value_hint = ValueHint::FilePath)]
+    pub modules: Vec<String>,
+
+    /// Look up modules here too, before the file's module_path (repeatable)
+    #[arg(long = "module-dir", value_name = "DIR", action = ArgAction::Append, value_hint = ValueHint::DirPath)]
+    pub module_dirs: Vec<PathBuf>,
+
+    /// Load every module of this folder, in name order (repeatable)
+    #[arg(long = "load-all", value_name = "DIR", action = ArgAction::Append, value_hint = ValueHint::DirPath)]
+    pub load_all: Vec<PathBuf>,
+
+    /// Listen: udp://ADDR=HANDLER, tcp://ADDR=HANDLER or unix://PATH=HANDLER; HANDLER is module or module:handler (repeatable)
+    #[arg(long = "listen", value_name = "ADDRESS=HANDLER", action = ArgAction::Append)]
+    pub listen: Vec<String>,
+
+    /// Set a module's parameter, over what the file says (repeatable)
+    #[arg(long = "set", value_name = "MODULE.PARAM=VALUE", action = ArgAction::Append)]
+    pub set: Vec<String>,
+}
+
+/// `modhost run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// File, modules, listeners, parameters.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// Workers of each UDP listener that does not say otherwise, and number of TCP workers
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u32>,
+
+    /// For debugging: stay in the foreground, fork no workers, serve everything in one process
+    #[arg(long = "no-fork")]
+    pub no_fork: bool,
+
+    /// Detach from the terminal; this command returns when the host is ready
+    #[arg(long, conflicts_with = "no_fork")]
+    pub daemon: bool,
+
+    /// Become this user after the modules' init (only as root)
+    #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
+    pub user: Option<String>,
+
+    /// Become this group after the modules' init (only as root)
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+
+    /// Write the process id here, and hold a lock on it
+    #[arg(long = "pid-file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub pid_file: Option<PathBuf>,
+
+    /// Serve the control socket here
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    pub control: Option<PathBuf>,
+
+    /// How log records look
+    #[arg(long = "log-format", value_name = "FORMAT")]
+    pub log_format: Option<LogFormatArg>,
+
+    /// Highest level that is logged: off, error, warn, info, debug or trace; MODULE=LEVEL for one module (repeatable)
+    #[arg(long = "log-level", value_name = "LEVEL", action = ArgAction::Append)]
+    pub log_level: Vec<String>,
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormatArg {
+    /// One readable line a record
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// `modhost check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// File, modules, listeners, parameters.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `modhost inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Module files
+    #[arg(value_name = "FILE.so", required = true, value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+
+    /// Print a JSON array, one object for each file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What every command for a running host takes.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Control socket of the host
+    #[arg(short = 's', long = "socket", value_name = "SOCKET", default_value = "/run/modhost.sock", value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `modhost rpc`.
+#[derive(Debug, Args)]
+pub struct RpcArgs {
+    /// Socket and form of the answer.
+    #[command(flatten)]
+    pub control: ControlArgs,
+
+    /// Method, such as ping
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+
+    /// Arguments of the method
+    #[arg(value_name = "ARG", allow_hyphen_values = true, trailing_var_arg = true)]
+    pub args: Vec<String>,
+}
+
+impl SourceArgs {
+    /// What goes over the file.
+    pub fn into_overrides(self) -> Overrides {
+        Overrides {
+            modules: self.modules,
+            module_dirs: self.module_dirs,
+            load_all: self.load_all,
+            listen: self.listen,
+            set: self.set,
+            ..Overrides::default()
+        }
+    }
+}
+
+impl RunArgs {
+    /// The configuration file, and what goes over it.
+    pub fn into_overrides(self) -> (Option<PathBuf>, Overrides) {
+        let file = self.source.config.clone();
+        let overrides = Overrides {
+            workers: self.workers,
+            fork: self.no_fork.then_some(Fork::NoFork),
+            daemon: self.daemon.then_some(true),
+            user: self.user,
+            group: self.group,
+            pid_file: self.pid_file,
+            control: self.control,
+            log_format: self.log_format.map(|format| match format {
+                LogFormatArg::Text => LogFormat::Text,
+                LogFormatArg::Json => LogFormat::Json,
+            }),
+            log_level: self.log_level,
+            ..self.source.into_overrides()
+        };
+        (file, overrides)
+    }
+}
+
+/// Parses the process's own command line. Prints help, version or usage errors and leaves by itself, with 0 or 2.
+pub fn parse() -> Cli {
+    Cli::parse()
+}

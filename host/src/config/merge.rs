@@ -1,0 +1,153 @@
+//! Lays the command line over the configuration file.
+//!
+//! *Runs in:* the supervisor, before anything is forked.
+//! *Never:* looks at a clock, the environment or the file system.
+
+use std::path::PathBuf;
+
+use super::address::{check_name, parse_listen};
+use super::{Config, Fork, Level, ListenConfig, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, check_duplicates, nearest};
+use crate::error::Error;
+
+/// What the command line says, still as text where the shell gave text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// Positional modules: a path if it holds a slash or ends in `.so`, a name otherwise.
+    pub modules: Vec<String>,
+    /// `--module-dir`: searched before `host.module_path`.
+    pub module_dirs: Vec<PathBuf>,
+    /// `--load-all`.
+    pub load_all: Vec<PathBuf>,
+    /// `--listen`: added to the file's.
+    pub listen: Vec<String>,
+    /// `--workers`.
+    pub workers: Option<u32>,
+    /// `--no-fork`.
+    pub fork: Option<Fork>,
+    /// `--daemon`; only ever turns it on.
+    pub daemon: Option<bool>,
+    /// `--user`.
+    pub user: Option<String>,
+    /// `--group`.
+    pub group: Option<String>,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// `--control`.
+    pub control: Option<PathBuf>,
+    /// `--set`.
+    pub set: Vec<String>,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
+    /// `--log-level`: a level, or `MODULE=LEVEL`.
+    pub log_level: Vec<String>,
+}
+
+/// One `--set MODULE.PARAM=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetParam {
+    /// Name of the module.
+    pub module: String,
+    /// Name of the parameter.
+    pub name: String,
+    /// The value, read as the parameter's kind wants it.
+    pub text: String,
+}
+
+/// Merges; the command line wins, lists are added to. All errors at once.
+pub fn merge(mut config: Config, overrides: Overrides) -> Result<Config, Vec<Error>> {
+    let mut errors = Vec::new();
+    let host = &mut config.host;
+    if let Some(workers) = overrides.workers {
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            errors.push(Error::config(format!("--workers {workers} is out of range")).detail(format_args!("from 1 to {WORKERS_MAX}")));
+        }
+        host.workers = workers;
+    }
+    replace(&mut host.user, overrides.user);
+    replace(&mut host.group, overrides.group);
+    replace(&mut host.pid_file, overrides.pid_file);
+    replace(&mut host.control, overrides.control);
+    host.daemon = overrides.daemon.unwrap_or(host.daemon);
+    host.fork = overrides.fork.unwrap_or(host.fork);
+    host.module_path.splice(0..0, overrides.module_dirs);
+    config.log.format = overrides.log_format.unwrap_or(config.log.format);
+    config.load_all.extend(overrides.load_all);
+    for text in &overrides.log_level {
+        collect(&mut errors, merge_log_level(&mut config, text));
+    }
+    for text in overrides.modules {
+        match parse_module(text) {
+            Ok(module) => config.modules.push(module),
+            Err(error) => errors.push(error),
+        }
+    }
+    for text in &overrides.listen {
+        match parse_listen(text) {
+            Ok((address, handler)) => {
+                config.listeners.push(ListenConfig { address, handler, workers: None, position: Position::CommandLine("--listen") });
+            }
+            Err(error) => errors.push(Error { what: format!("--listen: {}", error.what), ..error }),
+        }
+    }
+    for text in &overrides.set {
+        match parse_set(text) {
+            Ok(set) => config.set.push(set),
+            Err(error) => errors.push(error),
+        }
+    }
+    if config.host.fork == Fork::NoFork && config.host.daemon {
+        errors.push(
+            Error::config("no-fork mode cannot be a daemon").hint("leave out one of --no-fork and --daemon (or daemon = true in the file)"),
+        );
+    }
+    errors.extend(check_duplicates(&config));
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+fn parse_module(text: String) -> Result<ModuleConfig, Error> {
+    let source = if text.contains('/') || text.ends_with(".so") {
+        ModuleSource::Path(PathBuf::from(text))
+    } else {
+        check_name(&text).map_err(|error| error.hint("a file is given with a slash, as in ./FILE"))?;
+        ModuleSource::Name(text)
+    };
+    Ok(ModuleConfig { source, optional: false, params: Vec::new(), position: Position::CommandLine("") })
+}
+
+fn parse_set(text: &str) -> Result<SetParam, Error> {
+    let bad = |detail: &str| Error::config(format!("--set \"{text}\" sets nothing")).detail(detail).hint("write --set MODULE.PARAM=VALUE");
+    let (target, value) = text.split_once('=').ok_or_else(|| bad("it has no \"=\""))?;
+    let (module, name) = target.split_once('.').ok_or_else(|| bad("it has no \".\" between module and parameter"))?;
+    if name.is_empty() {
+        return Err(bad("it names no parameter"));
+    }
+    check_name(module).map_err(|error| bad(&error.what))?;
+    Ok(SetParam { module: module.to_string(), name: name.to_string(), text: value.to_string() })
+}
+
+fn merge_log_level(config: &mut Config, text: &str) -> Result<(), Error> {
+    let (module, name) = match text.split_once('=') {
+        Some((module, name)) => (Some(module), name),
+        None => (None, text),
+    };
+    let level = Level::parse(name)
+        .ok_or_else(|| Error::config(format!("--log-level: \"{name}\" is no level")).hint(nearest::hint(name, Level::NAMES)))?;
+    match module {
+        None => config.log.level = level,
+        Some(module) => {
+            check_name(module).map_err(|error| Error { what: format!("--log-level: {}", error.what), ..error })?;
+            config.log.modules.insert(module.to_string(), level);
+        }
+    }
+    Ok(())
+}
+
+fn replace<T>(target: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *target = value;
+    }
+}
+
+fn collect(errors: &mut Vec<Error>, result: Result<(), Error>) {
+    errors.extend(result.err());
+}

@@ -1,0 +1,337 @@
+//! The configuration as plain data, and the one entry point of its parser.
+//!
+//! *Runs in:* the supervisor, before anything is forked; main only reads the result.
+//! *Never:* looks at a clock, the environment or the file system: text in, values or every error out. [`read`] alone opens a file.
+
+pub mod address;
+mod check;
+pub mod merge;
+pub mod nearest;
+mod parse;
+pub mod read;
+mod reader;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use check::check_duplicates;
+pub use merge::{Overrides, SetParam, merge};
+pub use parse::parse;
+pub use read::read;
+
+/// Most workers per listener: the process table and every scan of it stay small.
+pub const WORKERS_MAX: u32 = 4000;
+/// Searched when the configuration has no `module_path`.
+pub const MODULE_PATH_DEFAULT: &str = "/usr/lib/modhost";
+/// Longest module or handler name, in bytes.
+pub const NAME_MAX_BYTES: usize = 31;
+
+/// Everything the operator decided, from file and command line.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+    /// `[host]`.
+    pub host: Host,
+    /// `[log]`.
+    pub log: Log,
+    /// `[[module]]`, in the order of the file, then those of the command line.
+    pub modules: Vec<ModuleConfig>,
+    /// `[[listen]]`, in the order of the file, then those of the command line.
+    pub listeners: Vec<ListenConfig>,
+    /// `--load-all`: folders of which every module is loaded, after `modules`.
+    pub load_all: Vec<PathBuf>,
+    /// `--set`: applied once the modules' names are known, over what the file says.
+    pub set: Vec<SetParam>,
+}
+
+/// `[host]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Workers per UDP listener that does not say otherwise, and number of TCP workers; 1 to [`WORKERS_MAX`].
+    pub workers: u32,
+    /// User that main and everything below it become; a name or a number.
+    pub user: Option<String>,
+    /// Group, likewise; without it the user's own.
+    pub group: Option<String>,
+    /// Detach from the terminal.
+    pub daemon: bool,
+    /// Whether there are workers at all.
+    pub fork: Fork,
+    /// Relative to the working directory of the command.
+    pub pid_file: Option<PathBuf>,
+    /// Control socket; relative to the working directory of the command.
+    pub control: Option<PathBuf>,
+    /// Where a module's name is looked up, in this order; relative to the working directory of the command.
+    pub module_path: Vec<PathBuf>,
+    /// Size of the memory that modules share.
+    pub shared_memory_bytes: usize,
+    /// From the first module's `init_f` to readiness.
+    pub start_timeout: Duration,
+    /// For each stage of a stop.
+    pub stop_timeout: Duration,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            user: None,
+            group: None,
+            daemon: false,
+            fork: Fork::Processes,
+            pid_file: None,
+            control: None,
+            module_path: vec![PathBuf::from(MODULE_PATH_DEFAULT)],
+            shared_memory_bytes: 64 << 20,
+            start_timeout: Duration::from_secs(60),
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Whether main forks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fork {
+    /// Supervisor, main, workers, timers.
+    #[default]
+    Processes,
+    /// For debugging: main in the foreground serves everything itself.
+    NoFork,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Log {
+    /// Where records go.
+    pub target: LogTarget,
+    /// How they look.
+    pub format: LogFormat,
+    /// Highest level written.
+    pub level: Level,
+    /// `[log.modules]`: level by module name.
+    pub modules: BTreeMap<String, Level>,
+}
+
+/// `log.target`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LogTarget {
+    /// Standard error.
+    #[default]
+    Stderr,
+    /// A file, reopened on SIGHUP; relative to the working directory of the command.
+    File(PathBuf),
+    /// The local syslog socket.
+    Syslog,
+    /// The journal's native socket.
+    Journald,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One readable line a record.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A log level as the ABI numbers them: 0 off, 1 error ... 5 trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(pub u32);
+
+impl Level {
+    /// Their names; the index is the number.
+    pub const NAMES: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+    /// The level of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.iter().position(|known| *known == name).map(|number| Self(number as u32))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.get(self.0 as usize).copied().unwrap_or("trace")
+    }
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self(module_api::abi::LEVEL_INFO)
+    }
+}
+
+/// One `[[module]]`, or one module of the command line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModuleConfig {
+    /// Where to find it.
+    pub source: ModuleSource,
+    /// A bad one is skipped with a warning.
+    pub optional: bool,
+    /// `[module.params]`, in the order of the file.
+    pub params: Vec<ParamSetting>,
+    /// Where it is configured.
+    pub position: Position,
+}
+
+/// How a module is named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ModuleSource {
+    /// Looked up in `module_path` as `libNAME.so`, then `NAME.so`.
+    Name(String),
+    /// A file. From the configuration file: relative to that file's folder (already joined). From the command line: to the working directory.
+    Path(PathBuf),
+}
+
+impl fmt::Display for ModuleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// One parameter as configured; its kind is checked when the module's declaration is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamSetting {
+    /// Name in `[module.params]`.
+    pub name: String,
+    /// What was written.
+    pub value: Value,
+    /// Where.
+    pub position: Position,
+}
+
+/// A configured value, before it is checked against the module's declaration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number that is not whole; no parameter takes one, so the error can say so.
+    Float(f64),
+    /// A string.
+    String(String),
+    /// Text of `--set`, read as the parameter's kind wants it.
+    Text(String),
+}
+
+/// One `[[listen]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenConfig {
+    /// What to bind.
+    pub address: ListenAddress,
+    /// Who serves it.
+    pub handler: HandlerRef,
+    /// Its workers; without: `host.workers`.
+    pub workers: Option<u32>,
+    /// Where it is configured.
+    pub position: Position,
+}
+
+/// An address to bind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// Datagrams.
+    Udp(SocketAddr),
+    /// Connections.
+    Tcp(SocketAddr),
+    /// A Unix socket; relative to the working directory of the command.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(address) => write!(f, "udp://{address}"),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// `handler = "module"` or `"module:handler"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerRef {
+    /// Name of the module.
+    pub module: String,
+    /// Name of the handler; without: the module's first of the fitting kind.
+    pub handler: Option<String>,
+}
+
+impl fmt::Display for HandlerRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.handler {
+            Some(handler) => write!(f, "{}:{handler}", self.module),
+            None => f.write_str(&self.module),
+        }
+    }
+}
+
+/// Where something was configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// In a file; line and column count from 1, columns in characters.
+    File {
+        /// As the operator named it.
+        file: Arc<Path>,
+        /// Line.
+        line: u32,
+        /// Column.
+        column: u32,
+    },
+    /// On the command line, in this option.
+    CommandLine(&'static str),
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::CommandLine("") => f.write_str("command line"),
+            Self::CommandLine(option) => write!(f, "command line, {option}"),
+        }
+    }
+}
+
+impl Config {
+    /// Makes every path absolute, for a process that changes its working directory (daemon mode).
+    pub fn anchor(&mut self, working_directory: &Path) {
+        let anchor = |path: &mut PathBuf| {
+            if path.is_relative() {
+                *path = working_directory.join(&*path);
+            }
+        };
+        let host = &mut self.host;
+        self.file.iter_mut().chain(&mut host.pid_file).chain(&mut host.control).for_each(anchor);
+        host.module_path.iter_mut().chain(&mut self.load_all).for_each(anchor);
+        if let LogTarget::File(path) = &mut self.log.target {
+            anchor(path);
+        }
+        for module in &mut self.modules {
+            if let ModuleSource::Path(path) = &mut module.source {
+                anchor(path);
+            }
+        }
+        for listener in &mut self.listeners {
+            if let ListenAddress::Unix(path) = &mut listener.address {
+                anchor(path);
+            }
+        }
+    }
+}
+
+/// Whether a module or handler may be called that: `[a-z0-9_-]`, 1 to 31 bytes.
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_MAX_BYTES).contains(&name.len()) && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}

@@ -1,0 +1,66 @@
+//! Proposes the known name that an unknown one was probably meant to be.
+//!
+//! *Runs in:* wherever a name of the operator's is not known.
+//! *Never:* proposes something that shares little with what was written.
+
+/// The nearest of `known` to `written`, if any is near enough to be a slip of the keyboard.
+pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // Comparing is quadratic in the lengths; nobody slips into a name this long.
+    if written.len() > 64 {
+        return None;
+    }
+    let allowed = (written.chars().count() / 3).clamp(1, 3);
+    let folded = fold(written);
+    known
+        .into_iter()
+        .filter(|candidate| candidate.len() <= 64)
+        .map(|candidate| (strsim::osa_distance(&folded, &fold(candidate)), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `did you mean "..."?`, or what is known if nothing is near, or nothing if that would be a long list.
+pub fn hint<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(written, known.iter().copied()) {
+        Some(name) => format!("did you mean \"{name}\"?"),
+        None if known.is_empty() || known.len() > 16 => String::new(),
+        None => format!("known: {}", known.join(", ")),
+    }
+}
+
+/// Case and the choice between `-` and `_` are the commonest slips and count for nothing.
+fn fold(name: &str) -> String {
+    name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proposes_slips_only() {
+        let known = ["workers", "user", "group", "pid_file"];
+        for (written, want) in [
+            ("wrkers", Some("workers")),
+            ("worker", Some("workers")),
+            ("Workers", Some("workers")),
+            ("pid-file", Some("pid_file")),
+            ("suer", Some("user")),
+            ("frobnicate", None),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(written, known), want, "{written}");
+        }
+        assert_eq!(nearest(&"w".repeat(10_000), known), None);
+    }
+
+    #[test]
+    fn hints() {
+        assert_eq!(hint("usr", ["user", "group"]), "did you mean \"user\"?");
+        assert_eq!(hint("frobnicate", ["user", "group"]), "known: user, group");
+        assert_eq!(hint("x", []), "");
+    }
+}

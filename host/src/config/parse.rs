@@ -1,0 +1,215 @@
+//! Text in, [`Config`] or every error out.
+//!
+//! *Runs in:* the supervisor, before anything is forked.
+//! *Never:* looks at a clock, the environment or the file system.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::address::{Scheme, check_name, parse_address, parse_handler};
+use super::reader::{Document, Section};
+use super::{
+    Config, HandlerRef, Host, Level, ListenAddress, ListenConfig, Log, LogFormat, LogTarget, ModuleConfig, ModuleSource, ParamSetting,
+    WORKERS_MAX, check_duplicates, nearest,
+};
+use crate::error::Error;
+
+/// Less holds nothing useful once the host has its own part.
+const SHARED_MEMORY_MIN_BYTES: u64 = 1 << 20;
+const SHARED_MEMORY_MAX_BYTES: u64 = 1 << 40;
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+/// A file whose errors run into the thousands is not the file that was meant.
+const SYNTAX_ERRORS_MAX: usize = 20;
+
+/// Parses the text of a configuration file. `file` names it in positions; a module's `path` is relative to its folder.
+///
+/// The errors come in the order of the file. A text that is no TOML yields its syntax errors only: what else is wrong would be guesswork.
+pub fn parse(text: &str, file: &Path) -> Result<Config, Vec<Error>> {
+    let document = Document::new(text, file);
+    let (root, syntax_errors) = DeTable::parse_recoverable(text);
+    if !syntax_errors.is_empty() {
+        for error in syntax_errors.iter().take(SYNTAX_ERRORS_MAX) {
+            let offset = error.span().map_or(0, |span| span.start);
+            let reason = error.message().lines().collect::<Vec<_>>().join(", ");
+            document.report(offset, Error::config("this is not valid TOML").detail(reason));
+        }
+        return Err(document.into_errors());
+    }
+    let root = Section::root(&document, root.get_ref());
+    root.only(&["host", "log", "module", "listen"]);
+    let mut config = Config { file: Some(file.to_path_buf()), ..Config::default() };
+    if let Some(section) = root.table("host", "[host]") {
+        read_host(&section, &mut config.host);
+    }
+    if let Some(section) = root.table("log", "[log]") {
+        read_log(&section, &mut config.log);
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    config.modules = root.tables("module").iter().filter_map(|section| read_module(section, folder)).collect();
+    config.listeners = root.tables("listen").iter().filter_map(read_listen).collect();
+    let mut errors = document.into_errors();
+    errors.extend(check_duplicates(&config));
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+fn read_host(section: &Section<'_, '_>, host: &mut Host) {
+    section.only(&[
+        "workers",
+        "user",
+        "group",
+        "daemon",
+        "pid_file",
+        "control",
+        "module_path",
+        "shared_memory",
+        "start_timeout",
+        "stop_timeout",
+    ]);
+    set(&mut host.workers, section.integer("workers", 1..=WORKERS_MAX));
+    host.user = section.text("user");
+    host.group = section.text("group");
+    set(&mut host.daemon, section.boolean("daemon"));
+    host.pid_file = section.text("pid_file").map(PathBuf::from);
+    host.control = section.text("control").map(PathBuf::from);
+    set(&mut host.module_path, section.texts("module_path").map(|texts| texts.into_iter().map(PathBuf::from).collect()));
+    set(&mut host.shared_memory_bytes, section.size("shared_memory", SHARED_MEMORY_MIN_BYTES..=SHARED_MEMORY_MAX_BYTES));
+    set(&mut host.start_timeout, section.duration("start_timeout", TIMEOUT_MIN..=TIMEOUT_MAX));
+    set(&mut host.stop_timeout, section.duration("stop_timeout", TIMEOUT_MIN..=TIMEOUT_MAX));
+}
+
+fn read_log(section: &Section<'_, '_>, log: &mut Log) {
+    section.only(&["target", "format", "level", "modules"]);
+    if let Some(found) = section.string("target") {
+        match parse_log_target(&found.value) {
+            Ok(target) => log.target = target,
+            Err(error) => section.report(found.offset, error),
+        }
+    }
+    set(&mut log.format, section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]));
+    set(&mut log.level, section.choice("level", &levels()));
+    if let Some(modules) = section.table("modules", "[log.modules]") {
+        log.modules = read_log_modules(&modules);
+    }
+}
+
+fn read_log_modules(section: &Section<'_, '_>) -> BTreeMap<String, Level> {
+    let mut modules = BTreeMap::new();
+    for (name, _, _) in section.settings() {
+        if let Err(error) = check_name(&name) {
+            section.report(section.key_offset(&name), error);
+        } else if let Some(level) = section.choice(&name, &levels()) {
+            modules.insert(name, level);
+        }
+    }
+    modules
+}
+
+/// Reads `log.target`: a word, or a path, which has a slash or a dot so that a slip in a word does not become a file.
+pub(super) fn parse_log_target(text: &str) -> Result<LogTarget, Error> {
+    match text {
+        "stderr" => Ok(LogTarget::Stderr),
+        "syslog" => Ok(LogTarget::Syslog),
+        "journald" => Ok(LogTarget::Journald),
+        path if path.contains(['/', '.']) && !path.contains('\0') => Ok(LogTarget::File(PathBuf::from(path))),
+        _ => Err(Error::config(format!("\"{}\" is no log target", text.escape_debug()))
+            .detail("expected stderr, syslog, journald, or the path of a file")
+            .hint(match nearest::nearest(text, ["stderr", "syslog", "journald"]) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!("a file in the working directory: \"./{}\"", text.escape_debug()),
+            })),
+    }
+}
+
+/// The levels' names and values.
+pub(super) fn levels() -> [(&'static str, Level); Level::NAMES.len()] {
+    let mut number = 0;
+    Level::NAMES.map(|name| {
+        let level = Level(number);
+        number += 1;
+        (name, level)
+    })
+}
+
+fn read_module(section: &Section<'_, '_>, folder: &Path) -> Option<ModuleConfig> {
+    section.only(&["name", "path", "optional", "params"]);
+    let name = section.string("name");
+    let path = section.text("path");
+    let optional = section.boolean("optional").unwrap_or(false);
+    let params = section.table("params", "[module.params]").map_or_else(Vec::new, |params| read_params(&params));
+    let source = match (name, path) {
+        (Some(_), Some(_)) => {
+            let error = Error::config("a [[module]] has both \"name\" and \"path\"").hint("keep one of them: a file says its own name");
+            section.report(section.key_offset("path"), error);
+            return None;
+        }
+        (Some(found), None) => match check_name(&found.value) {
+            Ok(()) => ModuleSource::Name(found.value),
+            Err(error) => {
+                let hint = if found.value.contains(['/', '.']) { "for a file write path = \"...\"" } else { "" };
+                section.report(found.offset, error.hint(hint));
+                return None;
+            }
+        },
+        (None, Some(path)) => ModuleSource::Path(folder.join(path)),
+        (None, None) => {
+            // A key of the wrong type has been reported already.
+            if !section.has("name") && !section.has("path") {
+                let error = Error::config("a [[module]] names no module").hint("add name = \"...\" or path = \"...\"");
+                section.report(section.offset, error);
+            }
+            return None;
+        }
+    };
+    Some(ModuleConfig { source, optional, params, position: section.position(section.offset) })
+}
+
+fn read_params(section: &Section<'_, '_>) -> Vec<ParamSetting> {
+    let setting = |(name, value, offset)| ParamSetting { name, value, position: section.position(offset) };
+    section.settings().into_iter().map(setting).collect()
+}
+
+fn read_listen(section: &Section<'_, '_>) -> Option<ListenConfig> {
+    section.only(&["udp", "tcp", "unix", "handler", "workers"]);
+    let workers = section.integer("workers", 1..=WORKERS_MAX);
+    let address = read_address(section);
+    let handler = read_handler(section);
+    Some(ListenConfig { address: address?, handler: handler?, workers, position: section.position(section.offset) })
+}
+
+fn read_address(section: &Section<'_, '_>) -> Option<ListenAddress> {
+    let mut written = Scheme::ALL.into_iter().filter(|(key, _)| section.has(key));
+    let Some((key, scheme)) = written.next() else {
+        section.report(
+            section.offset,
+            Error::config("a [[listen]] has no address").hint("add udp = \"127.0.0.1:5060\", tcp = ... or unix = ..."),
+        );
+        return None;
+    };
+    if let Some((second, _)) = written.next() {
+        let error = Error::config(format!("a [[listen]] has both \"{key}\" and \"{second}\"")).hint("write a second [[listen]]");
+        section.report(section.key_offset(second), error);
+        return None;
+    }
+    let found = section.string(key)?;
+    parse_address(scheme, &found.value).map_err(|error| section.report(found.offset, error)).ok()
+}
+
+fn read_handler(section: &Section<'_, '_>) -> Option<HandlerRef> {
+    if !section.has("handler") {
+        let error = Error::config("a [[listen]] names no handler").hint("add handler = \"module\" or \"module:handler\"");
+        section.report(section.offset, error);
+        return None;
+    }
+    let found = section.string("handler")?;
+    parse_handler(&found.value).map_err(|error| section.report(found.offset, error)).ok()
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}

@@ -1,0 +1,341 @@
+//! Walks a parsed TOML document: typed access by key, positions, and a list of everything that is wrong.
+//!
+//! *Runs in:* the supervisor, before anything is forked.
+//! *Never:* stops at the first error, or knows what a key means.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Position, Value, nearest, units};
+use crate::error::Error;
+
+type Entry<'t> = Spanned<DeValue<'t>>;
+
+/// A text with its lines, and the errors found in it so far.
+pub struct Document<'t> {
+    text: &'t str,
+    file: Arc<Path>,
+    line_starts: Vec<usize>,
+    errors: RefCell<Vec<(usize, Error)>>,
+}
+
+impl<'t> Document<'t> {
+    pub fn new(text: &'t str, file: &Path) -> Self {
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, file: Arc::from(file), line_starts, errors: RefCell::default() }
+    }
+
+    /// The position of a byte offset.
+    pub fn position(&self, offset: usize) -> Position {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
+        let column = self.text[self.line_starts[line - 1]..offset].chars().count() + 1;
+        Position::File { file: Arc::clone(&self.file), line: saturate(line), column: saturate(column) }
+    }
+
+    /// Adds an error; its position is put before what failed.
+    pub fn report(&self, offset: usize, mut error: Error) {
+        error.what = format!("{}: {}", self.position(offset), error.what);
+        self.errors.borrow_mut().push((offset, error));
+    }
+
+    /// What was reported, in the order of the file.
+    pub fn into_errors(self) -> Vec<Error> {
+        let mut errors = self.errors.into_inner();
+        errors.sort_by_key(|(offset, _)| *offset);
+        errors.into_iter().map(|(_, error)| error).collect()
+    }
+}
+
+/// A table of the document, `[name]` to the operator.
+pub struct Section<'d, 't> {
+    document: &'d Document<'t>,
+    /// As it is called in messages: `[host]`.
+    name: String,
+    table: &'d DeTable<'t>,
+    /// Where the table stands, for errors about what it lacks.
+    pub offset: usize,
+}
+
+/// A value with where it stands.
+#[derive(Debug, Clone)]
+pub struct Found<T> {
+    pub value: T,
+    pub offset: usize,
+}
+
+impl<'d, 't> Section<'d, 't> {
+    pub fn root(document: &'d Document<'t>, table: &'d DeTable<'t>) -> Self {
+        Self { document, name: "the configuration".to_string(), table, offset: 0 }
+    }
+
+    /// Reports every key that is not in `known`.
+    pub fn only(&self, known: &[&str]) {
+        for (key, _) in self.table {
+            let written = key.get_ref().as_ref();
+            if !known.contains(&written) {
+                let error = Error::config(format!("unknown key \"{written}\" in {}", self.name))
+                    .hint(nearest::hint(written, known.iter().copied()));
+                self.document.report(key.span().start, error);
+            }
+        }
+    }
+
+    /// The table under `key`.
+    pub fn table(&self, key: &str, name: &str) -> Option<Section<'d, 't>> {
+        let entry = self.entry(key)?;
+        self.as_section(entry, name, || format!("[{key}]"))
+    }
+
+    /// The tables of `[[key]]`.
+    pub fn tables(&self, key: &str) -> Vec<Section<'d, 't>> {
+        let Some(entry) = self.entry(key) else { return Vec::new() };
+        let Some(array) = entry.get_ref().as_array() else {
+            self.wrong(key, entry, format_args!("a list of tables"), format!("write [[{key}]], with two brackets, once for each"));
+            return Vec::new();
+        };
+        array.iter().filter_map(|item| self.as_section(item, &format!("[[{key}]]"), || format!("[[{key}]]"))).collect()
+    }
+
+    fn as_section(&self, entry: &'d Entry<'t>, name: &str, header: impl Fn() -> String) -> Option<Section<'d, 't>> {
+        let Some(table) = entry.get_ref().as_table() else {
+            self.wrong(name, entry, format_args!("a table"), format!("write {} and the keys below it", header()));
+            return None;
+        };
+        Some(Section { document: self.document, name: name.to_string(), table, offset: entry.span().start })
+    }
+
+    /// A string.
+    pub fn string(&self, key: &str) -> Option<Found<String>> {
+        let entry = self.entry(key)?;
+        let Some(text) = entry.get_ref().as_str() else {
+            self.wrong(key, entry, format_args!("a string"), self.quoted(entry));
+            return None;
+        };
+        Some(Found { value: text.to_string(), offset: entry.span().start })
+    }
+
+    /// A string that is not empty and holds no NUL: a path or the name of a user.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let found = self.string(key)?;
+        self.check_text(key, &found).then_some(found.value)
+    }
+
+    /// A list of such strings.
+    pub fn texts(&self, key: &str) -> Option<Vec<String>> {
+        let entry = self.entry(key)?;
+        let Some(array) = entry.get_ref().as_array() else {
+            let hint = entry.get_ref().as_str().map_or(String::new(), |text| format!("write [{text:?}]"));
+            self.wrong(key, entry, format_args!("a list of strings"), hint);
+            return None;
+        };
+        let item = |item: &'d Entry<'t>| {
+            let Some(text) = item.get_ref().as_str() else {
+                self.wrong(key, item, format_args!("a list of strings"), self.quoted(item));
+                return None;
+            };
+            let found = Found { value: text.to_string(), offset: item.span().start };
+            self.check_text(key, &found).then_some(found.value)
+        };
+        Some(array.iter().filter_map(item).collect())
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &str) -> Option<bool> {
+        let entry = self.entry(key)?;
+        let value = entry.get_ref().as_bool();
+        if value.is_none() {
+            self.wrong(key, entry, format_args!("true or false"), "without quotes".to_string());
+        }
+        value
+    }
+
+    /// A whole number in `range`.
+    pub fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        let entry = self.entry(key)?;
+        let expected = format_args!("a whole number from {} to {}", range.start(), range.end());
+        match whole(entry.get_ref()).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number)) {
+            Some(number) => Some(number),
+            None => {
+                self.wrong(key, entry, expected, String::new());
+                None
+            }
+        }
+    }
+
+    /// A duration in `range`.
+    pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        let entry = self.entry(key)?;
+        let expected = "a duration such as \"10s\" or \"1m30s\"";
+        let Some(text) = entry.get_ref().as_str() else {
+            let hint = whole(entry.get_ref()).map_or(String::new(), |number| format!("write the unit: {key} = \"{number}s\""));
+            self.wrong(key, entry, format_args!("{expected}"), hint);
+            return None;
+        };
+        let result = units::parse_duration(text).and_then(|duration| {
+            let (low, high) = (units::format_duration(*range.start()), units::format_duration(*range.end()));
+            if range.contains(&duration) { Ok(duration) } else { Err(format!("it must be from {low} to {high}")) }
+        });
+        self.or_report(key, entry, result, expected)
+    }
+
+    /// A number of bytes in `range`.
+    pub fn size(&self, key: &str, range: RangeInclusive<u64>) -> Option<usize> {
+        let entry = self.entry(key)?;
+        let expected = "a size such as \"64MiB\", or a number of bytes";
+        let size = match entry.get_ref().as_str() {
+            Some(text) => units::parse_size(text),
+            None => match whole(entry.get_ref()) {
+                Some(number) => u64::try_from(number).map_err(|_| "it must not be negative".to_string()),
+                None => {
+                    self.wrong(key, entry, format_args!("{expected}"), String::new());
+                    return None;
+                }
+            },
+        };
+        let result = size.and_then(|size| {
+            let fits = usize::try_from(size).ok().filter(|_| range.contains(&size));
+            fits.ok_or_else(|| format!("it must be from {} KiB to {} GiB", range.start() >> 10, range.end() >> 30))
+        });
+        self.or_report(key, entry, result, expected)
+    }
+
+    /// One of several words.
+    pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let found = self.string(key)?;
+        let choice = choices.iter().find(|(name, _)| *name == found.value);
+        if choice.is_none() {
+            let error = Error::config(format!("\"{}\" is no {key}", found.value))
+                .hint(nearest::hint(&found.value, choices.iter().map(|(name, _)| *name)));
+            self.document.report(found.offset, error);
+        }
+        choice.map(|(_, value)| *value)
+    }
+
+    /// Every key with a plain value, in the order of the file; what is no plain value is reported.
+    pub fn settings(&self) -> Vec<(String, Value, usize)> {
+        let mut settings: Vec<_> = self
+            .table
+            .iter()
+            .filter_map(|(key, entry)| {
+                let name = key.get_ref().to_string();
+                let offset = entry.span().start;
+                let value = match entry.get_ref() {
+                    DeValue::Boolean(value) => Value::Bool(*value),
+                    DeValue::String(text) => Value::String(text.to_string()),
+                    DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                        Ok(number) => Value::Int(number),
+                        Err(_) => {
+                            self.wrong(&name, entry, format_args!("a whole number of at most 63 bits"), String::new());
+                            return None;
+                        }
+                    },
+                    DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+                    DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                        self.wrong(&name, entry, format_args!("true, false, a number or a string"), String::new());
+                        return None;
+                    }
+                };
+                Some((name, value, offset))
+            })
+            .collect();
+        settings.sort_by_key(|(_, _, offset)| *offset);
+        settings
+    }
+
+    /// Reports an error about this section.
+    pub fn report(&self, offset: usize, error: Error) {
+        self.document.report(offset, error);
+    }
+
+    /// Whether the key is there, of whatever type.
+    pub fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// Where the key itself stands, or the section if it has none.
+    pub fn key_offset(&self, key: &str) -> usize {
+        self.table.get_key_value(key).map_or(self.offset, |(key, _)| key.span().start)
+    }
+
+    /// The position of an offset.
+    pub fn position(&self, offset: usize) -> Position {
+        self.document.position(offset)
+    }
+
+    fn entry(&self, key: &str) -> Option<&'d Entry<'t>> {
+        self.table.get(key)
+    }
+
+    fn check_text(&self, key: &str, found: &Found<String>) -> bool {
+        let problem = if found.value.is_empty() {
+            "must not be empty"
+        } else if found.value.contains('\0') {
+            "must not contain a NUL"
+        } else {
+            return true;
+        };
+        self.document.report(found.offset, Error::config(format!("\"{key}\" in {} {problem}", self.name)));
+        false
+    }
+
+    fn or_report<T>(&self, key: &str, entry: &Entry<'t>, result: Result<T, String>, expected: &str) -> Option<T> {
+        result
+            .map_err(|reason| {
+                let found = describe(entry.get_ref());
+                let error = Error::config(format!("wrong value for \"{key}\" in {}", self.name))
+                    .detail(format_args!("{found}: {reason}"))
+                    .hint(format!("expected {expected}"));
+                self.document.report(entry.span().start, error);
+            })
+            .ok()
+    }
+
+    fn wrong(&self, key: &str, entry: &Entry<'t>, expected: fmt::Arguments<'_>, hint: String) {
+        let error = Error::config(format!("wrong value for \"{key}\" in {}", self.name))
+            .detail(format_args!("expected {expected}, found {}", describe(entry.get_ref())))
+            .hint(hint);
+        self.document.report(entry.span().start, error);
+    }
+
+    /// The hint for a value that would do if it stood in quotes.
+    fn quoted(&self, entry: &Entry<'t>) -> String {
+        match entry.get_ref() {
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => "put it in quotes".to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
+fn whole(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// What was found, short enough for one line.
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.chars().count() > 40 => format!("a string of {} characters", text.chars().count()),
+        DeValue::String(text) => format!("the string {text:?}"),
+        DeValue::Integer(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(value) => format!("{value}"),
+        DeValue::Datetime(_) => "a date or time".to_string(),
+        DeValue::Array(_) => "a list".to_string(),
+        DeValue::Table(_) => "a table".to_string(),
+    }
+}
+
+fn saturate(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
