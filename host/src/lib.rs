@@ -1,6 +1,20 @@
 //! The modhost binary as a library, for its own unit tests. No API promise: module authors use `module-api`.
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod error;
+#[allow(unsafe_code)] // the trampoline's other direction: what modules pass in are raw pointers
+pub mod hostapi;
+pub mod lifecycle;
 pub mod log;
+pub mod module;
+pub mod net;
+pub mod process;
+pub mod shm;
+pub mod state;
+pub mod supervise;
+#[allow(unsafe_code)] // system calls: one of the few rooms where unsafe may stand
 pub mod sys;
+pub mod timer;

@@ -2,5 +2,18 @@
 //!
 //! *Runs in:* every process, every phase. *Never:* knows a module, a configuration or a policy.
 
+pub mod cred;
+pub mod datagrams;
 pub mod descriptor;
+pub mod exit;
+pub mod fork;
+pub mod local;
+pub mod mapping;
+pub mod notify;
+pub mod passing;
+pub mod random;
+pub mod robust;
 pub mod shared;
+pub mod signal;
+pub mod time;
+pub mod title;

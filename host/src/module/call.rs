@@ -1,0 +1,131 @@
+//! The trampoline: every call into a module goes through here.
+//!
+//! *Runs in:* main and every child. *Never:* holds a lock, a borrow or a `&mut` of the host across the call: a module may call the
+//! host, and the host may call every module, before the call returns.
+//!
+//! Around each call: a breadcrumb is left in the process table (two plain stores, so that a crash, a hang or a kill can be blamed
+//! afterwards), and after it the trampoline checks that it is still in the process it started in. A module that forks, through the
+//! host or on its own, and returns in the child must not continue main's sequence there: that process ends on the spot.
+
+use std::cell::RefCell;
+use std::os::raw::c_int;
+use std::sync::atomic::Ordering::Relaxed;
+
+use module_api::abi;
+
+use super::Module;
+use crate::error::{Error, Result};
+use crate::process::phase::{Breadcrumb, Phase};
+use crate::sys::{exit, fork, local::local};
+
+thread_local! {
+    /// What the module said about the failure that it is about to return.
+    static ERROR_TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps the text that goes with a failing return.
+pub fn set_error(text: &str) {
+    ERROR_TEXT.with_borrow_mut(|kept| {
+        kept.clear();
+        kept.push_str(text);
+    });
+}
+
+/// Calls into a module. The one place where it happens.
+#[inline(always)]
+pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
+    let process = local();
+    let started_in = process.pid();
+    let trail = process.trail();
+    let outer = trail.load(Relaxed);
+    trail.store(Breadcrumb::word(module.index, phase), Relaxed);
+    let code = call();
+    if process.pid() != started_in {
+        came_back_elsewhere(code);
+    }
+    trail.store(outer, Relaxed);
+    code
+}
+
+/// The call began in one process and came back in another: the module forked inside it.
+#[cold]
+fn came_back_elsewhere(code: i32) -> ! {
+    exit::leave(match code {
+        abi::E_PANIC => crate::error::EXIT_FAULT,
+        code if code < 0 => crate::error::EXIT_FAILED,
+        _ => crate::error::EXIT_OK,
+    })
+}
+
+/// `init_f` of one module, in main.
+pub fn init(module: &Module) -> Result<()> {
+    let Some(init_f) = module.init_f else {
+        return Ok(());
+    };
+    in_main(module, Phase::Init, || {
+        let code: c_int = init_f();
+        // Only 0 is success here; everything else is failure, a panic keeps its own code.
+        if code > 0 { abi::E_FAILED } else { code }
+    })
+}
+
+/// `init_child_f(rank)` of one module, in this process.
+pub fn init_child(module: &Module, rank: i32) -> Result<()> {
+    let Some(init_child_f) = module.init_child_f else {
+        return Ok(());
+    };
+    match Phase::of_rank(rank) {
+        Phase::ChildInit => {
+            clear_error();
+            let code = enter(module, Phase::ChildInit, || init_child_f(rank));
+            outcome(module, &format!("init_child_f({rank})"), code)
+        }
+        phase => in_main(module, phase, || init_child_f(rank)),
+    }
+}
+
+/// `destroy_f` of one module, in main.
+pub fn destroy(module: &Module) {
+    if let Some(destroy_f) = module.destroy_f {
+        enter(module, Phase::Destroy, || {
+            destroy_f();
+            0
+        });
+    }
+}
+
+/// A call in main before and while it forks: what it leaves behind is inherited by every process, so it is looked at afterwards.
+fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<()> {
+    clear_error();
+    let code = enter(module, phase, call);
+    outcome(module, &phase.to_string(), code)?;
+    let threads = fork::thread_count()?;
+    if threads > 1 {
+        return Err(Error::failed(format!("module \"{}\" started a thread in {phase}", module.name))
+            .detail(format!("{threads} threads exist; a thread is gone in every forked process, with the locks it held locked for ever"))
+            .hint("start threads and runtimes in init_child_f(rank)"));
+    }
+    Ok(())
+}
+
+/// What the module said last.
+pub fn error_text() -> String {
+    ERROR_TEXT.with_borrow(Clone::clone)
+}
+
+fn clear_error() {
+    ERROR_TEXT.with_borrow_mut(String::clear);
+}
+
+fn outcome(module: &Module, phase: &str, code: i32) -> Result<()> {
+    if code >= 0 {
+        return Ok(());
+    }
+    let text = error_text();
+    let what = if code == abi::E_PANIC {
+        format!("module \"{}\" panicked in {phase}", module.name)
+    } else {
+        format!("module \"{}\" failed in {phase}", module.name)
+    };
+    Err(Error::failed(what).detail(if text.is_empty() { format!("it returned {code} and gave no reason") } else { text }))
+}

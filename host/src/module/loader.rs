@@ -1,0 +1,211 @@
+//! Opens a module's file and turns its exports table into a [`Module`].
+//!
+//! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* unloads: a forked process may be running in it.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::mem::{offset_of, size_of};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use module_api::abi;
+
+use super::{Depend, Handler, MARK, Module};
+use crate::error::{Error, Result};
+
+/// Most parameters, handlers or dependencies a module may declare: more is a damaged table.
+const MAX_ENTRIES: u32 = 1024;
+
+/// A table whose symbol, magic, version and size were checked.
+#[derive(Debug)]
+pub struct Opened {
+    table: &'static abi::ModuleExports,
+    path: std::path::PathBuf,
+}
+
+/// Opens the file (its constructors run), finds the table and checks what must hold before anything else of it is read.
+pub fn open(path: &Path) -> Result<Opened> {
+    let refused = |reason: String| Error::config(format!("cannot load module {}", path.display())).detail(reason);
+    // A name without a slash would be searched for in the system's library folders.
+    let absolute = std::path::absolute(path).map_err(|error| refused(error.to_string()))?;
+    // SAFETY: opening runs the file's constructors: loading a module is trusting it, which the operator decided by configuring it.
+    // RTLD_LOCAL keeps two modules' symbols of one name apart.
+    let library = unsafe { Library::open(Some(&absolute), RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE) }
+        .map_err(|error| refused(error.to_string()).hint("the library and all it links to must be present and built for this machine"))?;
+    // SAFETY: the symbol is only used as an address here.
+    let symbol = unsafe { library.get::<*const c_void>(abi::EXPORTS_SYMBOL.as_bytes()) }
+        .map_err(|_| refused(format!("it has no symbol \"{}\"", abi::EXPORTS_SYMBOL)).hint("is this a modhost module? see \"modhost inspect\""))?;
+    let address = symbol.into_raw().as_raw_ptr() as *const abi::Header;
+    // Nothing is ever unloaded.
+    std::mem::forget(library);
+    if address.is_null() || !address.is_aligned() {
+        return Err(refused(format!("its \"{}\" is not a table", abi::EXPORTS_SYMBOL)));
+    }
+    // SAFETY: the symbol's address is mapped, and every module's table starts with a header, checked field by field from here on.
+    let header = unsafe { address.read() };
+    check_header(&header).map_err(|error| Error { what: format!("cannot load module {}", path.display()), ..error })?;
+    check_layout(&header).map_err(|error| Error { what: format!("cannot load module {}", path.display()), ..error })?;
+    // SAFETY: magic, major number and size say that a whole ModuleExports of ABI 1.0 or later is there, for the process's life.
+    let table = unsafe { &*address.cast::<abi::ModuleExports>() };
+    Ok(Opened { table, path: path.to_path_buf() })
+}
+
+/// Magic, version, size and flags.
+fn check_header(header: &abi::Header) -> Result<()> {
+    let refused = |detail: String, hint: &str| Err(Error::config("").detail(detail).hint(hint));
+    if header.magic != abi::MODULE_MAGIC {
+        return refused(format!("its table has the wrong magic {:#018x}", header.magic), "build it with module-api or modhost.h");
+    }
+    if header.abi_major != abi::ABI_MAJOR {
+        return refused(
+            format!("it was built for module ABI {}.{}, this host has {}.{}", header.abi_major, header.abi_minor, abi::ABI_MAJOR, abi::ABI_MINOR),
+            "rebuild the module, or use a host of its major version",
+        );
+    }
+    if header.needs_host_minor > abi::ABI_MINOR {
+        return refused(
+            format!("it needs a host of ABI {}.{} or later, this one has {}.{}", abi::ABI_MAJOR, header.needs_host_minor, abi::ABI_MAJOR, abi::ABI_MINOR),
+            "use a newer host",
+        );
+    }
+    if (header.size as usize) < size_of::<abi::ModuleExports>() {
+        return refused(format!("its table has {} bytes, {} are needed", header.size, size_of::<abi::ModuleExports>()), "rebuild the module");
+    }
+    if header.flags & abi::FLAG_PANIC_ABORT != 0 {
+        return refused(
+            "it was built with panic = \"abort\": one panic would end a process without a word".into(),
+            "remove panic = \"abort\" from the profile it is built with",
+        );
+    }
+    Ok(())
+}
+
+/// Compares the module's idea of the structs with the host's. Modules in C, and Rust ones without the layout feature, bring none.
+fn check_layout(header: &abi::Header) -> Result<()> {
+    if header.flags & abi::FLAG_RUST == 0 || header.rust.is_null() {
+        return Ok(());
+    }
+    super::layout::check(header.rust.cast(), header.abi_minor)
+}
+
+impl Opened {
+    /// The module's name as its table has it.
+    pub fn name(&self) -> Result<String> {
+        self.text(self.table.name, "name")
+    }
+
+    /// The declared parameters.
+    pub fn params(&self) -> Result<Vec<&'static abi::Param>> {
+        let table = self.table;
+        self.entries(table.params, table.param_count, table.param_stride, "parameter")
+    }
+
+    /// Reads a string of the table.
+    pub fn text(&self, text: *const c_char, what: &str) -> Result<String> {
+        if text.is_null() {
+            return Err(self.refused(format!("its table has no {what}")));
+        }
+        // SAFETY: the table promises a NUL-terminated constant.
+        Ok(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    }
+
+    fn entries<T>(&self, first: *const T, count: u32, stride: u32, what: &str) -> Result<Vec<&'static T>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if first.is_null() || (stride as usize) < size_of::<T>() || count > MAX_ENTRIES || !(stride as usize).is_multiple_of(align_of::<T>()) {
+            return Err(self.refused(format!("its {what} array is damaged: {count} entries of {stride} bytes")));
+        }
+        // SAFETY: the table promises `count` entries, `stride` bytes apart, each at least as large as ours.
+        Ok((0..count as usize).map(|index| unsafe { &*first.byte_add(index * stride as usize) }).collect())
+    }
+
+    fn refused(&self, detail: String) -> Error {
+        Error::config(format!("cannot load module {}", self.path.display())).detail(detail)
+    }
+
+    /// Writes a checked value to a parameter's target.
+    pub fn apply(&self, param: &abi::Param, value: &Applied) -> Result<()> {
+        if param.target.is_null() {
+            return Err(self.refused("a parameter has no target".into()));
+        }
+        // SAFETY: the table promises a writable target of the kind's type; no code of the module runs meanwhile.
+        unsafe {
+            match value {
+                Applied::Bool(value) => param.target.cast::<u32>().write(u32::from(*value != 0)),
+                Applied::Number(value) => param.target.cast::<i64>().write(*value),
+                Applied::Text(value) => {
+                    let mut bytes = value.clone().into_bytes();
+                    let len = bytes.len();
+                    bytes.push(0);
+                    // The module keeps the pointer for ever.
+                    let text: &'static [u8] = Vec::leak(bytes);
+                    param.target.cast::<abi::Str>().write(abi::Str { ptr: text.as_ptr().cast(), len });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The module, with the host's functions in its slot.
+    pub fn into_module(self, index: u32, api: &'static abi::HostApi, log_level: &'static AtomicU32) -> Result<&'static Module> {
+        let table = self.table;
+        if table.host_slot.is_null() {
+            return Err(self.refused("its table has no host_slot".into()));
+        }
+        let handlers = self
+            .entries(table.handlers, table.handler_count, table.handler_stride, "handler")?
+            .into_iter()
+            .map(|handler| {
+                Ok(Handler { name: self.text(handler.name, "handler name")?, kind: handler.kind, on_datagrams: handler.on_datagrams })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let depends = self
+            .entries(table.depends, table.depend_count, table.depend_stride, "dependency")?
+            .into_iter()
+            .map(|depend| Ok(Depend { name: self.text(depend.name, "dependency name")?, kind: depend.kind }))
+            .collect::<Result<Vec<_>>>()?;
+        let module: &'static Module = Box::leak(Box::new(Module {
+            mark: MARK,
+            index,
+            name: self.name()?,
+            version: self.text(table.version, "version")?,
+            path: self.path.clone(),
+            flags: table.header.flags,
+            init_f: table.init_f,
+            init_child_f: table.init_child_f,
+            destroy_f: table.destroy_f,
+            handlers,
+            depends,
+            registered: AtomicU32::new(0),
+            forked: AtomicU32::new(0),
+            initialised: AtomicBool::new(false),
+        }));
+        // SAFETY: the table promises a writable slot of its own; no code of the module runs meanwhile.
+        unsafe { table.host_slot.write(abi::HostSlot { api, module: std::ptr::from_ref(module).cast_mut().cast(), log_level }) };
+        Ok(module)
+    }
+}
+
+/// A value as it is written to a parameter's target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// To a `u32`.
+    Bool(u32),
+    /// To an `i64`: an integer, or a duration in nanoseconds.
+    Number(i64),
+    /// To a [`abi::Str`].
+    Text(String),
+}
+
+/// The module that a handle stands for. None: garbage.
+pub fn of_handle(handle: *mut c_void) -> Option<&'static Module> {
+    let module: *const Module = handle.cast_const().cast();
+    if module.is_null() || !module.is_aligned() {
+        return None;
+    }
+    // SAFETY: a module passes back the pointer from its slot, which leads to a leaked Module; the mark catches mistakes.
+    unsafe { ((*module).mark == MARK).then(|| &*module) }
+}
+
+const _: () = assert!(offset_of!(abi::ModuleExports, header) == 0);

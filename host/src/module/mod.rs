@@ -1,0 +1,81 @@
+//! Modules: how a file becomes one, and how one is called.
+//!
+//! *Runs in:* supervisor (judging files without running them), main and its children. *Never:* unloads anything.
+
+pub mod call;
+#[allow(unsafe_code)] // the loader: one of the few rooms where unsafe may stand
+pub mod loader;
+
+use std::os::raw::c_int;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use module_api::abi;
+
+/// A loaded module. Lives, at one address, as long as its process: that address is the handle every call to the host carries.
+#[derive(Debug)]
+pub struct Module {
+    /// `MARK`; tells a handle from garbage.
+    pub mark: u64,
+    /// Position in load order.
+    pub index: u32,
+    /// Its own name.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// The file.
+    pub path: PathBuf,
+    /// `FLAG_*` of its header.
+    pub flags: u32,
+    /// Runs in main before anything is forked.
+    pub init_f: Option<extern "C" fn() -> c_int>,
+    /// Runs in main and in every forked process.
+    pub init_child_f: Option<extern "C" fn(rank: c_int) -> c_int>,
+    /// Runs in main at the end.
+    pub destroy_f: Option<extern "C" fn()>,
+    /// Its entry points for traffic.
+    pub handlers: Vec<Handler>,
+    /// Names of the modules whose `init_f` runs first.
+    pub depends: Vec<Depend>,
+    /// Processes it registered in `init_f`. Written in main.
+    pub registered: AtomicU32,
+    /// Processes it has forked. Written in main.
+    pub forked: AtomicU32,
+    /// Whether its `init_f` has succeeded. Written in main.
+    pub initialised: AtomicBool,
+}
+
+/// First word of every module handle.
+pub const MARK: u64 = u64::from_le_bytes(*b"MODULE\0\x01");
+
+/// An entry point for traffic.
+#[derive(Debug, Clone)]
+pub struct Handler {
+    /// Name after the colon.
+    pub name: String,
+    /// `HANDLER_UDP`.
+    pub kind: u32,
+    /// What to call with datagrams.
+    pub on_datagrams: Option<extern "C" fn(batch: *mut abi::UdpBatch) -> i32>,
+}
+
+/// What a module says of another one.
+#[derive(Debug, Clone)]
+pub struct Depend {
+    /// Name of the other one.
+    pub name: String,
+    /// `DEPEND_REQUIRED` or `DEPEND_OPTIONAL`.
+    pub kind: u32,
+}
+
+impl Module {
+    /// Whether it wants the call with `PROC_POSTCHILDINIT`.
+    pub fn wants_post_child_init(&self) -> bool {
+        self.flags & abi::FLAG_WANTS_POSTCHILDINIT != 0
+    }
+
+    /// Its handler of that kind: by name, or the first.
+    pub fn handler(&self, kind: u32, name: Option<&str>) -> Option<&Handler> {
+        self.handlers.iter().find(|handler| handler.kind == kind && name.is_none_or(|name| handler.name == name))
+    }
+}

@@ -1,0 +1,7 @@
+//! Listeners, and serving what arrives at them.
+//!
+//! *Runs in:* bound by the supervisor (main in no-fork mode), served by workers. *Never:* looks into a datagram.
+
+pub mod bind;
+pub mod listener;
+pub mod udp;

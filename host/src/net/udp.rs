@@ -1,0 +1,115 @@
+//! Serving datagrams: receive a batch, call the handler, send the answers.
+//!
+//! *Runs in:* UDP workers; main in no-fork mode. *Never:* allocates per datagram; never lets one sender's datagram end the process.
+
+use std::fmt;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use module_api::abi::UdpBatch;
+
+use super::listener::Listener;
+use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
+use crate::module::call;
+use crate::process::phase::Phase;
+use crate::sys::datagrams::{Datagrams, Wait};
+use crate::sys::{local::local, signal};
+
+/// The serving part of one process.
+#[derive(Debug)]
+pub struct Server {
+    datagrams: &'static Datagrams,
+}
+
+/// A handler gave up: the process must end with that code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GaveUp(pub u8);
+
+impl fmt::Display for GaveUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a handler ended its process with code {}", self.0)
+    }
+}
+
+/// What a worker does for its whole life. Returns the exit code.
+pub fn work(listener: &Listener) -> u8 {
+    let server = match signal::stop_by_flag().and_then(|()| Server::new()) {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!("{error}");
+            return EXIT_FAILED;
+        }
+    };
+    while !signal::stop_requested() {
+        if let Err(GaveUp(code)) = server.serve(listener, Wait::Block) {
+            return code;
+        }
+    }
+    EXIT_OK
+}
+
+impl Server {
+    /// Maps the buffers of this process.
+    pub fn new() -> Result<Self> {
+        Ok(Self { datagrams: Box::leak(Box::new(Datagrams::new()?)) })
+    }
+
+    /// Serves one batch.
+    #[inline]
+    pub fn serve(&self, listener: &Listener, wait: Wait) -> Result<(), GaveUp> {
+        let datagrams = self.datagrams;
+        match datagrams.receive(listener.as_fd(), listener.index, wait) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(errno) => return receive_failed(listener, errno),
+        }
+        let batch = datagrams.batch();
+        let process = local();
+        process.serve(Some(datagrams));
+        let code = call::enter(listener.module, Phase::Handler, || (listener.on_datagrams)(batch));
+        // What the handler queued before it failed is owed to its clients.
+        datagrams.send_queued();
+        process.serve(None);
+        let refused = datagrams.take_refused();
+        if refused > 0 {
+            tracing::debug!("answers could not be sent listener=\"{listener}\" count={refused}");
+        }
+        if code < 0 { Err(gave_up(listener, code)) } else { Ok(()) }
+    }
+
+}
+
+/// The buffers behind a batch, if it is the one that this process is handling now.
+#[inline(always)]
+pub fn serving(batch: *mut UdpBatch) -> Option<&'static Datagrams> {
+    local().serving().filter(|datagrams| datagrams.batch() == batch)
+}
+
+/// Errors that earlier answers left on the socket are no reason to end.
+#[cold]
+fn receive_failed(listener: &Listener, errno: Errno) -> Result<(), GaveUp> {
+    match errno {
+        Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ENOMEM | Errno::ENOBUFS => {
+            tracing::debug!("receiving was interrupted listener=\"{listener}\": recvmmsg: {errno}");
+            Ok(())
+        }
+        errno => {
+            tracing::error!("cannot receive listener=\"{listener}\": recvmmsg: {errno}");
+            Err(GaveUp(EXIT_FAILED))
+        }
+    }
+}
+
+/// A handler that failed or panicked: this process is not used again, its replacement starts clean.
+#[cold]
+fn gave_up(listener: &Listener, code: i32) -> GaveUp {
+    let (module, handler) = (&listener.module.name, &listener.handler);
+    let text = call::error_text();
+    if code == module_api::abi::E_PANIC {
+        tracing::error!("a datagram handler panicked module=\"{module}\" handler=\"{handler}\" error=\"{text}\"");
+        GaveUp(EXIT_FAULT)
+    } else {
+        tracing::error!("a datagram handler failed module=\"{module}\" handler=\"{handler}\" code={code} error=\"{text}\"");
+        GaveUp(EXIT_FAILED)
+    }
+}

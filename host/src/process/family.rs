@@ -1,0 +1,275 @@
+//! The family: which processes exist, and the one path by which each of them comes to life, at the start and after every death.
+//!
+//! *Runs in:* main (forking), every child (its prologue). *Never:* lets a child skip the prologue.
+//!
+//! ```text
+//! main                                child
+//! note the fork in its slot
+//! fork ─────────────────────────────► identity, tie to main, fresh signals
+//! note the pid                        close what is main's alone, title
+//!                                     init_child_f(rank) of every module
+//!                                     tell main
+//!                                     run the entry ─► leave
+//! ```
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::{Pid, getpid};
+
+use super::phase::{Breadcrumb, Phase};
+use super::slots::{Slot, Slots, State};
+use crate::error::{EXIT_FAILED, Error, Result};
+use crate::module::{Module, call};
+use crate::sys::fork::Side;
+use crate::sys::{exit, fork, local::local, signal, time, title};
+
+/// What a process does once it is initialised. Returns its exit code.
+pub type Work = Arc<dyn Fn() -> u8 + Send + Sync>;
+
+/// How a process goes on after its prologue.
+#[derive(Clone)]
+pub enum Entry {
+    /// It runs this and leaves. Can be forked again.
+    Run(Work),
+    /// It returns into the module that forked it. Cannot be forked again.
+    Return,
+}
+
+/// Whether `init_child_f(rank)` is called in a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildInit {
+    /// As for every process.
+    Call,
+    /// `PROC_NOCHLDINIT`.
+    Skip,
+}
+
+/// Kinds of processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Loads the modules, forks the others.
+    Main,
+    /// Serves a datagram listener.
+    Worker,
+    /// A timer process.
+    Timer,
+    /// Serves the control socket.
+    Control,
+    /// Registered by a module.
+    Module,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Main => "main",
+            Self::Worker => "worker",
+            Self::Timer => "timer",
+            Self::Control => "control",
+            Self::Module => "module process",
+        })
+    }
+}
+
+/// One row of the table of what exists.
+#[derive(Clone)]
+pub struct Spec {
+    /// What it is.
+    pub kind: Kind,
+    /// Passed to `init_child_f`.
+    pub rank: i32,
+    /// In the process table, the title and the log.
+    pub name: String,
+    /// The module that forked it.
+    pub owner: Option<&'static Module>,
+    /// Whether modules get `init_child_f(rank)` in it.
+    pub child_init: ChildInit,
+    /// What it does.
+    pub entry: Entry,
+}
+
+/// Everything that forking needs to know. Made in main; children inherit it.
+pub struct Family {
+    /// The shared table.
+    pub slots: Slots,
+    main_pid: Pid,
+    modules: OnceLock<Vec<&'static Module>>,
+    /// By process number; none for a registered process that was not forked yet.
+    specs: Mutex<Vec<Option<Spec>>>,
+    /// Descriptors that are main's alone.
+    mains_own: Mutex<Vec<RawFd>>,
+    /// Written by the child that completes a start.
+    done: EventFd,
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Family").field("main_pid", &self.main_pid).finish_non_exhaustive()
+    }
+}
+
+impl Family {
+    /// In main, before anything else of it.
+    pub fn new(slots: Slots) -> Result<Self> {
+        let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| Error::failed("cannot prepare to wait for processes").detail(format!("eventfd: {errno}")))?;
+        let main = slots.slot(0).ok_or_else(|| Error::fault("the process table has no slot for main"))?;
+        let main_pid = getpid();
+        main.note_fork(0, 0, time::now_ns());
+        main.set_pid(main_pid.as_raw());
+        main.set_name("main");
+        local().become_process(main_pid.as_raw(), 0, 0, main.trail());
+        Ok(Self {
+            slots,
+            main_pid,
+            modules: OnceLock::new(),
+            specs: Mutex::new(Vec::new()),
+            mains_own: Mutex::new(Vec::new()),
+            done,
+        })
+    }
+
+    /// The modules in load order, once they are all loaded.
+    pub fn adopt_modules(&self, modules: Vec<&'static Module>) -> Result<()> {
+        self.modules.set(modules).map_err(|_| Error::fault("the modules were loaded twice"))
+    }
+
+    /// The modules in load order.
+    pub fn modules(&self) -> &[&'static Module] {
+        self.modules.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// A descriptor that every child closes.
+    pub fn keep_in_main(&self, descriptor: &impl AsFd) {
+        lock(&self.mains_own).push(descriptor.as_fd().as_raw_fd());
+    }
+
+    /// Readable when the awaited children are done.
+    pub fn done(&self) -> &EventFd {
+        &self.done
+    }
+
+    /// Main's pid.
+    pub fn main_pid(&self) -> Pid {
+        self.main_pid
+    }
+
+    /// Fixes the table: these processes, in this order, main first; none stands for one that a module registered.
+    pub fn fix(&self, specs: Vec<Option<Spec>>) -> Result<()> {
+        self.slots.fix_count(specs.len())?;
+        for (process_no, spec) in specs.iter().enumerate() {
+            if let (Some(spec), Some(slot)) = (spec, self.slots.slot(process_no)) {
+                slot.set_name(&spec.name);
+            }
+        }
+        *lock(&self.specs) = specs;
+        Ok(())
+    }
+
+    /// A row of the table.
+    pub fn spec(&self, process_no: usize) -> Option<Spec> {
+        lock(&self.specs).get(process_no).cloned().flatten()
+    }
+
+    /// Takes the first free registered row for that process.
+    pub fn claim(&self, spec: Spec) -> Result<usize> {
+        let mut specs = lock(&self.specs);
+        let process_no = specs.iter().position(Option::is_none).ok_or_else(|| Error::failed("no registered process is left"))?;
+        if let Some(slot) = self.slots.slot(process_no) {
+            slot.set_name(&spec.name);
+        }
+        specs[process_no] = Some(spec);
+        Ok(process_no)
+    }
+
+    /// Gives a row back whose fork failed.
+    pub fn release(&self, process_no: usize) {
+        if let Some(spec) = lock(&self.specs).get_mut(process_no) {
+            *spec = None;
+        }
+    }
+
+    /// Forks the process of a row, with its prologue. In the child the process is initialised when this returns.
+    /// First start and restart are this one path.
+    pub fn fork(&self, process_no: usize, restarts: u32) -> Result<Side> {
+        let spec = self.spec(process_no).ok_or_else(|| Error::fault(format!("process {process_no} does not exist")))?;
+        let slot = self.slots.slot(process_no).ok_or_else(|| Error::fault(format!("process {process_no} has no slot")))?;
+        slot.note_fork(spec.rank, restarts, time::now_ns());
+        match fork::fork() {
+            Ok(Side::Parent(pid)) => {
+                slot.set_pid(pid.as_raw());
+                Ok(Side::Parent(pid))
+            }
+            Ok(Side::Child) => {
+                self.prologue(process_no, &spec, slot);
+                Ok(Side::Child)
+            }
+            Err(error) => {
+                slot.set_state(State::Ended);
+                Err(error)
+            }
+        }
+    }
+
+    /// Forks a process that never comes back here.
+    pub fn start(&self, process_no: usize, restarts: u32) -> Result<Pid> {
+        match self.fork(process_no, restarts)? {
+            Side::Parent(pid) => Ok(pid),
+            Side::Child => match self.spec(process_no).map(|spec| spec.entry) {
+                Some(Entry::Run(work)) => exit::leave(work()),
+                _ => exit::leave(EXIT_FAILED),
+            },
+        }
+    }
+
+    /// What every child does first, in this order; none can skip it.
+    fn prologue(&self, process_no: usize, spec: &Spec, slot: Slot) {
+        let pid = getpid().as_raw();
+        // Identity first: from here on a module call of this process is blamed on this process.
+        local().become_process(pid, process_no as i32, spec.rank, slot.trail());
+        slot.set_pid(pid);
+        // Then the tie to main, so that nothing below can outlive it.
+        if let Err(error) = fork::die_with_parent(self.main_pid).and_then(|()| signal::fresh()) {
+            fail(&error);
+        }
+        for descriptor in lock(&self.mains_own).drain(..) {
+            // Closing what is already closed is harmless here.
+            let _ = nix::unistd::close(descriptor);
+        }
+        title::set(&spec.name);
+        crate::log::set_process(&spec.name);
+        if spec.child_init == ChildInit::Call {
+            for module in self.modules() {
+                if let Err(error) = call::init_child(module, spec.rank) {
+                    fail(&error);
+                }
+            }
+        }
+        if let Some(owner) = spec.owner {
+            slot.trail().store(Breadcrumb::word(owner.index, Phase::Process), std::sync::atomic::Ordering::Relaxed);
+        }
+        slot.set_state(State::Serving);
+        if self.slots.child_done()
+            && let Err(errno) = self.done.write(1)
+        {
+            fail(&Error::failed("cannot tell main that the start is complete").detail(format!("eventfd: {errno}")));
+        }
+    }
+}
+
+/// A child that cannot be initialised ends; main sees it and decides.
+fn fail(error: &Error) -> ! {
+    tracing::error!("{error}");
+    exit::leave(EXIT_FAILED)
+}
+
+/// The host is single-threaded where these locks are used, so they are never contended; a panic elsewhere must not poison them.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A descriptor that lives as long as the process.
+pub type Kept = Arc<OwnedFd>;

@@ -1,0 +1,303 @@
+//! What main hears: deaths of children, orders from the supervisor and the control process, its own signals.
+//!
+//! *Runs in:* main. *Never:* waits without a deadline unless everything is ready; never misses a death.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::family::{Entry, Family, Kind};
+use super::phase::Breadcrumb;
+use super::slots::State;
+use crate::error::Result;
+use crate::supervise::policy::{self, Death, Restart, RestartHistory};
+use crate::supervise::protocol::{FromSupervisor, SupervisorLink};
+use crate::sys::passing::{Link, Received, Wait};
+use crate::sys::{signal::Signals, time};
+
+/// The stop signal is repeated this often until a process is gone: it may arrive between a process's check of its stop flag and its
+/// next blocking call.
+const STOP_AGAIN: Duration = Duration::from_millis(10);
+
+/// Something that main must act on.
+#[derive(Debug)]
+pub enum Event {
+    /// A child of the table has ended.
+    Died {
+        /// Which slot.
+        process_no: usize,
+        /// How, in words.
+        how: String,
+        /// Whether by its own choice, with status 0.
+        clean: bool,
+        /// Whether it had finished its initialisation.
+        initialised: bool,
+    },
+    /// Stop.
+    Stop,
+    /// The awaited children are done.
+    ChildrenDone,
+    /// The deadline has passed.
+    Deadline,
+    /// Something else woke main; look again.
+    Other,
+}
+
+/// Main's ears.
+#[derive(Debug)]
+pub struct Watch {
+    signals: Signals,
+    supervisor: Option<SupervisorLink>,
+    control: Option<Link>,
+    histories: Vec<History>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    restarts: u32,
+    past: RestartHistory,
+    due_ns: Option<u64>,
+}
+
+impl Watch {
+    /// With the supervisor, or without one in no-fork mode.
+    pub fn new(signals: Signals, supervisor: Option<SupervisorLink>) -> Self {
+        Self { signals, supervisor, control: None, histories: Vec::new() }
+    }
+
+    /// Main's end of the link to the control process.
+    pub fn hear_control(&mut self, link: Link) {
+        self.control = Some(link);
+    }
+
+    /// The link to the supervisor, if there is one.
+    pub fn supervisor(&self) -> Option<&SupervisorLink> {
+        self.supervisor.as_ref()
+    }
+
+    /// The descriptors that are main's alone.
+    pub fn keep_in_main(&self, family: &Family) {
+        family.keep_in_main(&self.signals);
+        family.keep_in_main(family.done());
+        if let Some(link) = &self.supervisor {
+            family.keep_in_main(link);
+        }
+        if let Some(link) = &self.control {
+            family.keep_in_main(link);
+        }
+    }
+
+    /// Whether a stop is asked for right now; does not wait. Between the steps of a start.
+    pub fn stop_asked(&mut self, family: &Family) -> Result<bool> {
+        // Deaths are left for `next`, which must see them all.
+        Ok(matches!(self.poll_orders(family)?, Some(Event::Stop)))
+    }
+
+    /// The next event, or the deadline (monotonic nanoseconds).
+    pub fn next(&mut self, family: &Family, deadline_ns: Option<u64>) -> Result<Event> {
+        if let Some(event) = self.reap(family) {
+            return Ok(event);
+        }
+        let timeout = match deadline_ns {
+            None => PollTimeout::NONE,
+            Some(deadline_ns) => {
+                let left_ns = deadline_ns.saturating_sub(time::now_ns());
+                if left_ns == 0 {
+                    return Ok(Event::Deadline);
+                }
+                PollTimeout::try_from(left_ns.div_ceil(1_000_000).min(1_000_000)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        {
+            let mut watched = vec![
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(family.done().as_fd(), PollFlags::POLLIN),
+            ];
+            watched.extend(self.supervisor.iter().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
+            watched.extend(self.control.iter().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut watched, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(crate::error::Error::failed("main cannot wait").detail(format!("poll: {errno}"))),
+            }
+        }
+        if family.done().read().is_ok() {
+            return Ok(Event::ChildrenDone);
+        }
+        if let Some(event) = self.poll_orders(family)? {
+            return Ok(event);
+        }
+        Ok(self.reap(family).unwrap_or(Event::Other))
+    }
+
+    fn poll_orders(&mut self, _family: &Family) -> Result<Option<Event>> {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => return Ok(Some(Event::Stop)),
+                Signal::SIGHUP if self.supervisor.is_none() => crate::log::reopen(None),
+                _ => {}
+            }
+        }
+        if let Some(link) = &self.supervisor {
+            match link.poll()? {
+                Some(FromSupervisor::Stop) => return Ok(Some(Event::Stop)),
+                Some(other) => tracing::error!(target: "fault", "unexpected message from the supervisor: {other:?}"),
+                None => {}
+            }
+        }
+        if let Some(link) = &self.control {
+            match link.receive(Wait::Poll)? {
+                Received::Message(message, _) if message[0] == crate::control::ORDER_STOP => return Ok(Some(Event::Stop)),
+                Received::Message(message, _) => tracing::warn!("the control process sent an unknown order {}", message[0]),
+                Received::Nothing | Received::Closed => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// One dead child, if there is one.
+    fn reap(&mut self, family: &Family) -> Option<Event> {
+        loop {
+            let status = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return None,
+                Ok(status) => status,
+            };
+            let (how, clean) = match status {
+                WaitStatus::Exited(_, 0) => ("exited with status 0".to_owned(), true),
+                WaitStatus::Exited(_, code) => (format!("exited with status {code}"), false),
+                WaitStatus::Signaled(_, signal, _) => (format!("was killed by {signal}"), false),
+                _ => continue,
+            };
+            let Some(pid) = status.pid() else { continue };
+            let Some((process_no, slot)) = family.slots.iter().find(|(no, slot)| *no > 0 && slot.pid() == pid.as_raw()) else {
+                // A process that a module forked on its own.
+                tracing::debug!("a process that is not in the table ended pid={pid}");
+                continue;
+            };
+            let initialised = slot.state() == State::Serving;
+            slot.set_pid(0);
+            slot.set_state(State::Ended);
+            return Some(Event::Died { process_no, how, clean, initialised });
+        }
+    }
+
+    /// What a process was doing when it died, in words.
+    pub fn blame(family: &Family, process_no: usize) -> String {
+        let crumb = family.slots.slot(process_no).map(|slot| slot.trail().load(std::sync::atomic::Ordering::Relaxed));
+        let crumb = Breadcrumb::from_word(crumb.unwrap_or(0));
+        match crumb.module.and_then(|index| family.modules().get(index as usize)) {
+            Some(module) => format!("in {} of module \"{}\"", crumb.phase, module.name),
+            None => "outside any module".to_owned(),
+        }
+    }
+
+    /// A process has died while the host was serving: replace it as its policy says.
+    pub fn after_death(&mut self, family: &Family, process_no: usize, how: &str, death: Death) {
+        let Some(spec) = family.spec(process_no) else { return };
+        if self.histories.len() <= process_no {
+            self.histories.resize_with(process_no + 1, History::default);
+        }
+        let history = &mut self.histories[process_no];
+        let name = &spec.name;
+        let where_ = Self::blame(family, process_no);
+        if matches!(spec.entry, Entry::Return) {
+            tracing::warn!("a process ended and is not restarted, it has no entry function process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\"");
+            return;
+        }
+        if spec.kind == Kind::Module && matches!(death, Death::Clean) {
+            tracing::info!("a module's process has finished process_no={process_no} name=\"{name}\"");
+            return;
+        }
+        let now_ns = time::now_ns();
+        let forked_ns = family.slots.slot(process_no).map_or(now_ns, |slot| slot.forked_ns());
+        match policy::after_death(&mut history.past, now_ns, forked_ns, death) {
+            Restart::Now => {
+                tracing::warn!("a process died and is replaced process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\"");
+                self.restart(family, process_no);
+            }
+            Restart::After(delay) => {
+                tracing::warn!(
+                    "a process keeps dying, its replacement waits process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\" delay_ms={}",
+                    delay.as_millis()
+                );
+                history.due_ns = Some(now_ns + delay.as_nanos() as u64);
+                if let Some(slot) = family.slots.slot(process_no) {
+                    slot.set_state(State::Waiting);
+                }
+            }
+            Restart::GiveUp => {
+                tracing::error!("a process keeps dying and is given up process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\"");
+            }
+        }
+    }
+
+    fn restart(&mut self, family: &Family, process_no: usize) {
+        let history = &mut self.histories[process_no];
+        history.due_ns = None;
+        history.restarts += 1;
+        if let Err(error) = family.start(process_no, history.restarts) {
+            tracing::error!("{error}");
+            // The machine is short of something; try again later rather than in a loop.
+            history.due_ns = Some(time::now_ns() + 1_000_000_000);
+        }
+    }
+
+    /// When the next delayed restart is due.
+    pub fn next_restart_ns(&self) -> Option<u64> {
+        self.histories.iter().filter_map(|history| history.due_ns).min()
+    }
+
+    /// Forks what is due.
+    pub fn restart_due(&mut self, family: &Family) {
+        let now_ns = time::now_ns();
+        for process_no in 0..self.histories.len() {
+            if self.histories[process_no].due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
+                self.restart(family, process_no);
+            }
+        }
+    }
+
+    /// Stops every child: asks, asks again, and after the limit kills, naming what each was doing.
+    pub fn stop_children(&mut self, family: &Family, limit: Duration) -> Result<()> {
+        let limit_ns = time::now_ns() + limit.as_nanos() as u64;
+        let mut killed = false;
+        loop {
+            let mut alive = 0;
+            for (process_no, slot) in family.slots.iter().skip(1) {
+                let pid = slot.pid();
+                if pid <= 0 {
+                    continue;
+                }
+                alive += 1;
+                let signal = if time::now_ns() < limit_ns { Signal::SIGTERM } else { Signal::SIGKILL };
+                if signal == Signal::SIGKILL && !killed {
+                    let (name, where_) = (slot.name(), Self::blame(family, process_no));
+                    tracing::warn!("a process did not stop in time and is killed process_no={process_no} name=\"{name}\" pid={pid} last=\"{where_}\"");
+                }
+                if let Err(errno) = kill(Pid::from_raw(pid), signal)
+                    && errno != Errno::ESRCH
+                {
+                    tracing::error!("cannot signal a process pid={pid}: kill: {errno}");
+                }
+            }
+            if alive == 0 {
+                return Ok(());
+            }
+            killed |= time::now_ns() >= limit_ns;
+            let again_ns = time::now_ns() + STOP_AGAIN.as_nanos() as u64;
+            while time::now_ns() < again_ns && family.slots.iter().skip(1).any(|(_, slot)| slot.pid() > 0) {
+                match self.next(family, Some(again_ns))? {
+                    Event::Deadline => break,
+                    Event::Died { process_no, how, clean, .. } if !clean && !how.contains("SIGTERM") && !killed => {
+                        tracing::warn!("a process ended badly while stopping process_no={process_no} how=\"{how}\"");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Shared memory of the modules.
+//!
+//! *Runs in:* mapped by main before any `init_f`; the same memory at the same address in every process.
+//! *Never:* read by the supervisor.
+
+#[allow(unsafe_code)] // the arena: one of the few rooms where unsafe may stand
+pub mod arena;

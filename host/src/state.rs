@@ -1,0 +1,66 @@
+//! What main knows and every child inherits: one value, reached from the calls that modules make.
+//!
+//! *Runs in:* made in main before the first module is loaded. *Never:* locked while a module is being called.
+
+use std::sync::{Mutex, OnceLock};
+
+use crate::error::{Error, Result};
+use crate::module::Module;
+use crate::net::listener::Listener;
+use crate::process::family::Family;
+use crate::shm::arena::Arena;
+use crate::timer::TimerFunction;
+
+/// A listener that a module asked for in `init_f`.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Where.
+    pub address: std::net::SocketAddr,
+    /// Who asked and serves.
+    pub module: &'static Module,
+    /// Name of its handler; none: its first.
+    pub handler: Option<String>,
+    /// Number of workers; none: the configured default.
+    pub workers: Option<u32>,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct State {
+    /// The processes.
+    pub family: Family,
+    /// The modules' shared memory.
+    pub arena: Arena,
+    /// How many listeners are configured: those that modules ask for are numbered from there.
+    pub configured_listeners: usize,
+    /// Listeners that modules asked for, until they are bound.
+    pub wanted: Mutex<Vec<Wanted>>,
+    /// The bound listeners, by number.
+    pub listeners: OnceLock<Vec<Listener>>,
+    /// Timer functions in the order of registration.
+    pub timers: Mutex<Vec<TimerFunction>>,
+}
+
+static STATE: OnceLock<State> = OnceLock::new();
+
+impl State {
+    /// Makes it the state of this process and its children.
+    pub fn install(self) -> Result<&'static Self> {
+        let mut fresh = false;
+        let state = STATE.get_or_init(|| {
+            fresh = true;
+            self
+        });
+        if fresh { Ok(state) } else { Err(Error::fault("the state was made twice")) }
+    }
+
+    /// The state. None in a process that is no main nor child of one.
+    pub fn current() -> Option<&'static Self> {
+        STATE.get()
+    }
+
+    /// A bound listener.
+    pub fn listener(&self, index: u32) -> Option<&Listener> {
+        self.listeners.get()?.get(index as usize)
+    }
+}

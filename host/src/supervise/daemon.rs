@@ -1,0 +1,95 @@
+//! Daemon mode: the starting command waits until the service is ready, and tells the operator how it went.
+//!
+//! *Runs in:* the starting command and the supervisor it forks. *Never:* reports success before everything runs.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{pipe2, setsid};
+
+use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
+use crate::sys::descriptor::replace;
+use crate::sys::fork::{Side, fork};
+
+/// The supervisor's end of the pipe to the starting command.
+#[derive(Debug)]
+pub struct Starter {
+    pipe: File,
+}
+
+/// Which process came out of `detach`.
+#[derive(Debug)]
+pub enum Detached {
+    /// The starting command, when the service is ready or has failed.
+    Starter(Result<()>),
+    /// The supervisor, leader of a new session without a terminal.
+    Supervisor(Starter),
+}
+
+/// Forks into the background.
+pub fn detach() -> Result<Detached> {
+    let failed = |call: &str, errno: nix::errno::Errno| Error::failed("cannot go into daemon mode").detail(format!("{call}: {errno}"));
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno))?;
+    match fork()? {
+        Side::Parent(_) => {
+            drop(writer);
+            Ok(Detached::Starter(hear(File::from(reader))))
+        }
+        Side::Child => {
+            drop(reader);
+            // The child of a command is never a group leader, so this makes a session whose number is this pid.
+            setsid().map_err(|errno| failed("setsid", errno))?;
+            std::env::set_current_dir("/").map_err(|error| Error::failed("cannot go into daemon mode").detail(format!("chdir to /: {error}")))?;
+            Ok(Detached::Supervisor(Starter { pipe: File::from(writer) }))
+        }
+    }
+}
+
+/// Waits for the report. A pipe that closes without one means that the supervisor died.
+fn hear(mut pipe: File) -> Result<()> {
+    let mut report = Vec::new();
+    pipe.read_to_end(&mut report).map_err(|error| Error::failed("cannot hear from the service").detail(format!("read: {error}")))?;
+    match report.split_first() {
+        None => Err(Error::failed("the service died while starting").hint("see its log")),
+        Some((&EXIT_OK, _)) => Ok(()),
+        Some((&exit, text)) => {
+            let text = String::from_utf8_lossy(text).into_owned();
+            let mut parts = text.splitn(3, '\0').map(str::to_owned);
+            let mut next = || parts.next().unwrap_or_default();
+            Err(Error { what: next(), detail: next(), hint: next(), exit })
+        }
+    }
+}
+
+impl Starter {
+    /// Reports, and gives the terminal up.
+    pub fn report(mut self, outcome: Result<(), &Error>) {
+        let bytes = match outcome {
+            Ok(()) => vec![EXIT_OK],
+            Err(error) => {
+                let mut bytes = vec![if error.exit == EXIT_OK { EXIT_FAILED } else { error.exit }];
+                bytes.extend_from_slice(format!("{}\0{}\0{}", error.what, error.detail, error.hint).as_bytes());
+                bytes
+            }
+        };
+        if let Err(error) = self.leave_terminal().and_then(|()| self.pipe.write_all(&bytes)) {
+            tracing::warn!("cannot report to the starting command: {error}");
+        }
+    }
+
+    /// Standard input, output and error lead nowhere from now on; the log's own file stays.
+    fn leave_terminal(&self) -> std::io::Result<()> {
+        let nowhere = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+            replace(stream, nowhere.try_clone()?.into())?;
+        }
+        Ok(())
+    }
+
+    /// The pipe, which is the supervisor's alone.
+    pub fn pipe(&self) -> &File {
+        &self.pipe
+    }
+}

@@ -1,0 +1,390 @@
+//! The supervisor's life: start a main, watch over it, start another if it dies, clean up.
+//!
+//! *Runs in:* the supervisor. *Never:* parses anything after the start; main's messages are fixed-size and few.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, getpid};
+
+use super::daemon::Starter;
+use super::pid_file::PidFile;
+use super::policy::{self, Death, Restart, RestartHistory};
+use super::protocol::{FromMain, MainLink, SupervisorLink};
+use crate::error::{Error, Result};
+use crate::net::bind::{self, Address};
+use crate::process::phase::{Breadcrumb, Phase};
+use crate::process::slots::Slots;
+use crate::sys::fork::Side;
+use crate::sys::passing::Link;
+use crate::sys::signal::Signals;
+use crate::sys::{fork, notify, time};
+
+/// How much longer than main's own limits the supervisor waits before it uses force.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What the supervisor is told about its service.
+#[derive(Debug)]
+pub struct Charge {
+    /// Limit of a start.
+    pub start_timeout: Duration,
+    /// Limit of each stage of a stop.
+    pub stop_timeout: Duration,
+    /// Written before main exists, removed at the end.
+    pub pid_file: Option<PathBuf>,
+    /// Who must be able to reopen the log file.
+    pub log_owner: Option<(Uid, Gid)>,
+    /// Names of the modules in load order, for blame.
+    pub modules: Vec<String>,
+}
+
+/// What main gets from the supervisor.
+#[derive(Debug)]
+pub struct Cradle {
+    /// The link back.
+    pub link: SupervisorLink,
+    /// The process table, which the supervisor can still read when main is gone.
+    pub slots: Slots,
+    /// The supervisor's pid.
+    pub supervisor: Pid,
+    /// Descriptors that main must close.
+    pub supervisors_own: Vec<RawFd>,
+}
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct Supervisor {
+    charge: Charge,
+    signals: Signals,
+    starter: Option<Starter>,
+    pid_file: Option<PidFile>,
+    /// What is bound, for this main and the next.
+    bound: Vec<(Address, OwnedFd)>,
+    announced: bool,
+}
+
+/// How one main ended.
+#[derive(Debug)]
+enum Ended {
+    /// As it was asked to.
+    Stopped,
+    /// Before it was ready.
+    NeverReady(Error),
+    /// While it was serving.
+    Died { how: String, served: Duration },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Serving,
+    Stopping,
+}
+
+impl Supervisor {
+    /// Takes over the pid file. From here on everything that is made is removed again at the end.
+    pub fn new(charge: Charge, signals: Signals, starter: Option<Starter>) -> Result<Self, (Error, Option<Starter>)> {
+        let pid_file = match charge.pid_file.as_deref().map(PidFile::claim).transpose() {
+            Ok(pid_file) => pid_file,
+            Err(error) => return Err((error, starter)),
+        };
+        // What main's children leave behind is ours to reap.
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            tracing::warn!("orphaned processes will not be seen here: prctl(PR_SET_CHILD_SUBREAPER): {errno}");
+        }
+        Ok(Self { charge, signals, starter, pid_file, bound: Vec::new(), announced: false })
+    }
+
+    /// Runs the service until it is stopped or cannot go on. `main` is what the forked main does; it never returns.
+    pub fn run(mut self, main: impl Fn(Cradle) -> u8) -> Result<()> {
+        let outcome = self.generations(&main);
+        self.clean_up();
+        if let (Some(starter), Err(error)) = (self.starter.take(), &outcome) {
+            starter.report(Err(error));
+        }
+        outcome
+    }
+
+    fn generations(&mut self, main: &impl Fn(Cradle) -> u8) -> Result<()> {
+        let mut history = RestartHistory::default();
+        loop {
+            let forked_ns = time::now_ns();
+            let (error, death) = match self.generation(main)? {
+                Ended::Stopped => return Ok(()),
+                Ended::NeverReady(error) if !self.announced => return Err(error),
+                Ended::NeverReady(error) => (error, Death::BeforeReady),
+                Ended::Died { how, served } => {
+                    (Error::failed(format!("main {how}")).detail(format!("it had served for {} s", served.as_secs())), Death::Serving)
+                }
+            };
+            match policy::after_death(&mut history, time::now_ns(), forked_ns, death) {
+                Restart::Now => tracing::error!("{error}; starting a new main"),
+                Restart::After(delay) => {
+                    tracing::error!("{error}; starting a new main delay_ms={}", delay.as_millis());
+                    if self.stopped_within(delay)? {
+                        return Ok(());
+                    }
+                }
+                Restart::GiveUp => return Err(error.hint("main keeps dying; the log names what it was in")),
+            }
+        }
+    }
+
+    /// One main, from its fork to its end.
+    fn generation(&mut self, main: &impl Fn(Cradle) -> u8) -> Result<Ended> {
+        let slots = Slots::new()?;
+        let (ours, theirs) = Link::pair()?;
+        let supervisor = getpid();
+        let pid = match fork::fork()? {
+            Side::Parent(pid) => {
+                drop(theirs);
+                pid
+            }
+            Side::Child => {
+                let mut supervisors_own = vec![ours.as_fd().as_raw_fd(), self.signals.as_fd().as_raw_fd()];
+                supervisors_own.extend(self.pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()));
+                supervisors_own.extend(self.starter.iter().map(|starter| starter.pipe().as_raw_fd()));
+                supervisors_own.extend(self.bound.iter().map(|(_, descriptor)| descriptor.as_raw_fd()));
+                let cradle = Cradle { link: SupervisorLink(theirs), slots, supervisor, supervisors_own };
+                crate::sys::exit::leave(main(cradle))
+            }
+        };
+        let link = MainLink(ours);
+        let ended = self.watch(pid, &link, slots);
+        self.bury(pid);
+        ended
+    }
+
+    fn watch(&mut self, main: Pid, link: &MainLink, slots: Slots) -> Result<Ended> {
+        let started_ns = time::now_ns();
+        let mut stage = Stage::Starting;
+        let mut deadline_ns = Some(started_ns + (self.charge.start_timeout + GRACE).as_nanos() as u64);
+        let mut failure: Option<Error> = None;
+        let mut served_from_ns = started_ns;
+        let mut forced = false;
+        loop {
+            self.wait(link, deadline_ns)?;
+            while let Some(message) = link.poll().unwrap_or_else(|error| {
+                tracing::error!(target: "fault", "{error}");
+                None
+            }) {
+                match message {
+                    FromMain::Bind(address) => {
+                        let outcome = self.bind(&address);
+                        let answered = match &outcome {
+                            Ok(descriptor) => link.bound(Ok(descriptor.as_fd())),
+                            Err(error) => link.bound(Err(error)),
+                        };
+                        if let Err(error) = answered {
+                            // Main has just died; its end is seen below.
+                            tracing::debug!("{error}");
+                        }
+                    }
+                    FromMain::Failed(error) => failure = Some(error),
+                    FromMain::Ready if stage == Stage::Starting => {
+                        stage = Stage::Serving;
+                        deadline_ns = None;
+                        served_from_ns = time::now_ns();
+                        self.announce_ready();
+                    }
+                    FromMain::Ready => {}
+                    FromMain::Stopping => {
+                        notify::stopping();
+                        stage = Stage::Stopping;
+                        deadline_ns = Some(self.stop_deadline_ns());
+                    }
+                }
+            }
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT if stage == Stage::Stopping => {
+                        tracing::warn!("asked to stop twice, stopping by force");
+                        let _ = killpg(main, Signal::SIGKILL);
+                        let _ = kill(main, Signal::SIGKILL);
+                    }
+                    Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => {
+                        tracing::info!("stopping signal={signal}");
+                        notify::stopping();
+                        stage = Stage::Stopping;
+                        deadline_ns = Some(self.stop_deadline_ns());
+                        if let Err(error) = link.stop() {
+                            tracing::debug!("{error}");
+                        }
+                    }
+                    Signal::SIGHUP => match crate::log::reopen(self.charge.log_owner) {
+                        Ok(()) => tracing::info!("log reopened"),
+                        Err(error) => tracing::error!("{error}"),
+                    },
+                    _ => {}
+                }
+            }
+            if let Some(status) = reap(main) {
+                return Ok(self.ended(stage, status, failure, slots, served_from_ns));
+            }
+            if deadline_ns.is_some_and(|deadline_ns| time::now_ns() >= deadline_ns) && !forced {
+                forced = true;
+                let blame = self.blame(slots);
+                if stage == Stage::Starting {
+                    failure = Some(
+                        Error::failed("the start did not finish in time")
+                            .detail(format!("after {} s main was {blame}", self.charge.start_timeout.as_secs()))
+                            .hint("raise host.start_timeout, or make that call return sooner"),
+                    );
+                } else {
+                    tracing::error!("main did not stop in time and is killed last=\"{blame}\"");
+                }
+                let _ = kill(main, Signal::SIGKILL);
+                deadline_ns = None;
+            }
+        }
+    }
+
+    /// Children first, then `destroy_f`: two stages of a stop.
+    fn stop_deadline_ns(&self) -> u64 {
+        time::now_ns() + (self.charge.stop_timeout * 2 + GRACE).as_nanos() as u64
+    }
+
+    fn wait(&self, link: &MainLink, deadline_ns: Option<u64>) -> Result<()> {
+        let timeout = deadline_ns.map_or(PollTimeout::NONE, |deadline_ns| {
+            let left_ms = deadline_ns.saturating_sub(time::now_ns()).div_ceil(1_000_000).min(1_000_000);
+            PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
+        });
+        let mut watched = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(link.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::failed("the supervisor cannot wait").detail(format!("poll: {errno}"))),
+        }
+        // When main has closed its end only its death is left to wait for: SIGCHLD says so, but the closed end would make poll return at once.
+        if watched[1].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) && !watched[1].any().is_some_and(|_| {
+            watched[1].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
+        }) {
+            let mut signals = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut signals, PollTimeout::from(100_u8));
+        }
+        Ok(())
+    }
+
+    /// Waits before the next main. Says whether a stop was asked for meanwhile.
+    fn stopped_within(&self, delay: Duration) -> Result<bool> {
+        let until_ns = time::now_ns() + delay.as_nanos() as u64;
+        loop {
+            while let Some(signal) = self.signals.next() {
+                if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
+                    return Ok(true);
+                }
+            }
+            let left_ns = until_ns.saturating_sub(time::now_ns());
+            if left_ns == 0 {
+                return Ok(false);
+            }
+            let mut watched = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut watched, PollTimeout::try_from(left_ns.div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::failed("the supervisor cannot wait").detail(format!("poll: {errno}"))),
+            }
+        }
+    }
+
+    /// Binds, or hands out what an earlier main had bound: nothing that is queued there is lost.
+    fn bind(&mut self, address: &Address) -> Result<OwnedFd> {
+        let duplicate = |descriptor: &OwnedFd| {
+            descriptor.try_clone().map_err(|error| Error::failed("cannot pass a listener on").detail(format!("dup: {error}")))
+        };
+        if let Some((_, kept)) = self.bound.iter().find(|(bound, _)| bound == address) {
+            return duplicate(kept);
+        }
+        let descriptor = bind::bind(address)?;
+        let copy = duplicate(&descriptor)?;
+        self.bound.push((address.clone(), descriptor));
+        Ok(copy)
+    }
+
+    fn announce_ready(&mut self) {
+        self.announced = true;
+        if let Err(error) = notify::ready() {
+            tracing::warn!("{error}");
+        }
+        if let Some(starter) = self.starter.take() {
+            starter.report(Ok(()));
+        }
+    }
+
+    /// What main was last doing. Numbers from shared memory: anything may stand there.
+    fn blame(&self, slots: Slots) -> String {
+        let word = slots.slot(0).map_or(0, |slot| slot.trail().load(std::sync::atomic::Ordering::Relaxed));
+        let crumb = Breadcrumb::from_word(word);
+        match crumb.module.and_then(|index| self.charge.modules.get(index as usize)) {
+            Some(module) => format!("in {} of module \"{module}\"", crumb.phase),
+            None if crumb.phase == Phase::None => "outside any module".to_owned(),
+            None => format!("in {}", crumb.phase),
+        }
+    }
+
+    fn ended(&self, stage: Stage, status: WaitStatus, failure: Option<Error>, slots: Slots, served_from_ns: u64) -> Ended {
+        let how = match status {
+            WaitStatus::Exited(_, code) => format!("exited with status {code}"),
+            WaitStatus::Signaled(_, signal, dumped) => {
+                format!("was killed by {signal}{} {}", if dumped { " (core dumped)" } else { "" }, self.blame(slots))
+            }
+            other => format!("ended: {other:?}"),
+        };
+        match (stage, failure) {
+            (Stage::Stopping, _) => Ended::Stopped,
+            (Stage::Starting, Some(failure)) => Ended::NeverReady(failure),
+            (Stage::Starting, None) => Ended::NeverReady(Error::failed(format!("main {how} while starting"))),
+            (Stage::Serving, Some(failure)) => Ended::Died { how: failure.to_string(), served: since(served_from_ns) },
+            (Stage::Serving, None) => Ended::Died { how, served: since(served_from_ns) },
+        }
+    }
+
+    /// Main is gone: so must be everything below it, before another main starts or this process ends.
+    fn bury(&self, main: Pid) {
+        let limit_ns = time::now_ns() + GRACE.as_nanos() as u64;
+        loop {
+            match killpg(main, Signal::SIGKILL) {
+                Err(Errno::ESRCH) => break,
+                Ok(()) | Err(_) => {}
+            }
+            while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+            if time::now_ns() > limit_ns {
+                tracing::warn!("some processes of the last main are still ending group={main}");
+                break;
+            }
+            time::sleep_until_ns(time::now_ns() + 200_000);
+        }
+    }
+
+    fn clean_up(&mut self) {
+        for (address, descriptor) in self.bound.drain(..) {
+            drop(descriptor);
+            if let Address::Control(path) = address
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!("cannot remove the control socket {}: {error}", path.display());
+            }
+        }
+        if let Some(pid_file) = self.pid_file.take() {
+            pid_file.remove();
+        }
+    }
+}
+
+fn since(moment_ns: u64) -> Duration {
+    Duration::from_nanos(time::now_ns().saturating_sub(moment_ns))
+}
+
+/// Main's end, if it has ended. Everything else that ended is reaped on the way: as PID 1 of a container there may be strangers.
+fn reap(main: Pid) -> Option<WaitStatus> {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(_) => return None,
+            Ok(status) if status.pid() == Some(main) => return Some(status),
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The one function that forks.
+//!
+//! *Runs in:* the starting command, the supervisor, main. *Never:* forks a process that has more than one thread.
+
+use std::os::unix::fs::MetadataExt;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, getppid};
+
+use crate::error::{Error, Result};
+
+/// Which side of a fork the caller is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The process that called, with the new process's pid.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Forks. Refuses when a second thread exists: it would be gone in the child, with every lock it held locked for ever.
+pub fn fork() -> Result<Side> {
+    let threads = thread_count()?;
+    if threads != 1 {
+        return Err(Error::fault("refusing to fork a process with more than one thread").detail(format!("{threads} threads exist")));
+    }
+    // SAFETY: the process is single-threaded (checked above), so every lock of the C library and of ours is free in the child.
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Parent { child }) => Ok(Side::Parent(child)),
+        Ok(ForkResult::Child) => Ok(Side::Child),
+        Err(errno) => Err(Error::failed("cannot fork a process")
+            .detail(format!("fork: {errno}"))
+            .hint("check the limits on processes (ulimit -u, pids.max of the control group) and on memory")),
+    }
+}
+
+/// Number of threads of this process. The link count of a folder in /proc is 2 plus the number of sub-folders, at a fraction of the cost
+/// of listing it.
+pub fn thread_count() -> Result<u64> {
+    let folder = std::fs::metadata("/proc/self/task")
+        .map_err(|error| Error::failed("cannot count the threads of this process").detail(format!("/proc/self/task: {error}")))?;
+    Ok(folder.nlink().saturating_sub(2))
+}
+
+/// Makes the kernel kill this process when its parent dies, and notices if that has happened already.
+///
+/// Must be called after every fork and after every change of user or group id, which clears the request.
+pub fn die_with_parent(parent: Pid) -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|errno| Error::failed("cannot tie this process to its parent").detail(format!("prctl(PR_SET_PDEATHSIG): {errno}")))?;
+    if getppid() != parent {
+        super::exit::leave_now(crate::error::EXIT_FAILED);
+    }
+    Ok(())
+}

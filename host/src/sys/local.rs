@@ -1,0 +1,111 @@
+//! What this process is, on a page that the kernel wipes in every forked process.
+//!
+//! *Runs in:* every process; written by main at its start and by the child prologue. *Never:* shared between processes.
+//!
+//! A fork that the host did not make (a module's own `fork`) finds zeros here, so that one plain load tells the call
+//! trampoline that it came back in another process than it left from (`tests/promises.rs`, L19).
+
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering::Relaxed};
+
+use super::datagrams::Datagrams;
+use super::mapping::Mapping;
+use crate::error::Result;
+
+/// Identity of one process. Zeros in a process that the host did not fork.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Local {
+    pid: AtomicI32,
+    process_no: AtomicI32,
+    rank: AtomicI32,
+    /// Where breadcrumbs go: a cell in the shared process table, or `no_trail` below.
+    trail: AtomicPtr<AtomicU64>,
+    no_trail: AtomicU64,
+    /// The buffers of the batch that a datagram handler of this process is working on, null otherwise.
+    serving: AtomicPtr<Datagrams>,
+}
+
+static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
+
+/// Maps the page. Once, before the first fork.
+pub fn prepare() -> Result<()> {
+    if LOCAL.load(Relaxed).is_null() {
+        LOCAL.store(Mapping::wiped_on_fork()?.start().cast().as_ptr(), Relaxed);
+    }
+    Ok(())
+}
+
+/// This process's identity. `prepare` must have run; in unit tests an all-zero identity is used.
+#[inline(always)]
+pub fn local() -> &'static Local {
+    static NONE: Local = Local {
+        pid: AtomicI32::new(0),
+        process_no: AtomicI32::new(0),
+        rank: AtomicI32::new(0),
+        trail: AtomicPtr::new(ptr::null_mut()),
+        no_trail: AtomicU64::new(0),
+        serving: AtomicPtr::new(ptr::null_mut()),
+    };
+    let page = LOCAL.load(Relaxed);
+    if page.is_null() {
+        return &NONE;
+    }
+    // SAFETY: the pointer leads to a page that is mapped for the process's life; every bit pattern, all zeros included, is a Local.
+    unsafe { &*page }
+}
+
+impl Local {
+    /// Writes the identity of the process that calls. Only main (at its start) and the child prologue do.
+    pub fn become_process(&self, pid: i32, process_no: i32, rank: i32, trail: &'static AtomicU64) {
+        self.process_no.store(process_no, Relaxed);
+        self.rank.store(rank, Relaxed);
+        self.trail.store(ptr::from_ref(trail).cast_mut(), Relaxed);
+        self.pid.store(pid, Relaxed);
+    }
+
+    /// In no-fork mode main becomes the process of rank 1, too.
+    pub fn take_rank(&self, rank: i32) {
+        self.rank.store(rank, Relaxed);
+    }
+
+    /// Process id as the host knows it; 0 in a process that the host did not fork.
+    #[inline(always)]
+    pub fn pid(&self) -> i32 {
+        self.pid.load(Relaxed)
+    }
+
+    /// Index in the process table; -1 in a process that the host did not fork.
+    pub fn process_no(&self) -> i32 {
+        if self.pid() == 0 { -1 } else { self.process_no.load(Relaxed) }
+    }
+
+    /// Rank that the process was forked with.
+    pub fn rank(&self) -> i32 {
+        self.rank.load(Relaxed)
+    }
+
+    /// Where this process leaves its breadcrumbs.
+    #[inline(always)]
+    pub fn trail(&self) -> &AtomicU64 {
+        let trail = self.trail.load(Relaxed);
+        if trail.is_null() {
+            return &self.no_trail;
+        }
+        // SAFETY: only `become_process` stores here, a pointer made from a `&'static AtomicU64`.
+        unsafe { &*trail }
+    }
+
+    /// Notes whose batch is being handled; none when it is done.
+    #[inline(always)]
+    pub fn serve(&self, datagrams: Option<&'static Datagrams>) {
+        self.serving.store(datagrams.map_or(ptr::null_mut(), |datagrams| ptr::from_ref(datagrams).cast_mut()), Relaxed);
+    }
+
+    /// The buffers behind the batch being handled; none outside a datagram handler.
+    #[inline(always)]
+    pub fn serving(&self) -> Option<&'static Datagrams> {
+        // SAFETY: only `serve` stores here, a pointer made from a `&'static Datagrams`.
+        unsafe { self.serving.load(Relaxed).as_ref() }
+    }
+}

@@ -1,0 +1,74 @@
+//! Signals: a descriptor to read them from in supervisor and main, a stop flag in the host's own loops, nothing in modules' processes.
+//!
+//! *Runs in:* every process. *Never:* does anything in a signal handler but set one flag.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::error::{Error, Result};
+
+/// What supervisor and main read from their descriptor.
+const WATCHED: [Signal; 7] =
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// Signals of this process as a descriptor.
+#[derive(Debug)]
+pub struct Signals {
+    descriptor: SignalFd,
+}
+
+impl Signals {
+    /// Blocks the watched signals and opens a descriptor for them. SIGPIPE is ignored from here on, in every process.
+    pub fn watch() -> Result<Self> {
+        let failed = |call: &str, errno| Error::failed("cannot watch for signals").detail(format!("{call}: {errno}"));
+        let set: SigSet = WATCHED.into_iter().collect();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(|errno| failed("sigprocmask", errno))?;
+        let descriptor =
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(|errno| failed("signalfd", errno))?;
+        Ok(Self { descriptor })
+    }
+
+    /// The next signal that is pending, if any.
+    pub fn next(&self) -> Option<Signal> {
+        let info = self.descriptor.read_signal().ok().flatten()?;
+        i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_stop(_signal: libc::c_int) {
+    STOP.store(true, Relaxed);
+}
+
+/// Whether this process was asked to stop. Only after `stop_by_flag`.
+#[inline]
+pub fn stop_requested() -> bool {
+    STOP.load(Relaxed)
+}
+
+/// For the host's own loops: SIGTERM interrupts a blocking call and sets a flag instead of killing, so that what was received is
+/// answered first. A signal that arrives between the check and the call is repeated by main.
+pub fn stop_by_flag() -> Result<()> {
+    let action = SigAction::new(SigHandler::Handler(on_stop), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler only stores to an atomic, which is allowed at any moment.
+    unsafe { sigaction(Signal::SIGTERM, &action) }
+        .map(|_| ())
+        .map_err(|errno| Error::failed("cannot prepare for the stop signal").detail(format!("sigaction: {errno}")))
+}
+
+/// Gives a forked child the signal state that a fresh program has: nothing blocked, everything at its default but SIGPIPE (ignored).
+pub fn fresh() -> Result<()> {
+    STOP.store(false, Relaxed);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| Error::failed("cannot restore the signal mask").detail(format!("sigprocmask: {errno}")))
+}
