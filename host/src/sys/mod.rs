@@ -5,6 +5,7 @@
 pub mod cred;
 pub mod datagrams;
 pub mod descriptor;
+pub mod environ;
 pub mod exit;
 pub mod fork;
 pub mod local;
