@@ -1,2 +1,127 @@
-//! SDK
+//! Write a module for modhost, the pre-fork module host.
+//!
+//! A module is a shared object that the host loads, drives through a documented sequence of phases across forked processes, and
+//! feeds with traffic. This crate is the safe way to write one: `#![forbid(unsafe_code)]` holds in a module.
+//!
+//! ```standalone_crate
+//! #![forbid(unsafe_code)]
+//! use module_api::prelude::*;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! params! {
+//!     pub struct Params {
+//!         /// Text put before each answer.
+//!         prefix: String = "",
+//!     }
+//! }
+//!
+//! /// Made in main, then the same in every process.
+//! struct Shout {
+//!     params: Params,
+//!     seen: Shm<AtomicU64>,
+//! }
+//!
+//! impl Module for Shout {
+//!     type Params = Params;
+//!     /// What each process has for itself.
+//!     type Child = Rng;
+//!
+//!     fn init(cx: &mut ModInit<'_, Self>, params: Params) -> Result<Self> {
+//!         Ok(Shout { params, seen: cx.shm(AtomicU64::new(0))? })
+//!     }
+//!
+//!     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Rng> {
+//!         info!(rank = cx.rank().number(), "ready");
+//!         cx.rng()
+//!     }
+//! }
+//!
+//! impl Shout {
+//!     fn serve(&self, _rng: &mut Rng, batch: &Batch<'_>) -> Result<()> {
+//!         self.seen.fetch_add(batch.len() as u64, Ordering::Relaxed);
+//!         for datagram in batch {
+//!             let answer = [self.params.prefix.as_bytes(), &datagram.data().to_ascii_uppercase()].concat();
+//!             datagram.reply(&answer)?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! export_module! {
+//!     Shout,
+//!     name: "shout",
+//!     summary: "answers in capital letters",
+//!     udp: { "shout" => Shout::serve },
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! # Phases
+//! [`Module`] has one function per phase, and each gets a context that can do what the phase allows:
+//!
+//! | function | process | context | allows |
+//! | --- | --- | --- | --- |
+//! | `init` | main, before any fork, as the starting user | [`ModInit`] | `register_procs`, `listen_udp`, shared memory, timers |
+//! | `proc_init` | main, before any fork | [`ProcInit`] | `max_procs`, shared memory per process, timers; the last `&mut self` |
+//! | `proc_main` | main, workers run already | [`ProcMain`] | `fork_process` |
+//! | `child_init` | every forked process | [`ChildInit`] | connections, threads; makes the child state |
+//! | handlers | workers | [`Batch`] | answers |
+//! | timer functions | the timer processes | [`TimerCx`] | |
+//! | entry functions | processes of `fork_process` | [`Process`] | |
+//! | `post_child_init` | main, all children are ready | [`PostChildInit`] | |
+//! | `destroy` | main, at the end | [`Destroy`] | |
+//!
+//! [`rules`] shows that what a phase does not allow does not compile.
+//!
+//! # Logging
+//! [`info!`], [`warn!`] and the others of `tracing`, and those of the `log` crate, end up in the host's log with the module's name.
+//! The level is the host's and can be changed while it runs. Spans are not recorded.
+
+#![deny(missing_docs)]
+
 pub mod abi;
+mod error;
+#[doc(hidden)]
+pub mod export;
+mod guard;
+mod host;
+#[cfg(feature = "layout")]
+pub mod layout;
+mod listener;
+mod logging;
+mod module;
+mod mutex;
+#[doc(hidden)]
+pub mod params;
+mod phase;
+mod process;
+mod rng;
+pub mod rules;
+mod shm;
+mod sockaddr;
+mod timer;
+mod udp;
+
+pub use std::time::Duration;
+pub use tracing::{debug, error, info, trace, warn};
+
+pub use error::{Context, Error, Result};
+pub use listener::{Listener, SendError, UdpListen};
+pub use module::Module;
+pub use mutex::{Dead, LockError, LockFailure, OwnerDied, ShmGuard, ShmMutex};
+pub use params::{ParamSet, ParamType};
+pub use phase::{ModInit, ProcInit, ProcMain};
+pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
+pub use rng::Rng;
+pub use shm::{PerProcess, Shm, ShmSafe};
+pub use timer::Timer;
+pub use udp::{Batch, Datagram, Datagrams};
+
+/// Everything that most modules use.
+pub mod prelude {
+    pub use crate::{
+        Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
+        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Timer, TimerCx, UdpListen,
+    };
+    pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
+}

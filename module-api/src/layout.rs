@@ -1,0 +1,27 @@
+//! Descriptions of the types at the line, for the structural check that the loader makes before it calls a Rust module.
+//!
+//! Constants only.
+
+use abi_stable::StableAbi;
+use abi_stable::library::AbiHeader;
+use abi_stable::type_layout::TypeLayout;
+
+use crate::abi::{HostApiRef, ModuleExportsRef, RustInfo};
+
+/// Version of the description itself; compare it before touching a [`TypeLayout`] of another file.
+pub const ABI_HEADER: AbiHeader = AbiHeader::VALUE;
+
+/// Layout of the exports table as this build of the crate has it.
+pub fn exports_layout() -> &'static TypeLayout {
+    RUST_INFO.exports
+}
+
+/// Layout of the host's table of functions as this build of the crate has it.
+pub fn host_layout() -> &'static TypeLayout {
+    RUST_INFO.host
+}
+
+/// What the exports table of a Rust module points to.
+#[doc(hidden)]
+pub static RUST_INFO: RustInfo =
+    RustInfo { abi_stable: ABI_HEADER, exports: <ModuleExportsRef as StableAbi>::LAYOUT, host: <HostApiRef as StableAbi>::LAYOUT };

@@ -1,0 +1,175 @@
+//! Sends the records of `tracing` and `log` to the host.
+//!
+//! Runs in every process, phase and thread of a module. Keeps no state: the level is the host's and may change at any time.
+//! Spans are not recorded.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::span;
+use tracing::subscriber::{Interest, Subscriber};
+use tracing::{Event, Level, Metadata};
+
+use crate::abi;
+use crate::host::{log_level, try_host};
+
+/// Called before the author's first line. A second call changes nothing.
+pub(crate) fn install() {
+    // Each fails only if something is installed already, in which case the author decided otherwise.
+    let _ = tracing::subscriber::set_global_default(ToHost);
+    if log::set_logger(&ToHost).is_ok() {
+        // The host's level decides; it can change at any time, this one cannot follow it.
+        log::set_max_level(log::LevelFilter::Trace);
+    }
+}
+
+struct ToHost;
+
+impl Subscriber for ToHost {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if metadata.is_event() { Interest::sometimes() } else { Interest::never() }
+    }
+
+    #[inline]
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        tracing_level(metadata.level()) <= log_level() && metadata.is_event()
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::new();
+        event.record(&mut line);
+        let metadata = event.metadata();
+        line.send(tracing_level(metadata.level()), metadata.target());
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+impl log::Log for ToHost {
+    #[inline]
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() as u32 <= log_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if log::Log::enabled(self, record.metadata()) {
+            let mut line = Line::new();
+            let _ = line.write_fmt(*record.args());
+            line.send(record.level() as u32, record.target());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn tracing_level(level: &Level) -> u32 {
+    match *level {
+        Level::ERROR => abi::LEVEL_ERROR,
+        Level::WARN => abi::LEVEL_WARN,
+        Level::INFO => abi::LEVEL_INFO,
+        Level::DEBUG => abi::LEVEL_DEBUG,
+        Level::TRACE => abi::LEVEL_TRACE,
+    }
+}
+
+/// Most records are shorter; a longer one costs an allocation.
+const INLINE_BYTES: usize = 512;
+
+/// One record's text: the message, then ` key=value` for each field.
+struct Line {
+    inline: [u8; INLINE_BYTES],
+    len: usize,
+    /// Everything, once it no longer fits `inline`.
+    spilled: Vec<u8>,
+}
+
+impl Line {
+    fn new() -> Line {
+        Line { inline: [0; INLINE_BYTES], len: 0, spilled: Vec::new() }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        if self.spilled.is_empty() { &self.inline[..self.len] } else { &self.spilled }
+    }
+
+    fn send(&self, level: u32, target: &str) {
+        if let Some(host) = try_host() {
+            host.log(level, target, self.as_bytes());
+        }
+    }
+
+    fn key(&mut self, name: &str) {
+        if !self.as_bytes().is_empty() {
+            let _ = self.write_str(" ");
+        }
+        let _ = self.write_str(name);
+        let _ = self.write_str("=");
+    }
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let text = text.as_bytes();
+        if self.spilled.is_empty() {
+            if let Some(room) = self.inline.get_mut(self.len..self.len + text.len()) {
+                room.copy_from_slice(text);
+                self.len += text.len();
+                return Ok(());
+            }
+            self.spilled.extend_from_slice(&self.inline[..self.len]);
+        }
+        self.spilled.extend_from_slice(text);
+        Ok(())
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self, "{value:?}");
+        } else {
+            self.key(field.name());
+            let _ = write!(self, "{value:?}");
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            let _ = self.write_str(value);
+            return;
+        }
+        self.key(field.name());
+        // Quoted only where a reader could not tell where the value ends.
+        let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'=');
+        let _ = if plain { self.write_str(value) } else { write!(self, "{value:?}") };
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.key(field.name());
+        let _ = write!(self, "{:?}", value.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_spills_once_it_is_long() {
+        for (pieces, width) in [(1, 10), (4, 128), (5, 128), (1, 600), (700, 1)] {
+            let mut line = Line::new();
+            for _ in 0..pieces {
+                line.write_str(&"x".repeat(width)).unwrap();
+            }
+            assert_eq!(line.as_bytes().len(), pieces * width);
+            assert!(line.as_bytes().iter().all(|byte| *byte == b'x'));
+            assert_eq!(line.spilled.is_empty(), pieces * width <= INLINE_BYTES);
+        }
+    }
+}

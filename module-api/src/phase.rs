@@ -1,0 +1,263 @@
+//! The contexts of the phases in main: what may be done in `init`, `proc_init` and `proc_main`.
+//!
+//! Each wraps calls to the host that the phase allows, and nothing else; a wrong one does not compile.
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::abi::{self, ForkSpec, TimerSpec};
+use crate::export::ModuleCell;
+use crate::guard::guard;
+use crate::host::{c_string, check, host};
+use crate::listener::{Listener, UdpListen};
+use crate::mutex::{self, ShmMutex};
+use crate::process::{MakeSock, Pid, Process, Rank, TimerCx, impl_random, impl_sized_table};
+use crate::rng::Rng;
+use crate::shm::{self, PerProcess, Shm, ShmSafe};
+use crate::timer::Timer;
+use crate::{Error, Module, Result};
+
+/// Makes what contains it neither `Send` nor `Sync`: a context belongs to one call in one thread.
+pub(crate) type NotSend = *const ();
+
+/// Context of [`Module::init`]: main, before any fork, as the starting user.
+///
+/// Everything is loaded and configured. The number of processes is not known yet, and nothing may be forked.
+pub struct ModInit<'a, M: Module> {
+    cell: &'static ModuleCell<M>,
+    phase: PhantomData<&'a NotSend>,
+}
+
+/// Context of [`Module::proc_init`]: main, before any fork, as the configured user. The number of processes is known.
+pub struct ProcInit<'a, M: Module> {
+    cell: &'static ModuleCell<M>,
+    phase: PhantomData<&'a NotSend>,
+}
+
+/// Context of [`Module::proc_main`]: main, with workers and timers forked already. The place to fork more.
+pub struct ProcMain<'a, M: Module> {
+    cell: &'static ModuleCell<M>,
+    phase: PhantomData<&'a NotSend>,
+}
+
+impl<M: Module> ModInit<'_, M> {
+    pub(crate) fn new(cell: &'static ModuleCell<M>) -> Self {
+        ModInit { cell, phase: PhantomData }
+    }
+
+    /// Announces that the module will fork `count` processes in `proc_main`. Calls add up.
+    ///
+    /// # Errors
+    /// For 0, and for more than the host has room for.
+    pub fn register_procs(&mut self, count: u32) -> Result<()> {
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let host = host();
+        check("register_procs", (host.api.register_procs)(host.module, count)).map(drop)
+    }
+
+    /// Asks for a listener. It is bound after every module's `init`, with the rights of the starting user.
+    ///
+    /// # Errors
+    /// If the address cannot be parsed or the module has no such handler.
+    pub fn listen_udp(&mut self, listen: UdpListen<'_>) -> Result<Listener> {
+        listen.register()
+    }
+}
+
+impl<M: Module> ProcInit<'_, M> {
+    pub(crate) fn new(cell: &'static ModuleCell<M>) -> Self {
+        ProcInit { cell, phase: PhantomData }
+    }
+
+    /// One value per process, zero at first, each in a cache line of its own.
+    ///
+    /// # Errors
+    /// If shared memory is exhausted.
+    pub fn per_process<T: ShmSafe + Sync>(&mut self) -> Result<PerProcess<T>> {
+        shm::per_process(self.max_procs())
+    }
+}
+
+/// Shared memory and timers: `init` and `proc_init`.
+macro_rules! impl_set_up {
+    ($($context:ident),*) => {$(
+        impl<M: Module> $context<'_, M> {
+            /// Moves `value` to shared memory.
+            ///
+            /// # Errors
+            /// If shared memory is exhausted.
+            pub fn shm<T: ShmSafe + Sync>(&mut self, value: T) -> Result<Shm<T>> {
+                shm::value(value)
+            }
+
+            /// A value of zero bytes in shared memory, without a detour over the stack.
+            ///
+            /// # Errors
+            /// If shared memory is exhausted.
+            pub fn shm_zeroed<T: ShmSafe + Sync>(&mut self) -> Result<Shm<T>> {
+                shm::zeroed()
+            }
+
+            /// `len` values of zero bytes in shared memory.
+            ///
+            /// # Errors
+            /// If shared memory is exhausted.
+            pub fn shm_slice<T: ShmSafe + Sync>(&mut self, len: usize) -> Result<Shm<[T]>> {
+                shm::zeroed_slice(len)
+            }
+
+            /// Moves `value` to shared memory, under a lock.
+            ///
+            /// # Errors
+            /// If shared memory is exhausted.
+            pub fn mutex<T: ShmSafe + Send>(&mut self, value: T) -> Result<ShmMutex<T>> {
+                mutex::new(value)
+            }
+
+            /// Calls `function` in a timer process, with that process's child state.
+            ///
+            /// An error that it returns is logged and the timer goes on; a panic ends the timer process, which is restarted.
+            ///
+            /// # Errors
+            /// If the period is zero or longer than 500 years.
+            pub fn timer<F>(&mut self, timer: Timer<'_>, function: F) -> Result<()>
+            where
+                F: Fn(&M, &mut M::Child, &mut TimerCx<'_>) -> Result<()> + 'static,
+            {
+                add_timer(self.cell, timer, function)
+            }
+        }
+    )*};
+}
+impl_set_up!(ModInit, ProcInit);
+
+impl<M: Module> ProcMain<'_, M> {
+    pub(crate) fn new(cell: &'static ModuleCell<M>) -> Self {
+        ProcMain { cell, phase: PhantomData }
+    }
+
+    /// Forks one of the processes that the module registered in `init`, and returns its id.
+    ///
+    /// In the new process `child_init` of every module runs with `rank`, then `entry` with the module and its child state. When
+    /// `entry` returns the process ends: with success for `Ok`, with failure for an error or a panic; the restart policy decides
+    /// what happens next. `entry` stays in main for restarts. `name` stands in the process title, at most 31 bytes.
+    ///
+    /// # Errors
+    /// If the module registered fewer processes, and for a rank that cannot be forked: 0 and the ranks of main.
+    pub fn fork_process<F>(&mut self, rank: impl Into<Rank>, name: &str, make_sock: MakeSock, entry: F) -> Result<Pid>
+    where
+        F: Fn(&M, &mut M::Child, &mut Process<'_>) -> Result<()> + 'static,
+    {
+        let rank = rank.into();
+        if rank.number() == abi::PROC_NOCHLDINIT {
+            return Err("fork_process: this rank has no child_init and so no child state; see fork_bare_process".into());
+        }
+        fork(self.cell, rank, name, make_sock, move |cell: &'static ModuleCell<M>| {
+            cell.with_child(|module, child| entry(module, child, &mut Process::new()))
+        })
+    }
+
+    /// As [`fork_process`](ProcMain::fork_process), for a process in which no module's `child_init` runs. `entry` gets no child state,
+    /// and no other module knows of the process.
+    ///
+    /// # Errors
+    /// If the module registered fewer processes.
+    pub fn fork_bare_process<F>(&mut self, name: &str, make_sock: MakeSock, entry: F) -> Result<Pid>
+    where
+        F: Fn(&M, &mut Process<'_>) -> Result<()> + 'static,
+    {
+        fork(self.cell, Rank::new(abi::PROC_NOCHLDINIT), name, make_sock, move |cell: &'static ModuleCell<M>| {
+            cell.with_module(|module| entry(module, &mut Process::new()))
+        })
+    }
+}
+
+impl_sized_table!(ProcInit[M: Module] ['_, M], ProcMain[M: Module] ['_, M]);
+impl_random!(ModInit[M: Module] ['_, M], ProcInit[M: Module] ['_, M], ProcMain[M: Module] ['_, M]);
+
+/// What the host passes back to a callback: the module and the author's function. Leaked, because every later fork may use it.
+struct Callback<M: Module, F> {
+    cell: &'static ModuleCell<M>,
+    function: F,
+}
+
+impl<M: Module, F> Callback<M, F> {
+    fn leak(cell: &'static ModuleCell<M>, function: F) -> *mut c_void {
+        Box::into_raw(Box::new(Callback { cell, function })).cast()
+    }
+
+    /// # Safety
+    /// `data` must come from `leak` of the same types.
+    unsafe fn from_data(data: *mut c_void) -> &'static Self {
+        // SAFETY: `leak` made it, nobody frees it and nobody has it mutably.
+        unsafe { &*data.cast::<Self>() }
+    }
+}
+
+fn fork<M, F>(cell: &'static ModuleCell<M>, rank: Rank, name: &str, make_sock: MakeSock, entry: F) -> Result<Pid>
+where
+    M: Module,
+    F: Fn(&'static ModuleCell<M>) -> Result<()> + 'static,
+{
+    extern "C" fn run<M: Module, F: Fn(&'static ModuleCell<M>) -> Result<()> + 'static>(data: *mut c_void) -> i32 {
+        let code = guard(|| {
+            // SAFETY: `fork` passed this very data with this very function.
+            let callback = unsafe { Callback::<M, F>::from_data(data) };
+            (callback.function)(callback.cell)
+        });
+        // The process leaves without running the destructors that would write this out.
+        crate::export::flush_stdout();
+        code
+    }
+
+    let name = c_string("process name", name)?;
+    let spec = ForkSpec {
+        size: size_of::<ForkSpec>() as u32,
+        flags: make_sock.flags(),
+        rank: rank.number(),
+        reserved: 0,
+        name: name.as_ptr(),
+        entry: Some(run::<M, F>),
+        data: Callback::leak(cell, entry),
+    };
+    // Text left in the buffer would be printed by the child too.
+    crate::export::flush_stdout();
+    let host = host();
+    let pid = check("fork_process", (host.api.fork_process_entry)(host.module, &raw const spec))?;
+    Ok(Pid::new(pid as i32))
+}
+
+fn add_timer<M, F>(cell: &'static ModuleCell<M>, timer: Timer<'_>, function: F) -> Result<()>
+where
+    M: Module,
+    F: Fn(&M, &mut M::Child, &mut TimerCx<'_>) -> Result<()> + 'static,
+{
+    extern "C" fn run<M, F>(data: *mut c_void, expirations: u64) -> i32
+    where
+        M: Module,
+        F: Fn(&M, &mut M::Child, &mut TimerCx<'_>) -> Result<()> + 'static,
+    {
+        guard(|| {
+            // SAFETY: `add_timer` passed this very data with this very function.
+            let callback = unsafe { Callback::<M, F>::from_data(data) };
+            callback.cell.with_child(|module, child| (callback.function)(module, child, &mut TimerCx::new(expirations)))
+        })
+    }
+
+    let name = c_string("timer name", timer.name)?;
+    if timer.period == Some(Duration::ZERO) {
+        return Err(Error::new(format_args!("timer {:?} has a period of zero", timer.name)));
+    }
+    let spec = TimerSpec {
+        size: size_of::<TimerSpec>() as u32,
+        process: timer.process,
+        name: name.as_ptr(),
+        first_ns: timer.nanoseconds(timer.first)?,
+        period_ns: timer.nanoseconds(timer.period.unwrap_or_default())?,
+        function: Some(run::<M, F>),
+        data: Callback::leak(cell, function),
+    };
+    let host = host();
+    check("timer_add", (host.api.timer_add)(host.module, &raw const spec)).map(drop)
+}

@@ -1,0 +1,1 @@
+//! What a phase does not allow does not compile. Each example is a test.
