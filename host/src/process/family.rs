@@ -13,7 +13,7 @@
 //! ```
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -71,6 +71,19 @@ impl fmt::Display for Kind {
             Self::Control => "control",
             Self::Module => "module process",
         })
+    }
+}
+
+impl Kind {
+    /// What `top` shows; at most 15 bytes.
+    fn comm(self) -> &'static str {
+        match self {
+            Self::Main => "modhost-main",
+            Self::Worker => "modhost-worker",
+            Self::Timer => "modhost-timer",
+            Self::Control => "modhost-control",
+            Self::Module => "modhost-module",
+        }
     }
 }
 
@@ -239,7 +252,10 @@ impl Family {
             // Closing what is already closed is harmless here.
             let _ = nix::unistd::close(descriptor);
         }
-        title::set(&spec.name);
+        title::set_title(&format!("modhost: {}", spec.name));
+        if let Err(error) = title::set_comm(spec.kind.comm()) {
+            tracing::debug!("{error}");
+        }
         crate::log::set_process(&spec.name);
         if spec.child_init == ChildInit::Call {
             for module in self.modules() {
@@ -270,6 +286,3 @@ fn fail(error: &Error) -> ! {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// A descriptor that lives as long as the process.
-pub type Kept = Arc<OwnedFd>;

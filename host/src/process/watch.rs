@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use super::family::{Entry, Family, Kind};
 use super::phase::Breadcrumb;
 use super::slots::State;
-use crate::error::Result;
-use crate::supervise::policy::{self, Death, Restart, RestartHistory};
+use crate::error::{Error, Result};
+use crate::supervise::policy::{Death, End, History, Policy, Reached, Restart};
 use crate::supervise::protocol::{FromSupervisor, SupervisorLink};
 use crate::sys::passing::{Link, Received, Wait};
 use crate::sys::{signal::Signals, time};
@@ -24,6 +24,9 @@ use crate::sys::{signal::Signals, time};
 /// next blocking call.
 const STOP_AGAIN: Duration = Duration::from_millis(10);
 
+/// So long main waits after a fork that failed.
+const RETRY_FORK_NS: u64 = 1_000_000_000;
+
 /// Something that main must act on.
 #[derive(Debug)]
 pub enum Event {
@@ -31,12 +34,10 @@ pub enum Event {
     Died {
         /// Which slot.
         process_no: usize,
-        /// How, in words.
-        how: String,
-        /// Whether by its own choice, with status 0.
-        clean: bool,
-        /// Whether it had finished its initialisation.
-        initialised: bool,
+        /// How.
+        end: End,
+        /// How far it had come.
+        reached: Reached,
     },
     /// Stop.
     Stop,
@@ -54,20 +55,22 @@ pub struct Watch {
     signals: Signals,
     supervisor: Option<SupervisorLink>,
     control: Option<Link>,
-    histories: Vec<History>,
+    records: Vec<Record>,
 }
 
+/// What is remembered of one slot.
 #[derive(Debug, Default)]
-struct History {
+struct Record {
     restarts: u32,
-    past: RestartHistory,
+    history: History,
+    /// When its delayed restart is due.
     due_ns: Option<u64>,
 }
 
 impl Watch {
     /// With the supervisor, or without one in no-fork mode.
     pub fn new(signals: Signals, supervisor: Option<SupervisorLink>) -> Self {
-        Self { signals, supervisor, control: None, histories: Vec::new() }
+        Self { signals, supervisor, control: None, records: Vec::new() }
     }
 
     /// Main's end of the link to the control process.
@@ -93,9 +96,9 @@ impl Watch {
     }
 
     /// Whether a stop is asked for right now; does not wait. Between the steps of a start.
-    pub fn stop_asked(&mut self, family: &Family) -> Result<bool> {
+    pub fn stop_asked(&mut self) -> Result<bool> {
         // Deaths are left for `next`, which must see them all.
-        Ok(matches!(self.poll_orders(family)?, Some(Event::Stop)))
+        Ok(matches!(self.poll_orders()?, Some(Event::Stop)))
     }
 
     /// The next event, or the deadline (monotonic nanoseconds).
@@ -103,42 +106,39 @@ impl Watch {
         if let Some(event) = self.reap(family) {
             return Ok(event);
         }
-        let timeout = match deadline_ns {
-            None => PollTimeout::NONE,
-            Some(deadline_ns) => {
-                let left_ns = deadline_ns.saturating_sub(time::now_ns());
-                if left_ns == 0 {
-                    return Ok(Event::Deadline);
-                }
-                PollTimeout::try_from(left_ns.div_ceil(1_000_000).min(1_000_000)).unwrap_or(PollTimeout::MAX)
-            }
-        };
+        let left_ms = deadline_ns.map(|deadline_ns| deadline_ns.saturating_sub(time::now_ns()).div_ceil(1_000_000).min(1_000_000));
+        let timeout = left_ms.map_or(PollTimeout::NONE, |left_ms| PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX));
         {
-            let mut watched = vec![
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(family.done().as_fd(), PollFlags::POLLIN),
-            ];
+            let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(family.done().as_fd(), PollFlags::POLLIN)];
             watched.extend(self.supervisor.iter().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
             watched.extend(self.control.iter().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
             match poll(&mut watched, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(crate::error::Error::failed("main cannot wait").detail(format!("poll: {errno}"))),
+                Err(errno) => return Err(Error::failed("main cannot wait").detail(format!("poll: {errno}"))),
             }
         }
         if family.done().read().is_ok() {
             return Ok(Event::ChildrenDone);
         }
-        if let Some(event) = self.poll_orders(family)? {
+        if let Some(event) = self.poll_orders()? {
             return Ok(event);
         }
-        Ok(self.reap(family).unwrap_or(Event::Other))
+        if let Some(event) = self.reap(family) {
+            return Ok(event);
+        }
+        let over = deadline_ns.is_some_and(|deadline_ns| time::now_ns() >= deadline_ns);
+        Ok(if over { Event::Deadline } else { Event::Other })
     }
 
-    fn poll_orders(&mut self, _family: &Family) -> Result<Option<Event>> {
+    fn poll_orders(&mut self) -> Result<Option<Event>> {
         while let Some(signal) = self.signals.next() {
             match signal {
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => return Ok(Some(Event::Stop)),
-                Signal::SIGHUP if self.supervisor.is_none() => crate::log::reopen(None),
+                Signal::SIGHUP if self.supervisor.is_none() => {
+                    if let Err(error) = crate::log::reopen(None) {
+                        tracing::error!("{error}");
+                    }
+                }
                 _ => {}
             }
         }
@@ -166,10 +166,9 @@ impl Watch {
                 Ok(WaitStatus::StillAlive) | Err(_) => return None,
                 Ok(status) => status,
             };
-            let (how, clean) = match status {
-                WaitStatus::Exited(_, 0) => ("exited with status 0".to_owned(), true),
-                WaitStatus::Exited(_, code) => (format!("exited with status {code}"), false),
-                WaitStatus::Signaled(_, signal, _) => (format!("was killed by {signal}"), false),
+            let end = match status {
+                WaitStatus::Exited(_, code) => End::Exit(code),
+                WaitStatus::Signaled(_, signal, _) => End::Signal(signal as i32),
                 _ => continue,
             };
             let Some(pid) = status.pid() else { continue };
@@ -178,10 +177,10 @@ impl Watch {
                 tracing::debug!("a process that is not in the table ended pid={pid}");
                 continue;
             };
-            let initialised = slot.state() == State::Serving;
+            let reached = if slot.state() == State::Serving { Reached::Serving } else { Reached::Init };
             slot.set_pid(0);
             slot.set_state(State::Ended);
-            return Some(Event::Died { process_no, how, clean, initialised });
+            return Some(Event::Died { process_no, end, reached });
         }
     }
 
@@ -195,67 +194,64 @@ impl Watch {
         }
     }
 
-    /// A process has died while the host was serving: replace it as its policy says.
-    pub fn after_death(&mut self, family: &Family, process_no: usize, how: &str, death: Death) {
+    /// A process has died: replace it as its policy says.
+    pub fn after_death(&mut self, family: &Family, process_no: usize, end: End, reached: Reached) {
         let Some(spec) = family.spec(process_no) else { return };
-        if self.histories.len() <= process_no {
-            self.histories.resize_with(process_no + 1, History::default);
+        if self.records.len() <= process_no {
+            self.records.resize_with(process_no + 1, Record::default);
         }
-        let history = &mut self.histories[process_no];
-        let name = &spec.name;
-        let where_ = Self::blame(family, process_no);
+        let who = format!("process_no={process_no} name=\"{}\" how=\"{}\" last=\"{}\"", spec.name, describe(end), Self::blame(family, process_no));
         if matches!(spec.entry, Entry::Return) {
-            tracing::warn!("a process ended and is not restarted, it has no entry function process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\"");
+            if end == End::Exit(0) {
+                tracing::info!("a module's process has finished {who}");
+            } else {
+                tracing::warn!("a module's process died and is not restarted, it has no entry function {who}");
+            }
             return;
         }
-        if spec.kind == Kind::Module && matches!(death, Death::Clean) {
-            tracing::info!("a module's process has finished process_no={process_no} name=\"{name}\"");
-            return;
-        }
+        let record = &mut self.records[process_no];
         let now_ns = time::now_ns();
         let forked_ns = family.slots.slot(process_no).map_or(now_ns, |slot| slot.forked_ns());
-        match policy::after_death(&mut history.past, now_ns, forked_ns, death) {
+        let policy = if spec.kind == Kind::Module { Policy::ON_FAILURE } else { Policy::ALWAYS };
+        match record.history.died(policy, Death { now_ns, forked_ns, reached, end }) {
             Restart::Now => {
-                tracing::warn!("a process died and is replaced process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\"");
+                // Fork first, talk later: somebody may be waiting for the replacement.
                 self.restart(family, process_no);
+                tracing::warn!("a process died and is replaced {who}");
             }
             Restart::After(delay) => {
-                tracing::warn!(
-                    "a process keeps dying, its replacement waits process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\" delay_ms={}",
-                    delay.as_millis()
-                );
-                history.due_ns = Some(now_ns + delay.as_nanos() as u64);
+                record.due_ns = Some(now_ns.saturating_add(delay.as_nanos() as u64));
                 if let Some(slot) = family.slots.slot(process_no) {
                     slot.set_state(State::Waiting);
                 }
+                tracing::warn!("a process keeps dying, its replacement waits {who} delay_ms={}", delay.as_millis());
             }
-            Restart::GiveUp => {
-                tracing::error!("a process keeps dying and is given up process_no={process_no} name=\"{name}\" how=\"{how}\" last=\"{where_}\"");
-            }
+            Restart::Done => tracing::info!("a module's process has finished {who}"),
+            Restart::GiveUp => tracing::error!("a process keeps dying and is given up {who}"),
         }
     }
 
     fn restart(&mut self, family: &Family, process_no: usize) {
-        let history = &mut self.histories[process_no];
-        history.due_ns = None;
-        history.restarts += 1;
-        if let Err(error) = family.start(process_no, history.restarts) {
+        let record = &mut self.records[process_no];
+        record.due_ns = None;
+        record.restarts += 1;
+        if let Err(error) = family.start(process_no, record.restarts) {
             tracing::error!("{error}");
             // The machine is short of something; try again later rather than in a loop.
-            history.due_ns = Some(time::now_ns() + 1_000_000_000);
+            record.due_ns = Some(time::now_ns() + RETRY_FORK_NS);
         }
     }
 
     /// When the next delayed restart is due.
     pub fn next_restart_ns(&self) -> Option<u64> {
-        self.histories.iter().filter_map(|history| history.due_ns).min()
+        self.records.iter().filter_map(|record| record.due_ns).min()
     }
 
     /// Forks what is due.
     pub fn restart_due(&mut self, family: &Family) {
         let now_ns = time::now_ns();
-        for process_no in 0..self.histories.len() {
-            if self.histories[process_no].due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
+        for process_no in 0..self.records.len() {
+            if self.records[process_no].due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
                 self.restart(family, process_no);
             }
         }
@@ -292,12 +288,23 @@ impl Watch {
             while time::now_ns() < again_ns && family.slots.iter().skip(1).any(|(_, slot)| slot.pid() > 0) {
                 match self.next(family, Some(again_ns))? {
                     Event::Deadline => break,
-                    Event::Died { process_no, how, clean, .. } if !clean && !how.contains("SIGTERM") && !killed => {
-                        tracing::warn!("a process ended badly while stopping process_no={process_no} how=\"{how}\"");
+                    Event::Died { process_no, end, .. } if !killed && !matches!(end, End::Exit(0) | End::Signal(libc::SIGTERM)) => {
+                        tracing::warn!("a process ended badly while stopping process_no={process_no} how=\"{}\"", describe(end));
                     }
                     _ => {}
                 }
             }
         }
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(end: End) -> String {
+    match end {
+        End::Exit(code) => format!("exited with status {code}"),
+        End::Signal(number) => match Signal::try_from(number) {
+            Ok(signal) => format!("was killed by {signal}"),
+            Err(_) => format!("was killed by signal {number}"),
+        },
     }
 }

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Pid, Uid, getpid};
 
 use super::daemon::Starter;
 use super::pid_file::PidFile;
-use super::policy::{self, Death, Restart, RestartHistory};
+use super::policy::{Death, End, History, Policy, Reached, Restart};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
 use crate::error::{Error, Result};
 use crate::net::bind::{self, Address};
@@ -23,7 +23,8 @@ use crate::process::slots::Slots;
 use crate::sys::fork::Side;
 use crate::sys::passing::Link;
 use crate::sys::signal::Signals;
-use crate::sys::{fork, notify, time};
+use crate::sys::notify::ServiceManager;
+use crate::sys::{fork, time};
 
 /// How much longer than main's own limits the supervisor waits before it uses force.
 const GRACE: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ pub struct Cradle {
 pub struct Supervisor {
     charge: Charge,
     signals: Signals,
+    manager: Option<ServiceManager>,
     starter: Option<Starter>,
     pid_file: Option<PidFile>,
     /// What is bound, for this main and the next.
@@ -74,9 +76,9 @@ enum Ended {
     /// As it was asked to.
     Stopped,
     /// Before it was ready.
-    NeverReady(Error),
+    NeverReady { error: Error, end: End },
     /// While it was serving.
-    Died { how: String, served: Duration },
+    Died { error: Error, end: End },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,7 @@ enum Stage {
 
 impl Supervisor {
     /// Takes over the pid file. From here on everything that is made is removed again at the end.
-    pub fn new(charge: Charge, signals: Signals, starter: Option<Starter>) -> Result<Self, (Error, Option<Starter>)> {
+    pub fn new(charge: Charge, signals: Signals, manager: Option<ServiceManager>, starter: Option<Starter>) -> Result<Self, (Error, Option<Starter>)> {
         let pid_file = match charge.pid_file.as_deref().map(PidFile::claim).transpose() {
             Ok(pid_file) => pid_file,
             Err(error) => return Err((error, starter)),
@@ -97,7 +99,7 @@ impl Supervisor {
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!("orphaned processes will not be seen here: prctl(PR_SET_CHILD_SUBREAPER): {errno}");
         }
-        Ok(Self { charge, signals, starter, pid_file, bound: Vec::new(), announced: false })
+        Ok(Self { charge, signals, manager, starter, pid_file, bound: Vec::new(), announced: false })
     }
 
     /// Runs the service until it is stopped or cannot go on. `main` is what the forked main does; it never returns.
@@ -111,18 +113,16 @@ impl Supervisor {
     }
 
     fn generations(&mut self, main: &impl Fn(Cradle) -> u8) -> Result<()> {
-        let mut history = RestartHistory::default();
+        let mut history = History::default();
         loop {
             let forked_ns = time::now_ns();
-            let (error, death) = match self.generation(main)? {
+            let (error, end, reached) = match self.generation(main)? {
                 Ended::Stopped => return Ok(()),
-                Ended::NeverReady(error) if !self.announced => return Err(error),
-                Ended::NeverReady(error) => (error, Death::BeforeReady),
-                Ended::Died { how, served } => {
-                    (Error::failed(format!("main {how}")).detail(format!("it had served for {} s", served.as_secs())), Death::Serving)
-                }
+                Ended::NeverReady { error, .. } if !self.announced => return Err(error),
+                Ended::NeverReady { error, end } => (error, end, Reached::Init),
+                Ended::Died { error, end } => (error, end, Reached::Serving),
             };
-            match policy::after_death(&mut history, time::now_ns(), forked_ns, death) {
+            match history.died(Policy::MAIN, Death { now_ns: time::now_ns(), forked_ns, reached, end }) {
                 Restart::Now => tracing::error!("{error}; starting a new main"),
                 Restart::After(delay) => {
                     tracing::error!("{error}; starting a new main delay_ms={}", delay.as_millis());
@@ -130,7 +130,7 @@ impl Supervisor {
                         return Ok(());
                     }
                 }
-                Restart::GiveUp => return Err(error.hint("main keeps dying; the log names what it was in")),
+                Restart::Done | Restart::GiveUp => return Err(error.hint("main keeps dying; the log names what it was in")),
             }
         }
     }
@@ -194,7 +194,7 @@ impl Supervisor {
                     }
                     FromMain::Ready => {}
                     FromMain::Stopping => {
-                        notify::stopping();
+                        self.announce_stopping();
                         stage = Stage::Stopping;
                         deadline_ns = Some(self.stop_deadline_ns());
                     }
@@ -209,7 +209,7 @@ impl Supervisor {
                     }
                     Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => {
                         tracing::info!("stopping signal={signal}");
-                        notify::stopping();
+                        self.announce_stopping();
                         stage = Stage::Stopping;
                         deadline_ns = Some(self.stop_deadline_ns());
                         if let Err(error) = link.stop() {
@@ -259,12 +259,15 @@ impl Supervisor {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::failed("the supervisor cannot wait").detail(format!("poll: {errno}"))),
         }
-        // When main has closed its end only its death is left to wait for: SIGCHLD says so, but the closed end would make poll return at once.
-        if watched[1].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) && !watched[1].any().is_some_and(|_| {
-            watched[1].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
-        }) {
-            let mut signals = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut signals, PollTimeout::from(100_u8));
+        let link_events = watched[1].revents().unwrap_or(PollFlags::empty());
+        if link_events.contains(PollFlags::POLLHUP) && !link_events.contains(PollFlags::POLLIN) {
+            // Main has closed its end: only its death is left to wait for, and a closed end would make poll return at once.
+            let mut dying = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            if let Err(errno) = poll(&mut dying, PollTimeout::from(100_u8))
+                && errno != Errno::EINTR
+            {
+                return Err(Error::failed("the supervisor cannot wait").detail(format!("poll: {errno}")));
+            }
         }
         Ok(())
     }
@@ -306,11 +309,21 @@ impl Supervisor {
 
     fn announce_ready(&mut self) {
         self.announced = true;
-        if let Err(error) = notify::ready() {
-            tracing::warn!("{error}");
+        if let Some(manager) = &self.manager
+            && let Err(error) = manager.ready(getpid(), "serving")
+        {
+            tracing::warn!("cannot tell the service manager that the service is ready: {error}");
         }
         if let Some(starter) = self.starter.take() {
             starter.report(Ok(()));
+        }
+    }
+
+    fn announce_stopping(&self) {
+        if let Some(manager) = &self.manager
+            && let Err(error) = manager.stopping("stopping")
+        {
+            tracing::warn!("cannot tell the service manager that the service stops: {error}");
         }
     }
 
@@ -326,19 +339,21 @@ impl Supervisor {
     }
 
     fn ended(&self, stage: Stage, status: WaitStatus, failure: Option<Error>, slots: Slots, served_from_ns: u64) -> Ended {
-        let how = match status {
-            WaitStatus::Exited(_, code) => format!("exited with status {code}"),
-            WaitStatus::Signaled(_, signal, dumped) => {
-                format!("was killed by {signal}{} {}", if dumped { " (core dumped)" } else { "" }, self.blame(slots))
-            }
-            other => format!("ended: {other:?}"),
+        let (end, how) = match status {
+            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code}")),
+            WaitStatus::Signaled(_, signal, _) => (End::Signal(signal as i32), format!("was killed by {signal} {}", self.blame(slots))),
+            other => (End::Exit(-1), format!("ended: {other:?}")),
         };
-        match (stage, failure) {
-            (Stage::Stopping, _) => Ended::Stopped,
-            (Stage::Starting, Some(failure)) => Ended::NeverReady(failure),
-            (Stage::Starting, None) => Ended::NeverReady(Error::failed(format!("main {how} while starting"))),
-            (Stage::Serving, Some(failure)) => Ended::Died { how: failure.to_string(), served: since(served_from_ns) },
-            (Stage::Serving, None) => Ended::Died { how, served: since(served_from_ns) },
+        match stage {
+            Stage::Stopping => Ended::Stopped,
+            Stage::Starting => {
+                Ended::NeverReady { error: failure.unwrap_or_else(|| Error::failed(format!("main {how} while starting"))), end }
+            }
+            Stage::Serving => {
+                let served_s = time::now_ns().saturating_sub(served_from_ns) / 1_000_000_000;
+                let error = failure.unwrap_or_else(|| Error::failed(format!("main {how}")).detail(format!("it had served for {served_s} s")));
+                Ended::Died { error, end }
+            }
         }
     }
 
@@ -372,10 +387,6 @@ impl Supervisor {
             pid_file.remove();
         }
     }
-}
-
-fn since(moment_ns: u64) -> Duration {
-    Duration::from_nanos(time::now_ns().saturating_sub(moment_ns))
 }
 
 /// Main's end, if it has ended. Everything else that ended is reaped on the way: as PID 1 of a container there may be strangers.

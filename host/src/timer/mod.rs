@@ -1,5 +1,8 @@
-//! Timers: the queue, and later the processes that serve it.
+//! Timers: the queue, and the loop of the two processes that serve it.
 //!
 //! *Runs in:* the timer processes. *Never:* runs a callback in main.
 
 pub mod queue;
+pub mod run;
+
+pub use run::{TimerFunction, Which};
