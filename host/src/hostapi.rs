@@ -21,8 +21,8 @@ use crate::state::{State, Wanted};
 use crate::sys::datagrams::{self, Datagrams};
 use crate::sys::fork::Side;
 use crate::sys::local::local;
-use crate::sys::robust::{Locked, Patience, RobustMutex};
 use crate::sys::random;
+use crate::sys::robust::{Locked, Patience, RobustMutex};
 use crate::timer::{TimerFunction, Which};
 
 /// The table that every module's slot points to.
@@ -232,7 +232,9 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
         Err(refuse(abi::E_INVALID, &Error::failed(what).hint(hint)))
     };
     match rank {
-        abi::PROC_MAIN | abi::PROC_INIT | abi::PROC_POSTCHILDINIT => return invalid("ranks 0, PROC_INIT and PROC_POSTCHILDINIT are main's"),
+        abi::PROC_MAIN | abi::PROC_INIT | abi::PROC_POSTCHILDINIT => {
+            return invalid("ranks 0, PROC_INIT and PROC_POSTCHILDINIT are main's");
+        }
         _ if flags & !abi::FORK_MAKE_SOCK != 0 => return invalid("unknown flags"),
         _ => {}
     }

@@ -7,13 +7,16 @@ pub mod control;
 pub mod error;
 #[allow(unsafe_code)] // the trampoline's other direction: what modules pass in are raw pointers
 pub mod hostapi;
+pub mod inspect;
 pub mod lifecycle;
 pub mod log;
 pub mod module;
 pub mod net;
+pub mod plan;
 pub mod process;
 pub mod shm;
 pub mod state;
+pub mod summary;
 pub mod supervise;
 #[allow(unsafe_code)] // system calls: one of the few rooms where unsafe may stand
 pub mod sys;

@@ -1,1 +1,113 @@
-fn main() {}
+//! The `modhost` command: dispatch, and what a terminal gets to see.
+//!
+//! *Runs in:* the starting command, the supervisor. *Never:* knows how a thing is done.
+#![deny(unsafe_code)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use modhost::cli::{self, Command};
+use modhost::config::{Fork, LogTarget};
+use modhost::error::{EXIT_CONFIG, EXIT_FAULT, EXIT_OK, Error};
+use modhost::plan::{self, Plan};
+use modhost::supervise::daemon::{self, Detached};
+use modhost::supervise::supervisor::{Charge, Supervisor};
+use modhost::sys::notify::ServiceManager;
+use modhost::sys::signal::Signals;
+use modhost::sys::{time, title};
+use modhost::{inspect, lifecycle, log};
+
+fn main() -> ExitCode {
+    let started_ns = time::now_ns();
+    // A panic of ours is a fault of ours, whatever process it is in; children leave by _exit and never come here.
+    let code = std::panic::catch_unwind(|| dispatch(started_ns)).unwrap_or(EXIT_FAULT);
+    ExitCode::from(code)
+}
+
+fn dispatch(started_ns: u64) -> u8 {
+    // First of all: titles need the environment where the kernel put it, and a stop may be asked for from now on.
+    let prepared = title::prepare().and_then(|()| ServiceManager::take_from_environment());
+    let manager = match prepared {
+        Ok(manager) => manager,
+        Err(error) => return complain(&[error]),
+    };
+    match cli::parse().command {
+        Command::Run(args) => {
+            let (file, overrides) = args.into_overrides();
+            match plan::configuration(file.as_deref(), overrides).and_then(plan::plan) {
+                Ok(plan) => run(plan, manager, started_ns),
+                Err(errors) => complain(&errors),
+            }
+        }
+        Command::Inspect(args) => {
+            let (report, code) = inspect::run(&args.files, if args.json { inspect::Form::Json } else { inspect::Form::Text });
+            print!("{report}");
+            code
+        }
+        _ => complain(&[Error::fault("not yet")]),
+    }
+}
+
+/// Starts the service. In daemon mode the starting command comes back here when it is ready.
+fn run(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> u8 {
+    match start(plan, manager, started_ns) {
+        Ok(code) => code,
+        Err(error) => complain(&[error]),
+    }
+}
+
+fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result<u8, Error> {
+    let no_fork = plan.config.host.fork == Fork::NoFork;
+    let starter = if plan.config.host.daemon && !no_fork {
+        match daemon::detach()? {
+            Detached::Starter(outcome) => return outcome.map(|()| EXIT_OK),
+            Detached::Supervisor(starter) => Some(starter),
+        }
+    } else {
+        None
+    };
+    let signals = Signals::watch()?;
+    let prepared = log::init(&plan::log_settings(&plan.config));
+    log::set_process(if no_fork { "main" } else { "supervisor" });
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    if no_fork {
+        prepared?;
+        return lifecycle::no_fork(Arc::new(plan), signals, started_ns);
+    }
+    let log_owner = plan.identity.as_ref().map(|identity| (identity.uid, identity.gid));
+    let prepared = prepared.and_then(|()| if log_owner.is_some() { log::reopen(log_owner) } else { Ok(()) });
+    title::set_title("modhost: supervisor");
+    let host = &plan.config.host;
+    let charge = Charge {
+        start_timeout: host.start_timeout,
+        stop_timeout: host.stop_timeout,
+        pid_file: host.pid_file.clone(),
+        log_owner,
+        modules: plan.modules.iter().map(|module| module.name.clone()).collect(),
+    };
+    let supervisor = Supervisor::new(charge, signals, manager, starter);
+    let plan = Arc::new(plan);
+    let outcome = supervisor.run(prepared, |cradle| lifecycle::main_process(cradle, plan.clone(), started_ns));
+    if let Err(error) = &outcome
+        && plan.config.log.target != LogTarget::Stderr
+    {
+        tracing::error!("{error}");
+    }
+    outcome.map(|()| EXIT_OK)
+}
+
+/// Prints errors for a person: what, detail, hint.
+fn complain(errors: &[Error]) -> u8 {
+    for error in errors {
+        eprintln!("modhost: {}", error.what);
+        for line in error.detail.lines() {
+            eprintln!("  {line}");
+        }
+        if !error.hint.is_empty() {
+            eprintln!("  hint: {}", error.hint);
+        }
+    }
+    errors.iter().map(|error| error.exit).max().unwrap_or(EXIT_CONFIG)
+}

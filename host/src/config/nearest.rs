@@ -14,7 +14,7 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
     known
         .into_iter()
         .filter(|candidate| candidate.len() <= 64)
-        .map(|candidate| (strsim::osa_distance(&folded, &fold(candidate)), candidate))
+        .map(|candidate| (distance(&folded, &fold(candidate)), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -28,6 +28,12 @@ pub fn hint<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Stri
         None if known.is_empty() || known.len() > 16 => String::new(),
         None => format!("known: {}", known.join(", ")),
     }
+}
+
+/// A word cut short or drawn out (`warning` for `warn`) is one slip, however long the rest.
+fn distance(a: &str, b: &str) -> usize {
+    let shared_start = a.len().min(b.len()) >= 3 && (a.starts_with(b) || b.starts_with(a));
+    if shared_start { usize::from(a != b) } else { strsim::osa_distance(a, b) }
 }
 
 /// Case and the choice between `-` and `_` are the commonest slips and count for nothing.
@@ -50,6 +56,8 @@ mod tests {
             ("suer", Some("user")),
             ("frobnicate", None),
             ("", None),
+            ("work", Some("workers")),
+            ("groups_of", Some("group")),
             ("x", None),
         ] {
             assert_eq!(nearest(written, known), want, "{written}");

@@ -4,7 +4,7 @@
 //! *Never:* reads without end, or waits for a writer that never comes.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::error::Error;
@@ -16,11 +16,11 @@ pub const FILE_MAX_BYTES: u64 = 4 << 20;
 pub fn read(path: &Path) -> Result<String, Error> {
     let failed = |detail: String| Error::config(format!("cannot read the configuration \"{}\"", path.display())).detail(detail);
     let file = File::open(path).map_err(|error| {
-        let failed = failed(error.to_string().to_lowercase());
-        if error.kind() == std::io::ErrorKind::NotFound { failed.hint("pass -c FILE") } else { failed }
+        let failed = failed(io_text(&error));
+        if error.kind() == io::ErrorKind::NotFound { failed.hint("pass -c FILE") } else { failed }
     })?;
     let mut bytes = Vec::new();
-    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string().to_lowercase()))?;
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(io_text(&error)))?;
     if bytes.len() as u64 > FILE_MAX_BYTES {
         return Err(failed(format!("it is larger than {} MiB", FILE_MAX_BYTES >> 20)).hint("is this the right file?"));
     }
@@ -29,4 +29,12 @@ pub fn read(path: &Path) -> Result<String, Error> {
         let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
         failed(format!("line {line} is not UTF-8")).hint("is this the right file?")
     })
+}
+
+/// What the system said, as the rest of our texts are written: lower case, without the number.
+pub fn io_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }

@@ -91,10 +91,10 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
-    /// The table under `key`.
+    /// The table under `key`; `name` is what it is called, with its brackets.
     pub fn table(&self, key: &str, name: &str) -> Option<Section<'d, 't>> {
         let entry = self.entry(key)?;
-        self.as_section(entry, name, || format!("[{key}]"))
+        self.as_section(key, entry, name)
     }
 
     /// The tables of `[[key]]`.
@@ -104,12 +104,13 @@ impl<'d, 't> Section<'d, 't> {
             self.wrong(key, entry, format_args!("a list of tables"), format!("write [[{key}]], with two brackets, once for each"));
             return Vec::new();
         };
-        array.iter().filter_map(|item| self.as_section(item, &format!("[[{key}]]"), || format!("[[{key}]]"))).collect()
+        let name = format!("[[{key}]]");
+        array.iter().filter_map(|item| self.as_section(key, item, &name)).collect()
     }
 
-    fn as_section(&self, entry: &'d Entry<'t>, name: &str, header: impl Fn() -> String) -> Option<Section<'d, 't>> {
+    fn as_section(&self, key: &str, entry: &'d Entry<'t>, name: &str) -> Option<Section<'d, 't>> {
         let Some(table) = entry.get_ref().as_table() else {
-            self.wrong(name, entry, format_args!("a table"), format!("write {} and the keys below it", header()));
+            self.wrong(key, entry, format_args!("a table"), format!("write {name} and the keys below it"));
             return None;
         };
         Some(Section { document: self.document, name: name.to_string(), table, offset: entry.span().start })

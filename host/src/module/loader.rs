@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use module_api::abi;
 
+use super::params::{self, ParamDecl, ParamValue};
 use super::{Depend, Handler, MARK, Module};
+use crate::config::ParamSetting;
 use crate::error::{Error, Result};
 
 /// Most parameters, handlers or dependencies a module may declare: more is a damaged table.
 const MAX_ENTRIES: u32 = 1024;
 
 /// A table whose symbol, magic, version and size were checked.
-#[derive(Debug)]
 pub struct Opened {
     table: &'static abi::ModuleExports,
     path: std::path::PathBuf,
@@ -33,9 +34,10 @@ pub fn open(path: &Path) -> Result<Opened> {
     let library = unsafe { Library::open(Some(&absolute), RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE) }
         .map_err(|error| refused(error.to_string()).hint("the library and all it links to must be present and built for this machine"))?;
     // SAFETY: the symbol is only used as an address here.
-    let symbol = unsafe { library.get::<*const c_void>(abi::EXPORTS_SYMBOL.as_bytes()) }
-        .map_err(|_| refused(format!("it has no symbol \"{}\"", abi::EXPORTS_SYMBOL)).hint("is this a modhost module? see \"modhost inspect\""))?;
-    let address = symbol.into_raw().as_raw_ptr() as *const abi::Header;
+    let symbol = unsafe { library.get::<*const c_void>(abi::EXPORTS_SYMBOL) }.map_err(|_| {
+        refused(format!("it has no symbol \"{}\"", abi::EXPORTS_SYMBOL)).hint("is this a modhost module? see \"modhost inspect\"")
+    })?;
+    let address = symbol.into_raw().cast_const().cast::<abi::Header>();
     // Nothing is ever unloaded.
     std::mem::forget(library);
     if address.is_null() || !address.is_aligned() {
@@ -58,18 +60,33 @@ fn check_header(header: &abi::Header) -> Result<()> {
     }
     if header.abi_major != abi::ABI_MAJOR {
         return refused(
-            format!("it was built for module ABI {}.{}, this host has {}.{}", header.abi_major, header.abi_minor, abi::ABI_MAJOR, abi::ABI_MINOR),
+            format!(
+                "it was built for module ABI {}.{}, this host has {}.{}",
+                header.abi_major,
+                header.abi_minor,
+                abi::ABI_MAJOR,
+                abi::ABI_MINOR
+            ),
             "rebuild the module, or use a host of its major version",
         );
     }
     if header.needs_host_minor > abi::ABI_MINOR {
         return refused(
-            format!("it needs a host of ABI {}.{} or later, this one has {}.{}", abi::ABI_MAJOR, header.needs_host_minor, abi::ABI_MAJOR, abi::ABI_MINOR),
+            format!(
+                "it needs a host of ABI {}.{} or later, this one has {}.{}",
+                abi::ABI_MAJOR,
+                header.needs_host_minor,
+                abi::ABI_MAJOR,
+                abi::ABI_MINOR
+            ),
             "use a newer host",
         );
     }
     if (header.size as usize) < size_of::<abi::ModuleExports>() {
-        return refused(format!("its table has {} bytes, {} are needed", header.size, size_of::<abi::ModuleExports>()), "rebuild the module");
+        return refused(
+            format!("its table has {} bytes, {} are needed", header.size, size_of::<abi::ModuleExports>()),
+            "rebuild the module",
+        );
     }
     if header.flags & abi::FLAG_PANIC_ABORT != 0 {
         return refused(
@@ -94,12 +111,6 @@ impl Opened {
         self.text(self.table.name, "name")
     }
 
-    /// The declared parameters.
-    pub fn params(&self) -> Result<Vec<&'static abi::Param>> {
-        let table = self.table;
-        self.entries(table.params, table.param_count, table.param_stride, "parameter")
-    }
-
     /// Reads a string of the table.
     pub fn text(&self, text: *const c_char, what: &str) -> Result<String> {
         if text.is_null() {
@@ -113,7 +124,11 @@ impl Opened {
         if count == 0 {
             return Ok(Vec::new());
         }
-        if first.is_null() || (stride as usize) < size_of::<T>() || count > MAX_ENTRIES || !(stride as usize).is_multiple_of(align_of::<T>()) {
+        if first.is_null()
+            || (stride as usize) < size_of::<T>()
+            || count > MAX_ENTRIES
+            || !(stride as usize).is_multiple_of(align_of::<T>())
+        {
             return Err(self.refused(format!("its {what} array is damaged: {count} entries of {stride} bytes")));
         }
         // SAFETY: the table promises `count` entries, `stride` bytes apart, each at least as large as ours.
@@ -124,17 +139,40 @@ impl Opened {
         Error::config(format!("cannot load module {}", self.path.display())).detail(detail)
     }
 
-    /// Writes a checked value to a parameter's target.
-    pub fn apply(&self, param: &abi::Param, value: &Applied) -> Result<()> {
+    /// Checks the settings against what the loaded table declares, and writes the values to their targets. Judged the same way before the
+    /// file was opened; what is loaded now decides.
+    pub fn apply(&self, settings: &[ParamSetting]) -> Result<(), Vec<Error>> {
+        let table = self.table;
+        let declared = self.entries(table.params, table.param_count, table.param_stride, "parameter").map_err(|error| vec![error])?;
+        let mut declarations = Vec::with_capacity(declared.len());
+        for param in &declared {
+            declarations.push(ParamDecl {
+                name: self.text(param.name, "parameter name").map_err(|error| vec![error])?,
+                kind: param.kind,
+                flags: param.flags,
+                default: self.text(param.default_text, "default").ok(),
+                min: param.min,
+                max: param.max,
+                help: String::new(),
+            });
+        }
+        let name = self.name().map_err(|error| vec![error])?;
+        for (index, value) in params::check(&name, &declarations, settings)? {
+            self.write(declared[index], &value).map_err(|error| vec![error])?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, param: &abi::Param, value: &ParamValue) -> Result<()> {
         if param.target.is_null() {
             return Err(self.refused("a parameter has no target".into()));
         }
         // SAFETY: the table promises a writable target of the kind's type; no code of the module runs meanwhile.
         unsafe {
             match value {
-                Applied::Bool(value) => param.target.cast::<u32>().write(u32::from(*value != 0)),
-                Applied::Number(value) => param.target.cast::<i64>().write(*value),
-                Applied::Text(value) => {
+                ParamValue::Bool(value) => param.target.cast::<u32>().write(*value),
+                ParamValue::Int(value) | ParamValue::DurationNs(value) => param.target.cast::<i64>().write(*value),
+                ParamValue::Str(value) => {
                     let mut bytes = value.clone().into_bytes();
                     let len = bytes.len();
                     bytes.push(0);
@@ -185,17 +223,6 @@ impl Opened {
         unsafe { table.host_slot.write(abi::HostSlot { api, module: std::ptr::from_ref(module).cast_mut().cast(), log_level }) };
         Ok(module)
     }
-}
-
-/// A value as it is written to a parameter's target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
-    /// To a `u32`.
-    Bool(u32),
-    /// To an `i64`: an integer, or a duration in nanoseconds.
-    Number(i64),
-    /// To a [`abi::Str`].
-    Text(String),
 }
 
 /// The module that a handle stands for. None: garbage.

@@ -1,10 +1,26 @@
-//! Modules: how a file becomes one, and how one is called.
+//! Modules: how a file is found, read without running it, judged, ordered; how it is loaded; and how it is called.
 //!
-//! *Runs in:* supervisor (judging files without running them), main and its children. *Never:* unloads anything.
+//! *Runs in:* supervisor (finding and judging), main (loading), main and every child (calling). *Never:* unloads anything.
 
 pub mod call;
+pub mod elf;
+pub mod inspection;
+pub mod judge;
+#[allow(unsafe_code)] // the loader's second half: reads what a Rust module points to
+pub mod layout;
 #[allow(unsafe_code)] // the loader: one of the few rooms where unsafe may stand
 pub mod loader;
+pub mod order;
+pub mod params;
+pub mod relocation;
+pub mod resolve;
+pub mod source;
+pub mod table;
+
+pub use inspection::{FileInfo, Inspection, NoteInfo, Verdict, inspect, inspect_bytes};
+pub use params::{ParamDecl, ParamValue};
+pub use resolve::{Resolution, Resolved, Skipped, resolve};
+pub use table::{Function, TableInfo};
 
 use std::os::raw::c_int;
 use std::path::PathBuf;

@@ -36,6 +36,12 @@ pub fn bind(address: &Address) -> Result<OwnedFd> {
     }
 }
 
+/// Where a socket is really bound.
+pub fn bound_address(socket: &OwnedFd) -> Result<SocketAddr> {
+    let failed = |error: std::io::Error| Error::failed("cannot find out where a listener is bound").detail(format!("getsockname: {error}"));
+    UdpSocket::from(socket.try_clone().map_err(failed)?).local_addr().map_err(failed)
+}
+
 fn udp(address: SocketAddr) -> Result<OwnedFd> {
     let socket = UdpSocket::bind(address).map_err(|error| {
         let error_text = Error::failed(format!("cannot listen on udp {address}")).detail(format!("bind: {error}"));

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::os::fd::AsFd;
 
-use nix::errno::Errno;
 use module_api::abi::UdpBatch;
+use nix::errno::Errno;
 
 use super::listener::Listener;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
@@ -76,7 +76,6 @@ impl Server {
         }
         if code < 0 { Err(gave_up(listener, code)) } else { Ok(()) }
     }
-
 }
 
 /// The buffers behind a batch, if it is the one that this process is handling now.

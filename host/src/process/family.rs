@@ -135,14 +135,7 @@ impl Family {
         main.set_pid(main_pid.as_raw());
         main.set_name("main");
         local().become_process(main_pid.as_raw(), 0, 0, main.trail());
-        Ok(Self {
-            slots,
-            main_pid,
-            modules: OnceLock::new(),
-            specs: Mutex::new(Vec::new()),
-            mains_own: Mutex::new(Vec::new()),
-            done,
-        })
+        Ok(Self { slots, main_pid, modules: OnceLock::new(), specs: Mutex::new(Vec::new()), mains_own: Mutex::new(Vec::new()), done })
     }
 
     /// The modules in load order, once they are all loaded.

@@ -2,7 +2,7 @@
 //!
 //! *Runs in:* main. *Never:* waits without a deadline unless everything is ready; never misses a death.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -103,15 +103,27 @@ impl Watch {
 
     /// The next event, or the deadline (monotonic nanoseconds).
     pub fn next(&mut self, family: &Family, deadline_ns: Option<u64>) -> Result<Event> {
+        self.hear(family, deadline_ns, std::iter::empty())
+    }
+
+    /// As `next`, without a deadline but the next restart's, and back at once when something else is readable: `Event::Other`.
+    pub fn next_or_readable<'a, S: AsFd + 'a>(&mut self, family: &Family, others: impl IntoIterator<Item = &'a S>) -> Result<Event> {
+        let deadline_ns = self.next_restart_ns();
+        self.hear(family, deadline_ns, others.into_iter().map(AsFd::as_fd))
+    }
+
+    fn hear<'a>(&mut self, family: &Family, deadline_ns: Option<u64>, others: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Event> {
         if let Some(event) = self.reap(family) {
             return Ok(event);
         }
         let left_ms = deadline_ns.map(|deadline_ns| deadline_ns.saturating_sub(time::now_ns()).div_ceil(1_000_000).min(1_000_000));
         let timeout = left_ms.map_or(PollTimeout::NONE, |left_ms| PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX));
         {
-            let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(family.done().as_fd(), PollFlags::POLLIN)];
+            let mut watched =
+                vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(family.done().as_fd(), PollFlags::POLLIN)];
             watched.extend(self.supervisor.iter().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
             watched.extend(self.control.iter().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
+            watched.extend(others.map(|other| PollFd::new(other, PollFlags::POLLIN)));
             match poll(&mut watched, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Error::failed("main cannot wait").detail(format!("poll: {errno}"))),
@@ -200,7 +212,12 @@ impl Watch {
         if self.records.len() <= process_no {
             self.records.resize_with(process_no + 1, Record::default);
         }
-        let who = format!("process_no={process_no} name=\"{}\" how=\"{}\" last=\"{}\"", spec.name, describe(end), Self::blame(family, process_no));
+        let who = format!(
+            "process_no={process_no} name=\"{}\" how=\"{}\" last=\"{}\"",
+            spec.name,
+            describe(end),
+            Self::blame(family, process_no)
+        );
         if matches!(spec.entry, Entry::Return) {
             if end == End::Exit(0) {
                 tracing::info!("a module's process has finished {who}");
@@ -272,7 +289,9 @@ impl Watch {
                 let signal = if time::now_ns() < limit_ns { Signal::SIGTERM } else { Signal::SIGKILL };
                 if signal == Signal::SIGKILL && !killed {
                     let (name, where_) = (slot.name(), Self::blame(family, process_no));
-                    tracing::warn!("a process did not stop in time and is killed process_no={process_no} name=\"{name}\" pid={pid} last=\"{where_}\"");
+                    tracing::warn!(
+                        "a process did not stop in time and is killed process_no={process_no} name=\"{name}\" pid={pid} last=\"{where_}\""
+                    );
                 }
                 if let Err(errno) = kill(Pid::from_raw(pid), signal)
                     && errno != Errno::ESRCH

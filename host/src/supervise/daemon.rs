@@ -41,7 +41,8 @@ pub fn detach() -> Result<Detached> {
             drop(reader);
             // The child of a command is never a group leader, so this makes a session whose number is this pid.
             setsid().map_err(|errno| failed("setsid", errno))?;
-            std::env::set_current_dir("/").map_err(|error| Error::failed("cannot go into daemon mode").detail(format!("chdir to /: {error}")))?;
+            std::env::set_current_dir("/")
+                .map_err(|error| Error::failed("cannot go into daemon mode").detail(format!("chdir to /: {error}")))?;
             Ok(Detached::Supervisor(Starter { pipe: File::from(writer) }))
         }
     }

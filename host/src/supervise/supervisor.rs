@@ -21,13 +21,16 @@ use crate::net::bind::{self, Address};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::slots::Slots;
 use crate::sys::fork::Side;
+use crate::sys::notify::ServiceManager;
 use crate::sys::passing::Link;
 use crate::sys::signal::Signals;
-use crate::sys::notify::ServiceManager;
 use crate::sys::{fork, time};
 
 /// How much longer than main's own limits the supervisor waits before it uses force.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A second request to stop means force, if it comes so long after the first.
+const INSIST: Duration = Duration::from_millis(500);
 
 /// What the supervisor is told about its service.
 #[derive(Debug)]
@@ -89,27 +92,29 @@ enum Stage {
 }
 
 impl Supervisor {
-    /// Takes over the pid file. From here on everything that is made is removed again at the end.
-    pub fn new(charge: Charge, signals: Signals, manager: Option<ServiceManager>, starter: Option<Starter>) -> Result<Self, (Error, Option<Starter>)> {
-        let pid_file = match charge.pid_file.as_deref().map(PidFile::claim).transpose() {
-            Ok(pid_file) => pid_file,
-            Err(error) => return Err((error, starter)),
-        };
-        // What main's children leave behind is ours to reap.
-        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
-            tracing::warn!("orphaned processes will not be seen here: prctl(PR_SET_CHILD_SUBREAPER): {errno}");
-        }
-        Ok(Self { charge, signals, manager, starter, pid_file, bound: Vec::new(), announced: false })
+    /// The supervisor of a service that is not started yet.
+    pub fn new(charge: Charge, signals: Signals, manager: Option<ServiceManager>, starter: Option<Starter>) -> Self {
+        Self { charge, signals, manager, starter, pid_file: None, bound: Vec::new(), announced: false }
     }
 
-    /// Runs the service until it is stopped or cannot go on. `main` is what the forked main does; it never returns.
-    pub fn run(mut self, main: impl Fn(Cradle) -> u8) -> Result<()> {
-        let outcome = self.generations(&main);
+    /// Runs the service until it is stopped or cannot go on; whatever happens, the starting command hears of it and nothing stays behind.
+    /// `main` is what the forked main does; its return is main's exit code.
+    pub fn run(mut self, prepared: Result<()>, main: impl Fn(Cradle) -> u8) -> Result<()> {
+        let outcome = prepared.and_then(|()| self.settle()).and_then(|()| self.generations(&main));
         self.clean_up();
         if let (Some(starter), Err(error)) = (self.starter.take(), &outcome) {
             starter.report(Err(error));
         }
         outcome
+    }
+
+    /// Takes over the pid file, and becomes the parent of whatever main leaves behind.
+    fn settle(&mut self) -> Result<()> {
+        self.pid_file = self.charge.pid_file.as_deref().map(PidFile::claim).transpose()?;
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            tracing::warn!("orphaned processes will not be seen here: prctl(PR_SET_CHILD_SUBREAPER): {errno}");
+        }
+        Ok(())
     }
 
     fn generations(&mut self, main: &impl Fn(Cradle) -> u8) -> Result<()> {
@@ -166,6 +171,7 @@ impl Supervisor {
         let mut deadline_ns = Some(started_ns + (self.charge.start_timeout + GRACE).as_nanos() as u64);
         let mut failure: Option<Error> = None;
         let mut served_from_ns = started_ns;
+        let mut stopping_from_ns = started_ns;
         let mut forced = false;
         loop {
             self.wait(link, deadline_ns)?;
@@ -203,6 +209,10 @@ impl Supervisor {
             while let Some(signal) = self.signals.next() {
                 match signal {
                     Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT if stage == Stage::Stopping => {
+                        // Two at one moment are one wish: some tools signal a process and its group.
+                        if time::now_ns() < stopping_from_ns + INSIST.as_nanos() as u64 {
+                            continue;
+                        }
                         tracing::warn!("asked to stop twice, stopping by force");
                         let _ = killpg(main, Signal::SIGKILL);
                         let _ = kill(main, Signal::SIGKILL);
@@ -211,6 +221,7 @@ impl Supervisor {
                         tracing::info!("stopping signal={signal}");
                         self.announce_stopping();
                         stage = Stage::Stopping;
+                        stopping_from_ns = time::now_ns();
                         deadline_ns = Some(self.stop_deadline_ns());
                         if let Err(error) = link.stop() {
                             tracing::debug!("{error}");
@@ -351,7 +362,8 @@ impl Supervisor {
             }
             Stage::Serving => {
                 let served_s = time::now_ns().saturating_sub(served_from_ns) / 1_000_000_000;
-                let error = failure.unwrap_or_else(|| Error::failed(format!("main {how}")).detail(format!("it had served for {served_s} s")));
+                let error =
+                    failure.unwrap_or_else(|| Error::failed(format!("main {how}")).detail(format!("it had served for {served_s} s")));
                 Ended::Died { error, end }
             }
         }

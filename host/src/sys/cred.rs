@@ -47,6 +47,13 @@ pub fn identity(user: &str, group: Option<&str>) -> Result<Identity> {
     Ok(Identity { uid, gid, name })
 }
 
+/// This process's user with another group.
+pub fn own_identity(gid: Gid) -> Identity {
+    let uid = Uid::current();
+    let name = User::from_uid(uid).ok().flatten().and_then(|entry| CString::new(entry.name).ok());
+    Identity { uid, gid, name }
+}
+
 /// Looks up a group by name or number.
 pub fn group_id(group: &str) -> Result<Gid> {
     match (Group::from_name(group), group.parse::<u32>()) {

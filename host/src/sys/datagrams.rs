@@ -95,10 +95,7 @@ impl Datagrams {
             for index in 0..BATCH {
                 (*headers).in_parts[index] = [
                     libc::iovec { iov_base: small.add(index * SMALL_BYTES).cast(), iov_len: SMALL_BYTES },
-                    libc::iovec {
-                        iov_base: large.add(index * LARGE_BYTES + SMALL_BYTES).cast(),
-                        iov_len: LARGE_BYTES - SMALL_BYTES,
-                    },
+                    libc::iovec { iov_base: large.add(index * LARGE_BYTES + SMALL_BYTES).cast(), iov_len: LARGE_BYTES - SMALL_BYTES },
                 ];
                 let mut header: libc::mmsghdr = zeroed();
                 header.msg_hdr.msg_name = (&raw mut (*headers).in_addresses[index]).cast();
@@ -146,8 +143,9 @@ impl Datagrams {
             Wait::Poll => libc::MSG_DONTWAIT,
         };
         // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
-        let count =
-            unsafe { libc::recvmmsg(socket.as_raw_fd(), (&raw mut (*self.headers).in_headers).cast(), BATCH as u32, flags, std::ptr::null_mut()) };
+        let count = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), (&raw mut (*self.headers).in_headers).cast(), BATCH as u32, flags, std::ptr::null_mut())
+        };
         if count < 0 {
             return match Errno::last() {
                 Errno::EINTR | Errno::EAGAIN => Ok(0),
@@ -286,8 +284,14 @@ impl Datagrams {
                 if queued == 1 {
                     let header = &(*self.headers).out_headers[0].msg_hdr;
                     let part = &(*self.headers).out_parts[0];
-                    let bytes =
-                        libc::sendto(self.descriptor.get(), part.iov_base, part.iov_len, libc::MSG_NOSIGNAL, header.msg_name.cast(), header.msg_namelen);
+                    let bytes = libc::sendto(
+                        self.descriptor.get(),
+                        part.iov_base,
+                        part.iov_len,
+                        libc::MSG_NOSIGNAL,
+                        header.msg_name.cast(),
+                        header.msg_namelen,
+                    );
                     if bytes < 0 { -1 } else { 1 }
                 } else {
                     libc::sendmmsg(

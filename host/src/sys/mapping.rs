@@ -75,8 +75,7 @@ impl Mapping {
     pub fn release_from(&self, from_bytes: usize) {
         if from_bytes < self.size_bytes {
             // SAFETY: the range lies inside the mapping, and the callers hold no reference into what they release.
-            let released =
-                unsafe { madvise(self.start.add(from_bytes).cast(), self.size_bytes - from_bytes, MmapAdvise::MADV_DONTNEED) };
+            let released = unsafe { madvise(self.start.add(from_bytes).cast(), self.size_bytes - from_bytes, MmapAdvise::MADV_DONTNEED) };
             if let Err(errno) = released {
                 tracing::debug!("cannot give memory back: madvise: {errno}");
             }

@@ -6,9 +6,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
 
 use crate::error::{Error, Result};
 
@@ -52,8 +50,7 @@ impl Link {
     /// Sends one message.
     pub fn send(&self, message: &[u8; MESSAGE_BYTES], descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
         let descriptors: Vec<_> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
-        let control: &[ControlMessage<'_>] =
-            if descriptors.is_empty() { &[] } else { &[ControlMessage::ScmRights(&descriptors)] };
+        let control: &[ControlMessage<'_>] = if descriptors.is_empty() { &[] } else { &[ControlMessage::ScmRights(&descriptors)] };
         loop {
             match sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(message)], control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(()),

@@ -56,7 +56,7 @@ pub fn work(functions: &[TimerFunction]) -> u8 {
         tracing::error!("{error}");
         return EXIT_FAILED;
     }
-    let mut queue = TimerQueue::new();
+    let mut queue = TimerQueue::default();
     let started_ns = time::now_ns();
     for (id, function) in functions.iter().enumerate() {
         queue.add(id, started_ns.saturating_add(function.first_ns), function.period_ns);

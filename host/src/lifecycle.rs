@@ -1,0 +1,531 @@
+//! The documented sequence, from the first step to the last. This page is what `docs/lifecycle.md` describes; read them side by side.
+//!
+//! *Runs in:* main (and the supervisor's first two steps). *Never:* imported by anything but `main.rs`: it composes, it is no library.
+//!
+//! Each step takes the token of the step before it and gives its own, so that skipping, repeating or reordering a step does not compile.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use module_api::abi;
+
+use crate::config::{Fork, ListenAddress};
+use crate::control;
+use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
+use crate::hostapi::HOST_API;
+use crate::module::{Module, call, loader};
+use crate::net::bind::{self, Address};
+use crate::net::listener::Listener;
+use crate::net::udp;
+use crate::plan::Plan;
+use crate::process::family::{ChildInit, Entry, Family, Kind, Spec, Work};
+use crate::process::slots::{Slots, State as SlotState};
+use crate::process::watch::{Event, Watch, describe};
+use crate::shm::arena::Arena;
+use crate::state::{State, Wanted};
+use crate::summary;
+use crate::supervise::policy::{End, Reached};
+use crate::supervise::protocol::{FromMain, FromSupervisor};
+use crate::supervise::supervisor::Cradle;
+use crate::sys::passing::Link;
+use crate::sys::signal::Signals;
+use crate::sys::{cred, datagrams, fork, local, time};
+use crate::timer::{self, TimerFunction, Which};
+
+/// Main, at whatever step it is.
+#[derive(Debug)]
+pub struct Main {
+    plan: Arc<Plan>,
+    state: &'static State,
+    watch: Watch,
+    /// When the command was started, for the time to ready.
+    started_ns: u64,
+    deadline_ns: u64,
+    /// The control process's end of its link to main, and its socket, until it is forked.
+    control: Option<control::Server>,
+}
+
+/// Why a start does not go on.
+#[derive(Debug)]
+enum Halt {
+    /// A step failed.
+    Failed(Error),
+    /// Somebody asked to stop.
+    Stopped,
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+type Step<T> = std::result::Result<T, Halt>;
+
+// The tokens. Each can only be made by its own step.
+struct Loaded(());
+struct Initialised(());
+struct Sealed(());
+struct Prepared(());
+struct Forked(());
+struct MainCalled(());
+struct Started(());
+struct Ready(());
+
+/// What the supervisor's forked main does. Returns its exit code.
+pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
+    let supervisor = cradle.supervisor;
+    let begun = Main::begin(cradle, plan, started_ns);
+    match begun {
+        Ok(main) => main.live(),
+        Err(error) => {
+            tracing::error!("{error} supervisor={supervisor}");
+            error.exit
+        }
+    }
+}
+
+/// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
+pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
+    let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
+    let main = Main::with(plan, Slots::new()?, Watch::new(signals, None), started_ns)?;
+    if let Some(pid_file) = &pid_file {
+        main.state.family.keep_in_main(pid_file.file());
+    }
+    let outcome = main.live_alone();
+    if let Some(pid_file) = pid_file {
+        pid_file.remove();
+    }
+    outcome
+}
+
+impl Main {
+    /// The forked main settles in: tied to its supervisor, a group of its own, signals as a descriptor.
+    fn begin(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> Result<Self> {
+        fork::die_with_parent(cradle.supervisor)?;
+        // Ctrl-C is for the supervisor alone.
+        nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))
+            .map_err(|errno| Error::failed("main cannot have a process group of its own").detail(format!("setpgid: {errno}")))?;
+        for descriptor in &cradle.supervisors_own {
+            // They were open a moment ago, in the supervisor.
+            let _ = nix::unistd::close(*descriptor);
+        }
+        crate::sys::title::set_title("modhost: main");
+        crate::log::set_process("main");
+        let watch = Watch::new(Signals::watch()?, Some(cradle.link));
+        Self::with(plan, cradle.slots, watch, started_ns)
+    }
+
+    fn with(plan: Arc<Plan>, slots: Slots, watch: Watch, started_ns: u64) -> Result<Self> {
+        local::prepare()?;
+        let state = State {
+            family: Family::new(slots)?,
+            arena: Arena::new(plan.config.host.shared_memory_bytes)?,
+            configured_listeners: plan.listeners.len(),
+            wanted: Default::default(),
+            listeners: Default::default(),
+            timers: Default::default(),
+        }
+        .install()?;
+        let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
+        Ok(Self { plan, state, watch, started_ns, deadline_ns, control: None })
+    }
+
+    /// Main's whole life under a supervisor.
+    fn live(mut self) -> u8 {
+        let outcome = self.start();
+        let code = match outcome {
+            Ok(ready) => self.supervise(&ready),
+            Err(Halt::Stopped) => EXIT_OK,
+            Err(Halt::Failed(error)) => {
+                let code = error.exit;
+                self.tell(&FromMain::Failed(error));
+                code
+            }
+        };
+        self.stop();
+        code
+    }
+
+    /// Main's whole life without one.
+    fn live_alone(mut self) -> Result<u8> {
+        let outcome = match self.start() {
+            Ok(ready) => Ok(self.serve_alone(&ready)),
+            Err(Halt::Stopped) => Ok(EXIT_OK),
+            Err(Halt::Failed(error)) => Err(error),
+        };
+        self.stop();
+        outcome
+    }
+
+    /// The start, step by step. Steps 1 and 2 were the supervisor's: configure, daemonise, fork main.
+    fn start(&mut self) -> Step<Ready> {
+        let loaded = self.load()?; //                        3  load every module, check it, apply its parameters
+        let initialised = self.init(loaded)?; //             4  init_f of every module, in load order
+        let sealed = self.seal(initialised)?; //             5, 6  listeners received, process table sized, privileges dropped
+        let prepared = self.proc_init(sealed)?; //           7  init_child_f(PROC_INIT)
+        let forked = self.fork_all(prepared)?; //            8  workers, timers, control
+        let main_called = self.proc_main(forked)?; //        9  init_child_f(PROC_MAIN): modules fork their processes
+        let started = self.start_last(main_called)?; //      10 what is forked after PROC_MAIN; rank 1 of main in no-fork mode
+        self.ready(started) //                               11, 12 every child is done, PROC_POSTCHILDINIT, ready
+    }
+
+    /// Step 3.
+    fn load(&mut self) -> Step<Loaded> {
+        let mut modules = Vec::with_capacity(self.plan.modules.len());
+        for resolved in &self.plan.modules {
+            let level = crate::log::module_level(&resolved.name);
+            let opened = loader::open(&resolved.path).and_then(|opened| {
+                opened.apply(&resolved.settings).map_err(|errors| first_of(errors, "parameters"))?;
+                opened.into_module(modules.len() as u32, &HOST_API, level)
+            });
+            match opened {
+                Ok(module) if module.name == resolved.name => modules.push(module),
+                Ok(module) => {
+                    return Err(Halt::Failed(
+                        Error::failed(format!("module \"{}\" has changed while it was being loaded", resolved.name)).detail(format!(
+                            "{} now calls itself \"{}\"",
+                            resolved.path.display(),
+                            module.name
+                        )),
+                    ));
+                }
+                Err(error) if resolved.optional => tracing::warn!("optional module is left out: {error}"),
+                Err(error) => return Err(Halt::Failed(error)),
+            }
+            one_thread(&resolved.name)?;
+        }
+        self.state.family.adopt_modules(modules)?;
+        Ok(Loaded(()))
+    }
+
+    /// Step 4. Before any identity is given up: a module can bind port 80 or read a root-only file here.
+    fn init(&mut self, _: Loaded) -> Step<Initialised> {
+        for module in self.modules() {
+            self.heed_stop()?;
+            call::init(module)?;
+            module.initialised.store(true, Relaxed);
+        }
+        Ok(Initialised(()))
+    }
+
+    /// Steps 5 and 6. After this nothing about listeners, processes and identity changes any more.
+    fn seal(&mut self, _: Initialised) -> Step<Sealed> {
+        self.heed_stop()?;
+        let mut listeners = Vec::new();
+        for config in &self.plan.listeners {
+            let ListenAddress::Udp(address) = config.address else {
+                return Err(Halt::Failed(
+                    Error::config(format!("{}: this listener needs a TCP main process", config.position)).detail(&config.address),
+                ));
+            };
+            let module = self.modules().iter().find(|module| module.name == config.handler.module).copied();
+            let Some(module) = module else { continue };
+            let workers = config.workers.unwrap_or(self.plan.config.host.workers);
+            let wanted = Wanted { address, module, handler: config.handler.handler.clone(), workers: Some(workers) };
+            listeners.push(self.bind(listeners.len(), &wanted)?);
+        }
+        let asked_for = std::mem::take(&mut *self.state.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        for wanted in &asked_for {
+            listeners.push(self.bind(listeners.len(), wanted)?);
+        }
+        if let (Some(path), Fork::Processes) = (&self.plan.config.host.control, self.plan.config.host.fork) {
+            let socket = self.receive(&Address::Control(path.clone()))?;
+            let (ours, theirs) = Link::pair()?;
+            self.watch.hear_control(ours);
+            self.control = Some(control::Server::new(socket, theirs));
+        }
+        let _ = self.state.listeners.set(listeners);
+        self.state.family.fix(self.processes())?;
+        self.watch.keep_in_main(&self.state.family);
+        if let Some(identity) = &self.plan.identity {
+            cred::give_up_privileges(identity)?;
+            if self.watch.supervisor().is_some() {
+                // The change of identity has untied main from its supervisor.
+                fork::die_with_parent(nix::unistd::getppid())?;
+            }
+        }
+        Ok(Sealed(()))
+    }
+
+    /// The one table of what exists, in the order of process numbers. None: a module will fork it.
+    fn processes(&mut self) -> Vec<Option<Spec>> {
+        let row = |kind, rank, name: String, work: Work| {
+            Some(Spec { kind, rank, name, owner: None, child_init: ChildInit::Call, entry: Entry::Run(work) })
+        };
+        let state = self.state;
+        let mut rows = vec![row(Kind::Main, abi::PROC_MAIN, "main".into(), Arc::new(|| EXIT_FAILED))];
+        if self.forks() {
+            let mut rank = 0;
+            for listener in state.listeners.get().into_iter().flatten() {
+                for _ in 0..listener.workers {
+                    rank += 1;
+                    rows.push(row(Kind::Worker, rank, format!("worker {rank} {listener}"), Arc::new(move || udp::work(listener))));
+                }
+            }
+        }
+        for which in [Which::Slow, Which::Fast] {
+            rows.push(row(
+                Kind::Timer,
+                abi::PROC_TIMER,
+                which.to_string(),
+                Arc::new(move || timer::run::work(&timer_functions(state, which))),
+            ));
+        }
+        if let Some(server) = self.control.take() {
+            let server = Arc::new(server);
+            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Arc::new(move || server.work(state.family.slots))));
+        }
+        let registered: u32 = self.modules().iter().map(|module| module.registered.load(Relaxed)).sum();
+        rows.extend((0..registered).map(|_| None));
+        rows
+    }
+
+    /// Step 7. The first `init_child_f` call of all; nothing has been forked before it has returned in every module.
+    fn proc_init(&mut self, _: Sealed) -> Step<Prepared> {
+        for module in self.modules() {
+            self.heed_stop()?;
+            call::init_child(module, abi::PROC_INIT)?;
+        }
+        Ok(Prepared(()))
+    }
+
+    /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
+    fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
+        for process_no in 1..self.state.family.slots.count() {
+            if self.state.family.spec(process_no).is_some() {
+                self.heed_stop()?;
+                self.state.family.start(process_no, 0)?;
+            }
+        }
+        Ok(Forked(()))
+    }
+
+    /// Step 9. Modules fork the processes they registered from here.
+    fn proc_main(&mut self, _: Forked) -> Step<MainCalled> {
+        for module in self.modules() {
+            self.heed_stop()?;
+            call::init_child(module, abi::PROC_MAIN)?;
+        }
+        Ok(MainCalled(()))
+    }
+
+    /// Step 10. In no-fork mode main is the first process, too: it gets rank 1 after `PROC_MAIN`.
+    fn start_last(&mut self, _: MainCalled) -> Step<Started> {
+        if !self.forks() {
+            local::local().take_rank(1);
+            for module in self.modules() {
+                call::init_child(module, 1)?;
+            }
+        }
+        Ok(Started(()))
+    }
+
+    /// Steps 11 and 12.
+    fn ready(&mut self, _: Started) -> Step<Ready> {
+        self.await_children()?;
+        for module in self.modules() {
+            if module.wants_post_child_init() {
+                call::init_child(module, abi::PROC_POSTCHILDINIT)?;
+            }
+        }
+        if let Some(main) = self.state.family.slots.slot(0) {
+            main.set_state(SlotState::Serving);
+        }
+        let ready_ns = time::now_ns();
+        self.tell(&FromMain::Ready);
+        summary::log(self.state, ready_ns.saturating_sub(self.started_ns));
+        Ok(Ready(()))
+    }
+
+    /// Waits until every forked child has finished its own initialisation. One that fails, or hangs past the limit, fails the start.
+    fn await_children(&mut self) -> Step<()> {
+        let family = &self.state.family;
+        let forked = family.slots.iter().skip(1).filter(|(_, slot)| slot.state() != SlotState::Free).count() as u64;
+        family.slots.await_children(forked);
+        loop {
+            let waiting = family.slots.iter().skip(1).find(|(_, slot)| slot.state() == SlotState::Starting);
+            let Some((process_no, slot)) = waiting else { return Ok(()) };
+            match self.watch.next(family, Some(self.deadline_ns))? {
+                Event::Stop => return Err(Halt::Stopped),
+                Event::Died { process_no, end, reached } => self.died_while_starting(process_no, end, reached)?,
+                Event::Deadline => {
+                    return Err(Halt::Failed(
+                        Error::failed("a process did not finish its initialisation in time")
+                            .detail(format!(
+                                "process {process_no} \"{}\" was {} after {} s",
+                                slot.name(),
+                                Watch::blame(family, process_no),
+                                self.plan.config.host.start_timeout.as_secs_f64()
+                            ))
+                            .hint("raise host.start_timeout, or make that call return sooner"),
+                    ));
+                }
+                Event::ChildrenDone | Event::Other => {}
+            }
+        }
+    }
+
+    fn died_while_starting(&mut self, process_no: usize, end: End, reached: Reached) -> Step<()> {
+        let family = &self.state.family;
+        if reached == Reached::Serving {
+            self.watch.after_death(family, process_no, end, reached);
+            return Ok(());
+        }
+        let name = family.slots.slot(process_no).map(|slot| slot.name()).unwrap_or_default();
+        Err(Halt::Failed(
+            Error::failed(format!("process {process_no} \"{name}\" {} in its initialisation", describe(end)))
+                .detail(format!("it was {}", Watch::blame(family, process_no)))
+                .hint("the log has its reason"),
+        ))
+    }
+
+    /// Main supervises its children until it is told to stop. Returns its exit code.
+    fn supervise(&mut self, _: &Ready) -> u8 {
+        loop {
+            let event = match self.watch.next(&self.state.family, self.watch.next_restart_ns()) {
+                Ok(event) => event,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    return EXIT_FAILED;
+                }
+            };
+            match event {
+                Event::Stop => return EXIT_OK,
+                Event::Died { process_no, end, reached } => self.watch.after_death(&self.state.family, process_no, end, reached),
+                Event::ChildrenDone | Event::Deadline | Event::Other => {}
+            }
+            self.watch.restart_due(&self.state.family);
+        }
+    }
+
+    /// No-fork mode: main serves every listener itself, and supervises the few children it has, in one loop. Returns its exit code.
+    fn serve_alone(&mut self, ready: &Ready) -> u8 {
+        let server = match udp::Server::new() {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::error!("{error}");
+                return EXIT_FAILED;
+            }
+        };
+        let listeners: &'static [Listener] = self.state.listeners.get().map_or(&[], Vec::as_slice);
+        if listeners.is_empty() {
+            return self.supervise(ready);
+        }
+        loop {
+            match self.watch.next_or_readable(&self.state.family, listeners) {
+                Ok(Event::Stop) => return EXIT_OK,
+                Ok(Event::Died { process_no, end, reached }) => self.watch.after_death(&self.state.family, process_no, end, reached),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!("{error}");
+                    return EXIT_FAILED;
+                }
+            }
+            self.watch.restart_due(&self.state.family);
+            for listener in listeners {
+                if let Err(udp::GaveUp(code)) = server.serve(listener, datagrams::Wait::Poll) {
+                    return code;
+                }
+            }
+        }
+    }
+
+    /// Step 13: the children first, then `destroy_f` of every module whose `init_f` has succeeded, in reverse load order.
+    fn stop(&mut self) {
+        self.tell(&FromMain::Stopping);
+        if let Some(main) = self.state.family.slots.slot(0) {
+            main.set_state(SlotState::Ended);
+        }
+        if let Err(error) = self.watch.stop_children(&self.state.family, self.plan.config.host.stop_timeout) {
+            tracing::error!("{error}");
+        }
+        for module in self.modules().iter().rev() {
+            if module.initialised.load(Relaxed) {
+                call::destroy(module);
+            }
+        }
+    }
+
+    fn modules(&self) -> &'static [&'static Module] {
+        self.state.family.modules()
+    }
+
+    fn forks(&self) -> bool {
+        self.plan.config.host.fork == Fork::Processes
+    }
+
+    /// Between two calls of a start: has somebody asked to stop?
+    fn heed_stop(&mut self) -> Step<()> {
+        if self.watch.stop_asked()? { Err(Halt::Stopped) } else { Ok(()) }
+    }
+
+    /// Tells the supervisor, if there is one. If it is gone, so will be main in a moment.
+    fn tell(&self, message: &FromMain) {
+        if let Some(supervisor) = self.watch.supervisor()
+            && let Err(error) = supervisor.tell(message)
+        {
+            tracing::debug!("{error}");
+        }
+    }
+
+    fn bind(&self, index: usize, wanted: &Wanted) -> Step<Listener> {
+        let module = wanted.module;
+        let handler = module.handler(abi::HANDLER_UDP, wanted.handler.as_deref());
+        let Some((handler, on_datagrams)) = handler.and_then(|handler| Some((handler, handler.on_datagrams?))) else {
+            return Err(Halt::Failed(
+                Error::config(format!("module \"{}\" has no datagram handler for udp {}", module.name, wanted.address))
+                    .detail(wanted.handler.clone().unwrap_or_default())
+                    .hint("see \"modhost inspect\" for its handlers"),
+            ));
+        };
+        let socket = self.receive(&Address::Udp(wanted.address))?;
+        let address = bind::bound_address(&socket)?;
+        Ok(Listener {
+            index: index as u32,
+            address,
+            socket,
+            module,
+            handler: handler.name.clone(),
+            on_datagrams,
+            workers: wanted.workers.unwrap_or(self.plan.config.host.workers),
+        })
+    }
+
+    /// A bound socket: from the supervisor, or bound here when there is none.
+    fn receive(&self, address: &Address) -> Step<std::os::fd::OwnedFd> {
+        let Some(supervisor) = self.watch.supervisor() else { return Ok(bind::bind(address)?) };
+        supervisor.tell(&FromMain::Bind(address.clone()))?;
+        match supervisor.wait()? {
+            FromSupervisor::Bound(socket) => Ok(socket),
+            FromSupervisor::NotBound(error) => Err(Halt::Failed(error)),
+            FromSupervisor::Stop => Err(Halt::Stopped),
+        }
+    }
+}
+
+/// The functions of one timer process, as registered until now.
+fn timer_functions(state: &State, which: Which) -> Vec<TimerFunction> {
+    let timers = state.timers.lock().unwrap_or_else(PoisonError::into_inner);
+    timers.iter().filter(|function| function.which == which).cloned().collect()
+}
+
+/// A file's constructors may have started a thread, too.
+fn one_thread(module: &str) -> Result<()> {
+    match fork::thread_count()? {
+        1 => Ok(()),
+        threads => Err(Error::failed(format!("module \"{module}\" started a thread while it was being loaded"))
+            .detail(format!("{threads} threads exist"))
+            .hint("start threads and runtimes in init_child_f(rank)")),
+    }
+}
+
+/// Several errors as one, for a message of fixed size.
+fn first_of(mut errors: Vec<Error>, what: &str) -> Error {
+    let more = errors.len().saturating_sub(1);
+    let mut error = if errors.is_empty() { Error::config(what) } else { errors.remove(0) };
+    if more > 0 {
+        error.detail.push_str(&format!(" (and {more} more)"));
+    }
+    error
+}

@@ -1,0 +1,179 @@
+//! What a pointer in a module's data will be once the dynamic loader has done its work.
+//!
+//! *Runs in:* the supervisor and the commands `check` and `inspect`.
+//! *Never:* applies a relocation outside the stretch of memory asked for, or follows one to another file.
+
+use object::elf;
+
+use super::elf::{Dynamic, Image, Obstacle, Order, offset};
+
+const RELA_BYTES: u64 = 24;
+/// Entries read at a time.
+const RELA_CHUNK: u64 = 512;
+/// More relocations than the largest table has fields.
+const FOUND_MAX: usize = 1 << 16;
+
+/// A pointer, as it will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pointer {
+    /// Null.
+    Null,
+    /// To this address of the same file.
+    Local(u64),
+    /// To something that another file defines.
+    Elsewhere,
+    /// Not null, but only running code knows what.
+    Unknown,
+}
+
+impl Pointer {
+    /// Whether it is anything but null.
+    pub fn is_set(self) -> bool {
+        self != Self::Null
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Relocation {
+    Address(u64),
+    /// The address stands where the pointer will.
+    InPlace,
+    Symbol {
+        index: u32,
+        addend: u64,
+    },
+    Other,
+}
+
+/// A stretch of a module's memory with the relocations that apply to it.
+pub struct Block {
+    order: Order,
+    bytes: Vec<u8>,
+    /// Sorted by their place within the stretch.
+    relocations: Vec<(u64, Relocation)>,
+}
+
+impl Block {
+    /// Reads `len_bytes` at `address`.
+    pub fn read(image: &mut Image, dynamic: &Dynamic, address: u64, len_bytes: usize) -> Result<Self, Obstacle> {
+        let mut bytes = vec![0; len_bytes];
+        image.read_memory(address, &mut bytes)?;
+        let mut search = Search { low: address, high: offset(address, len_bytes as u64)?, found: Vec::new() };
+        search.rela(image, dynamic)?;
+        search.relr(image, dynamic)?;
+        // Stable: of several for one place the last in file order wins, as it does when they are applied.
+        search.found.sort_by_key(|(at, _)| *at);
+        Ok(Self { order: image.order(), bytes, relocations: search.found })
+    }
+
+    /// A 16-bit number.
+    pub fn u16(&self, at: usize) -> u16 {
+        self.order.u16(&self.bytes, at)
+    }
+
+    /// A 32-bit number.
+    pub fn u32(&self, at: usize) -> u32 {
+        self.order.u32(&self.bytes, at)
+    }
+
+    /// A 64-bit number.
+    pub fn u64(&self, at: usize) -> u64 {
+        self.order.u64(&self.bytes, at)
+    }
+
+    /// The pointer at that place.
+    pub fn pointer(&self, image: &mut Image, dynamic: &Dynamic, at: usize) -> Result<Pointer, Obstacle> {
+        let end = self.relocations.partition_point(|(place, _)| *place <= at as u64);
+        let found = end.checked_sub(1).map(|last| self.relocations[last]).filter(|(place, _)| *place == at as u64);
+        let in_place = self.u64(at);
+        Ok(match found.map(|(_, relocation)| relocation) {
+            // Without a relocation it would point into whatever happens to be mapped there.
+            None if in_place == 0 => Pointer::Null,
+            None | Some(Relocation::Other) => Pointer::Unknown,
+            Some(Relocation::Address(address)) => Pointer::Local(address),
+            Some(Relocation::InPlace) => Pointer::Local(in_place),
+            Some(Relocation::Symbol { index, addend }) => {
+                let (symbol, _) = image.symbol(dynamic, index)?;
+                match symbol.defined {
+                    true if symbol.kind == elf::STT_GNU_IFUNC.0 || symbol.kind == elf::STT_TLS.0 => Pointer::Unknown,
+                    true => Pointer::Local(symbol.address.wrapping_add(addend)),
+                    false => Pointer::Elsewhere,
+                }
+            }
+        })
+    }
+}
+
+struct Search {
+    low: u64,
+    high: u64,
+    found: Vec<(u64, Relocation)>,
+}
+
+impl Search {
+    fn add(&mut self, address: u64, relocation: impl FnOnce() -> Relocation) -> Result<(), Obstacle> {
+        if (self.low..self.high).contains(&address) {
+            if self.found.len() == FOUND_MAX {
+                return Err(Obstacle::malformed("its exports table has more relocations than fields"));
+            }
+            self.found.push((address - self.low, relocation()));
+        }
+        Ok(())
+    }
+
+    fn rela(&mut self, image: &mut Image, dynamic: &Dynamic) -> Result<(), Obstacle> {
+        let order = image.order();
+        let machine = elf::Machine(image.header.machine);
+        let mut chunk = vec![0; (RELA_BYTES * RELA_CHUNK) as usize];
+        let mut done = 0;
+        let total = dynamic.rela_bytes - dynamic.rela_bytes % RELA_BYTES;
+        while done < total {
+            let part = &mut chunk[..(total - done).min(RELA_BYTES * RELA_CHUNK) as usize];
+            image.read_memory(offset(dynamic.rela, done)?, part)?;
+            for entry in part.chunks_exact(RELA_BYTES as usize) {
+                self.add(order.u64(entry, 0), || decode(machine, order.u64(entry, 8), order.u64(entry, 16)))?;
+            }
+            done += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// An even word is the address of one relocated word; an odd one says which of the next 63 words are.
+    fn relr(&mut self, image: &mut Image, dynamic: &Dynamic) -> Result<(), Obstacle> {
+        let order = image.order();
+        let mut word = [0; 8];
+        let mut next = 0_u64;
+        for index in 0..dynamic.relr_bytes / 8 {
+            image.read_memory(offset(dynamic.relr, index * 8)?, &mut word)?;
+            let entry = order.u64(&word, 0);
+            if entry & 1 == 0 {
+                self.add(entry, || Relocation::InPlace)?;
+                next = entry.wrapping_add(8);
+                continue;
+            }
+            for bit in (0..63).filter(|bit| entry >> (bit + 1) & 1 == 1) {
+                self.add(next.wrapping_add(bit * 8), || Relocation::InPlace)?;
+            }
+            next = next.wrapping_add(63 * 8);
+        }
+        Ok(())
+    }
+}
+
+fn decode(machine: elf::Machine, info: u64, addend: u64) -> Relocation {
+    let kind = elf::RelocationType(info as u32);
+    let symbol = Relocation::Symbol { index: (info >> 32) as u32, addend };
+    match machine {
+        elf::EM_X86_64 => match kind {
+            elf::R_X86_64_RELATIVE => Relocation::Address(addend),
+            elf::R_X86_64_64 | elf::R_X86_64_GLOB_DAT => symbol,
+            _ => Relocation::Other,
+        },
+        elf::EM_AARCH64 => match kind {
+            elf::R_AARCH64_RELATIVE => Relocation::Address(addend),
+            elf::R_AARCH64_ABS64 | elf::R_AARCH64_GLOB_DAT => symbol,
+            _ => Relocation::Other,
+        },
+        _ => Relocation::Other,
+    }
+}

@@ -1,0 +1,102 @@
+//! Steps 1 and 2 of the sequence: what the operator asked for, as far as it can be judged without running a module.
+//!
+//! *Runs in:* the starting command and the supervisor; main gets the result. *Never:* runs one instruction of a module.
+
+use std::path::Path;
+
+use crate::config::{self, Config, ListenConfig, Overrides};
+use crate::error::{Error, Result};
+use crate::log::{self, LogSettings, Severity};
+use crate::module::{Resolved, resolve};
+use crate::sys::cred::{self, Identity};
+
+/// Everything that is decided before anything is started.
+#[derive(Debug)]
+pub struct Plan {
+    /// The merged configuration.
+    pub config: Config,
+    /// The modules in load order.
+    pub modules: Vec<Resolved>,
+    /// The listeners whose module is among them.
+    pub listeners: Vec<ListenConfig>,
+    /// What main becomes after every `init_f`; none: it stays what it is.
+    pub identity: Option<Identity>,
+    /// What the operator should know, once there is a log.
+    pub warnings: Vec<String>,
+}
+
+/// Reads file and command line into one configuration. All errors at once.
+pub fn configuration(file: Option<&Path>, overrides: Overrides) -> Result<Config, Vec<Error>> {
+    let config = match file {
+        None => Config::default(),
+        Some(file) => config::parse(&config::read(file).map_err(|error| vec![error])?, file)?,
+    };
+    config::merge(config, overrides)
+}
+
+/// Judges a configuration: modules, parameters, handlers, users. All errors at once.
+pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
+    let mut errors = Vec::new();
+    match std::env::current_dir() {
+        Ok(folder) => config.anchor(&folder),
+        Err(error) => errors.push(Error::failed("cannot find the working directory").detail(error)),
+    }
+    let mut warnings = Vec::new();
+    let identity = match identity(&config, &mut warnings) {
+        Ok(identity) => identity,
+        Err(error) => {
+            errors.push(error);
+            None
+        }
+    };
+    match resolve(&config) {
+        Ok(resolution) if errors.is_empty() => {
+            warnings.extend(resolution.skipped.iter().map(|skipped| format!("left out: {}: {}", skipped.what, skipped.reason)));
+            if resolution.modules.is_empty() {
+                warnings.push("no module is configured, nothing will be served".into());
+            }
+            Ok(Plan { config, modules: resolution.modules, listeners: resolution.listeners, identity, warnings })
+        }
+        Ok(_) => Err(errors),
+        Err(more) => {
+            errors.extend(more);
+            Err(errors)
+        }
+    }
+}
+
+/// Whom to become. Only root can become somebody else; for anybody else the setting says nothing.
+fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identity>> {
+    let (user, group) = (config.host.user.as_deref(), config.host.group.as_deref());
+    let identity = match (user, group) {
+        (None, None) => return Ok(None),
+        (Some(user), group) => cred::identity(user, group)?,
+        (None, Some(group)) => cred::own_identity(cred::group_id(group)?),
+    };
+    if cred::is_root() {
+        return Ok(Some(identity));
+    }
+    if identity.uid != nix::unistd::Uid::current() || identity.gid != nix::unistd::Gid::current() {
+        warnings.push("host.user and host.group are ignored: only root can become somebody else".into());
+    }
+    Ok(None)
+}
+
+/// How the log is to be set up.
+pub fn log_settings(config: &Config) -> LogSettings {
+    let severity = |level: config::Level| Severity::from_number(level.0);
+    LogSettings {
+        target: match &config.log.target {
+            config::LogTarget::Stderr => log::Target::Stderr,
+            config::LogTarget::File(path) => log::Target::File(path.clone()),
+            config::LogTarget::Syslog => log::Target::Syslog,
+            config::LogTarget::Journald => log::Target::Journald,
+        },
+        format: match config.log.format {
+            config::LogFormat::Text => log::Format::Text,
+            config::LogFormat::Json => log::Format::Json,
+        },
+        level: severity(config.log.level),
+        modules: config.log.modules.iter().map(|(module, level)| (module.clone(), severity(*level))).collect(),
+    }
+}
