@@ -32,8 +32,8 @@ run: build
 test: build
 	$(CARGO) build --workspace
 	$(CARGO) build --manifest-path tests/modules/Cargo.toml --workspace
-	$(CARGO) build --manifest-path docs/examples/outside-rust/Cargo.toml
-	$(MAKE) -C docs/examples/outside-c
+	$(CARGO) build --manifest-path docs/examples/outside-rust/Cargo.toml --target-dir target/outside-rust
+	$(MAKE) -C docs/examples/outside-c MODHOST_CFLAGS=-I../../../module-api/include
 	$(CARGO) test --workspace
 
 bench: build
@@ -60,6 +60,5 @@ install: target/release/modhost
 clean:
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path tests/modules/Cargo.toml
-	$(CARGO) clean --manifest-path docs/examples/outside-rust/Cargo.toml
 	$(MAKE) -C modules/c-hello clean
 	$(MAKE) -C docs/examples/outside-c clean
