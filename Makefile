@@ -11,6 +11,8 @@ mandir     = $(PREFIX)/share/man
 unitdir    = $(PREFIX)/lib/systemd/system
 root       = $(DESTDIR)
 
+abi_version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' module-api/Cargo.toml)
+
 # Everything below names files under target/.
 unexport CARGO_TARGET_DIR
 
@@ -53,8 +55,8 @@ install: target/release/modhost
 	install -D -m 644 docs/modhost.1 $(root)$(mandir)/man1/modhost.1
 	install -d $(root)$(libdir)/modhost $(root)$(libdir)/pkgconfig $(root)$(unitdir)
 	sed 's|/usr/bin/|$(bindir)/|' docs/modhost.service > $(root)$(unitdir)/modhost.service
-	printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$(includedir)' 'moduledir=$(libdir)/modhost' '' \
-	    'Name: modhost' 'Description: C header for modhost modules' 'Version: 1.0.0' 'Cflags: -I$${includedir}' \
+	( echo 'moduledir=$(libdir)/modhost'; \
+	  sed -e 's|@prefix@|$(PREFIX)|' -e 's|@version@|$(abi_version)|' module-api/modhost.pc.in ) \
 	    > $(root)$(libdir)/pkgconfig/modhost.pc
 
 clean:
