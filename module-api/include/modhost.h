@@ -351,7 +351,7 @@ extern __attribute__((visibility("hidden"))) struct modhost_slot modhost_slot;
 
 #define MODHOST_CALL(function, ...) modhost_slot.api->function(modhost_slot.module, __VA_ARGS__)
 #define MODHOST_INLINE static inline __attribute__((unused))
-#define MODHOST_PRINTF(format, first) __attribute__((unused, format(printf, format, first)))
+#define MODHOST_PRINTF(text, first) __attribute__((unused, format(printf, text, first)))
 
 /* Whether a record of this level is wanted now. */
 MODHOST_INLINE int modhost_log_enabled(uint32_t level) {
