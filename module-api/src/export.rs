@@ -237,7 +237,7 @@ pub const fn note(flags: u32) -> Note {
             abi_minor: abi::ABI_MINOR,
             needs_host_minor: 0,
             reserved: 0,
-            flags,
+            flags: flags & (abi::FLAG_RUST | abi::FLAG_PANIC_ABORT),
             exports_size: size_of::<abi::ModuleExports>() as u32,
             sdk: padded(concat!("module-api ", env!("CARGO_PKG_VERSION"))),
             compiler: padded(env!("MODULE_API_RUSTC")),
