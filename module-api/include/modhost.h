@@ -363,7 +363,7 @@ MODHOST_INLINE size_t modhost_formatted(int length, size_t size) {
     return length < 0 ? 0 : (size_t)length < size ? (size_t)length : size - 1;
 }
 
-static MODHOST_PRINTF(2, 3) void modhost_log_always(uint32_t level, const char *format, ...) {
+static inline MODHOST_PRINTF(2, 3) void modhost_log_always(uint32_t level, const char *format, ...) {
     char text[1024];
     va_list arguments;
     int length;
@@ -383,7 +383,7 @@ static MODHOST_PRINTF(2, 3) void modhost_log_always(uint32_t level, const char *
     } while (0)
 
 /* The reason of a failure: return modhost_error("no route to %s", name). Returns -1. */
-static MODHOST_PRINTF(1, 2) int modhost_error(const char *format, ...) {
+static inline MODHOST_PRINTF(1, 2) int modhost_error(const char *format, ...) {
     char text[1024];
     va_list arguments;
     int length;
