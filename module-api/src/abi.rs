@@ -115,7 +115,7 @@ pub const TIMER_FAST: u32 = 0;
 /// [`TimerSpec::process`]: the slow timer process, for functions that may block.
 pub const TIMER_SLOW: u32 = 1;
 
-/// The first bytes of every exports table, readable whatever the rest looks like. 40 bytes on 64-bit machines.
+/// The first bytes of every exports table, readable whatever the rest looks like. 32 bytes on 64-bit machines.
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
 #[derive(Debug, Clone, Copy)]
