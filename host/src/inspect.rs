@@ -1,0 +1,252 @@
+//! `modhost inspect`: what module files hold, as a text for people or as JSON.
+//!
+//! *Runs in:* the command of that name.
+//! *Never:* runs one instruction of a file; prints by itself (`main` does).
+
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+
+use module_api::abi;
+use serde_json::{Map, Value, json};
+
+use crate::error::{EXIT_CONFIG, EXIT_OK, Error};
+use crate::module::judge::machine_name;
+use crate::module::table::{HandlerInfo, TableInfo};
+use crate::module::{Function, Inspection, NoteInfo, ParamDecl, Verdict, inspect};
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to print on standard output, and the exit code: 0 if every file may be loaded, 2 if not.
+pub fn run(files: &[PathBuf], form: Form) -> (String, u8) {
+    let inspections: Vec<Inspection> = files.iter().map(|file| inspect(file)).collect();
+    let loadable = inspections.iter().all(|inspection| inspection.verdict == Verdict::Ok);
+    let output = match form {
+        Form::Text => inspections.iter().map(text).collect::<Vec<_>>().join("\n"),
+        Form::Json => {
+            let reports: Vec<Value> = inspections.iter().map(report).collect();
+            // A tree of our own values: printing it cannot fail.
+            serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"
+        }
+    };
+    (output, if loadable { EXIT_OK } else { EXIT_CONFIG })
+}
+
+/// The report on one file, for people.
+pub fn text(inspection: &Inspection) -> String {
+    let mut out = format!("{}\n", clean(&inspection.path.display().to_string()));
+    let mut facts = Facts::default();
+    let (table, note) = (inspection.table.as_ref(), inspection.note.as_ref());
+    if let Some(table) = table {
+        facts.add("name", &table.name);
+        facts.add("version", &table.version);
+        facts.add("summary", &table.summary);
+    }
+    if let Some(claim) = claim(inspection) {
+        let needs = format!("{}.{}", claim.abi_major, claim.needs_host_minor);
+        facts.add("module ABI", &format!("{}.{}, for hosts of {needs} or newer", claim.abi_major, claim.abi_minor));
+        let strategy = if claim.flags & abi::FLAG_PANIC_ABORT != 0 { "abort" } else { "unwind" };
+        facts.add("panics", if claim.flags & abi::FLAG_RUST != 0 { strategy } else { "" });
+    }
+    if let Some(NoteInfo { sdk, compiler, .. }) = note {
+        facts.add("built with", &[sdk.as_str(), compiler].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "));
+    }
+    if let Some(header) = &inspection.header {
+        facts.add("machine", &format!("{} {}-bit", machine_name(header.machine), header.bits));
+    }
+    if let Some(file) = &inspection.file {
+        facts.add("size", &format!("{} bytes", file.size_bytes));
+    }
+    if let Some(table) = table {
+        facts.add("exports", &functions(table).join(", "));
+        facts.add("needs", &depends(table).join(", "));
+    }
+    facts.add("libraries", &inspection.needed.join(", "));
+    let _ = write!(out, "{facts}");
+    if let Some(table) = table {
+        let _ = write!(out, "{}{}", handler_rows(table), param_rows(table));
+    }
+    match &inspection.verdict {
+        Verdict::Ok => out.push_str("  verdict: can be loaded\n"),
+        Verdict::Refused(Error { what, detail, hint, .. }) => {
+            let _ = writeln!(out, "  verdict: cannot be loaded: {}", clean(what));
+            for (label, part) in [("detail", detail), ("hint", hint)].into_iter().filter(|(_, part)| !part.is_empty()) {
+                let _ = writeln!(out, "  {label:>7}: {}", clean(part));
+            }
+        }
+    }
+    out
+}
+
+/// The report on one file, for programs. Keys are always there; what is not known is null.
+pub fn report(inspection: &Inspection) -> Value {
+    let table = inspection.table.as_ref();
+    let note = inspection.note.as_ref();
+    let claim = claim(inspection);
+    json!({
+        "path": inspection.path.display().to_string(),
+        "loadable": inspection.verdict == Verdict::Ok,
+        "error": match &inspection.verdict {
+            Verdict::Ok => Value::Null,
+            Verdict::Refused(error) => json!({ "what": error.what, "detail": error.detail, "hint": error.hint }),
+        },
+        "name": table.map(|table| &table.name),
+        "version": table.map(|table| &table.version),
+        "summary": table.map(|table| &table.summary),
+        "abi": claim.map(|claim| format!("{}.{}", claim.abi_major, claim.abi_minor)),
+        "needs_host_abi": claim.map(|claim| format!("{}.{}", claim.abi_major, claim.needs_host_minor)),
+        "language": claim.map(|claim| if claim.flags & abi::FLAG_RUST != 0 { "rust" } else { "c" }),
+        "panic": claim.map(|claim| if claim.flags & abi::FLAG_PANIC_ABORT != 0 { "abort" } else { "unwind" }),
+        "wants_postchildinit": table.map(|table| table.header.flags & abi::FLAG_WANTS_POSTCHILDINIT != 0),
+        "sdk": note.map(|note| &note.sdk),
+        "compiler": note.map(|note| &note.compiler),
+        "machine": inspection.header.map(|header| machine_name(header.machine)),
+        "bits": inspection.header.map(|header| header.bits),
+        "size_bytes": inspection.file.map(|file| file.size_bytes),
+        "table_bytes": claim.map(|claim| claim.table_bytes),
+        "libraries": inspection.needed,
+        "exports": table.map(functions),
+        "handlers": table.map(|table| table.handlers.iter().map(handler_report).collect::<Vec<_>>()),
+        "params": table.map(|table| table.params.iter().map(param_report).collect::<Vec<_>>()),
+        "depends": table.map(|table| table.depends.iter().map(|depend| json!({
+            "name": depend.name, "required": depend.kind == abi::DEPEND_REQUIRED,
+        })).collect::<Vec<_>>()),
+    })
+}
+
+fn handler_report(handler: &HandlerInfo) -> Value {
+    json!({ "name": handler.name, "kind": handler_kind(handler.kind), "help": handler.help })
+}
+
+fn param_report(param: &ParamDecl) -> Value {
+    let mut report = Map::new();
+    report.insert("name".into(), param.name.clone().into());
+    report.insert("kind".into(), param.kind_name().into());
+    report.insert("required".into(), (param.flags & abi::PARAM_REQUIRED != 0).into());
+    report.insert("default".into(), param.default.clone().into());
+    // In the unit of the kind: nanoseconds for a duration.
+    let range = param.range().map(|_| (param.min, param.max));
+    report.insert("min".into(), range.map(|(min, _)| min).into());
+    report.insert("max".into(), range.map(|(_, max)| max).into());
+    report.insert("help".into(), param.help.clone().into());
+    Value::Object(report)
+}
+
+/// The numbers that both note and table have; the table decides.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    abi_major: u16,
+    abi_minor: u16,
+    needs_host_minor: u16,
+    flags: u32,
+    table_bytes: u32,
+}
+
+fn claim(inspection: &Inspection) -> Option<Claim> {
+    let of_table = inspection.table.as_ref().map(|table| Claim {
+        abi_major: table.header.abi_major,
+        abi_minor: table.header.abi_minor,
+        needs_host_minor: table.header.needs_host_minor,
+        flags: table.header.flags,
+        table_bytes: table.header.size_bytes,
+    });
+    let of_note = inspection.note.as_ref().map(|note| Claim {
+        abi_major: note.abi_major,
+        abi_minor: note.abi_minor,
+        needs_host_minor: note.needs_host_minor,
+        flags: note.flags,
+        table_bytes: note.exports_size_bytes,
+    });
+    of_table.or(of_note)
+}
+
+fn functions(table: &TableInfo) -> Vec<&'static str> {
+    table.functions.iter().copied().map(Function::name).collect()
+}
+
+fn depends(table: &TableInfo) -> Vec<String> {
+    let text = |depend: &crate::module::table::DependInfo| match depend.kind {
+        abi::DEPEND_REQUIRED => depend.name.clone(),
+        _ => format!("{} (if present)", depend.name),
+    };
+    table.depends.iter().map(text).collect()
+}
+
+fn handler_kind(kind: u32) -> String {
+    match kind {
+        abi::HANDLER_UDP => "udp".to_string(),
+        other => format!("kind {other}"),
+    }
+}
+
+fn handler_rows(table: &TableInfo) -> Rows {
+    let row = |handler: &HandlerInfo| vec![handler.name.clone(), handler_kind(handler.kind), handler.help.clone()];
+    Rows { title: "handlers", cells: table.handlers.iter().map(row).collect() }
+}
+
+fn param_rows(table: &TableInfo) -> Rows {
+    let row = |param: &ParamDecl| {
+        let default = match &param.default {
+            _ if param.flags & abi::PARAM_REQUIRED != 0 => "required".to_string(),
+            Some(default) if param.kind == abi::PARAM_STRING => format!("= {default:?}"),
+            Some(default) => format!("= {default}"),
+            None => String::new(),
+        };
+        vec![param.name.clone(), param.kind_name().to_string(), default, param.range().unwrap_or_default(), param.help.clone()]
+    };
+    Rows { title: "parameters", cells: table.params.iter().map(row).collect() }
+}
+
+/// Lines of a label and what it stands for; what is empty is left out.
+#[derive(Default)]
+struct Facts(Vec<(&'static str, String)>);
+
+impl Facts {
+    fn add(&mut self, label: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.0.push((label, clean(value)));
+        }
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(label, value)| writeln!(f, "  {:<11} {value}", format!("{label}:")))
+    }
+}
+
+/// A titled table with aligned columns.
+struct Rows {
+    title: &'static str,
+    cells: Vec<Vec<String>>,
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cells.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  {}:", self.title)?;
+        let cells: Vec<Vec<String>> = self.cells.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+        let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &cells {
+            let used = row.iter().zip(&widths).filter(|(_, width)| **width > 0);
+            let line = used.map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ");
+            writeln!(f, "    {}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A file's texts are whatever its author, or an attacker, put there: nothing may drive the terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
