@@ -330,8 +330,8 @@ fn modules_are_found_and_ordered() {
     link.source = ModuleSource::Path(folder.0.join("copy.so"));
     twice.modules[1] = link;
     assert!(resolved(&twice).unwrap_err().contains("two modules call themselves \"probe\""));
-    assert_eq!(resolve::locate("my-log", &[folder.0.clone()]), Some(folder.0.join("libmy_log.so")));
-    assert_eq!(resolve::locate("absent", &[folder.0.clone()]), None);
+    assert_eq!(resolve::locate("my-log", std::slice::from_ref(&folder.0)), Some(folder.0.join("libmy_log.so")));
+    assert_eq!(resolve::locate("absent", std::slice::from_ref(&folder.0)), None);
 }
 
 /// Builds of the probe that need nothing, under other names.
