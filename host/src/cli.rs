@@ -47,7 +47,7 @@ Examples:
 
 /// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
 #[derive(Debug, Parser)]
-#[command(name = "modhost", version = VERSION, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "modhost", bin_name = "modhost", version = VERSION, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
@@ -301,10 +301,8 @@ mod tests {
     fn the_other_commands() {
         assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.json));
         assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
-        assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == PathBuf::from("/run/modhost.sock")));
-        assert!(
-            matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == PathBuf::from("x"))
-        );
+        assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
+        assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
         let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 --three") else { panic!() };
         assert_eq!((args.method.as_str(), args.args), ("ping", vec!["1".to_string(), "-2".into(), "--three".into()]));
     }
