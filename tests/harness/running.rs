@@ -91,8 +91,12 @@ impl Host {
 
     /// Pids of main's children.
     pub fn children(&self) -> Vec<i32> {
-        let main = self.main_pid();
-        self.processes().into_iter().filter(|pid| processes::parent(*pid) == main).collect()
+        self.children_of(self.main_pid())
+    }
+
+    /// Pids of the host's processes with that parent.
+    pub fn children_of(&self, parent: i32) -> Vec<i32> {
+        self.processes().into_iter().filter(|pid| processes::parent(*pid) == parent).collect()
     }
 
     /// Pids of all of the host's processes.
@@ -156,8 +160,8 @@ impl Host {
     pub fn address(&self, listener: usize) -> SocketAddr {
         self.wait("the addresses of the listeners", |host| {
             let log = host.log();
-            let address = log.lines.iter().filter_map(|line| line.text.split_once("listener udp ")?.1.split(' ').next()?.parse().ok());
-            address.skip(listener).next()
+            let mut addresses = log.lines.iter().filter_map(|line| line.text.split_once("listener udp ")?.1.split(' ').next()?.parse().ok());
+            addresses.nth(listener)
         })
     }
 

@@ -249,6 +249,14 @@ impl Setup {
         self.launch().ends(code, PATIENCE)
     }
 
+    /// Starts a daemon that cannot start. What is left of it can be looked at.
+    #[track_caller]
+    pub fn daemon_that_fails(self) -> (Host, Started) {
+        let (host, started) = self.daemon();
+        assert_ne!(started.code, 0, "the daemon has started\n{}", host.report());
+        (host, started)
+    }
+
     /// Starts the host as a daemon. What the starting command wrote and its exit code come with it. Sets pid file and log file.
     #[track_caller]
     pub fn daemon(self) -> (Host, Started) {

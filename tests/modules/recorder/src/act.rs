@@ -124,6 +124,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
             }
             Some(status) => status,
         },
+        "children" => children(),
         // Values.
         "set" => {
             VARIABLE.store(number(1)?, SeqCst);
@@ -134,6 +135,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "add" => shared().ok_or("no shared memory")?.fetch_add(1, SeqCst) as i64 + 1,
         "value" => shared().ok_or("no shared memory")?.load(SeqCst) as i64,
         "await" => await_shared(number(1)? as u64)?,
+        "await_file" => await_file(text(1))?,
         "await_time" => {
             std::thread::park_timeout(Duration::from_millis(number(1)? as u64));
             0
@@ -272,6 +274,25 @@ fn await_shared(value: u64) -> Result<i64> {
         std::thread::park_timeout(Duration::from_millis(1));
     }
     Ok(0)
+}
+
+/// Waits until a file exists, in the same way.
+fn await_file(path: &str) -> Result<i64> {
+    let started = std::time::Instant::now();
+    while !std::path::Path::new(path).exists() {
+        if started.elapsed() > AWAIT_MAX {
+            return Err("the file was not made".into());
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    Ok(0)
+}
+
+/// Number of this process's children.
+fn children() -> i64 {
+    let parent = format!("PPid:\t{}\n", std::process::id());
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    folders.filter(|entry| std::fs::read_to_string(entry.path().join("status")).is_ok_and(|status| status.contains(&parent))).count() as i64
 }
 
 fn make_lock() -> i64 {
