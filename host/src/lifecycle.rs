@@ -443,6 +443,10 @@ impl Main {
         if let Err(error) = self.watch.stop_children(&self.state.family, self.plan.config.host.stop_timeout) {
             tracing::error!("{error}");
         }
+        if self.watch.supervisor().is_none() {
+            // Nobody watches over this process: the kernel ends it if destroy_f hangs.
+            nix::unistd::alarm::set(self.plan.config.host.stop_timeout.as_secs().clamp(1, 86_400) as u32);
+        }
         for module in self.modules().iter().rev() {
             if module.initialised.load(Relaxed) {
                 call::destroy(module);

@@ -16,7 +16,7 @@ use module_api::abi;
 use super::Module;
 use crate::error::{Error, Result};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::sys::{exit, fork, local::local};
+use crate::sys::{descriptor, exit, fork, local::local};
 
 thread_local! {
     /// What the module said about the failure that it is about to return.
@@ -97,8 +97,18 @@ pub fn destroy(module: &Module) {
 /// A call in main before and while it forks: what it leaves behind is inherited by every process, so it is looked at afterwards.
 fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<()> {
     clear_error();
+    let open_before = descriptor::open_count();
     let code = enter(module, phase, call);
     outcome(module, &phase.to_string(), code)?;
+    if let (Some(before), Some(after)) = (open_before, descriptor::open_count())
+        && after > before
+    {
+        tracing::info!(
+            "module \"{}\" leaves descriptors open that every process inherits phase=\"{phase}\" count={}",
+            module.name,
+            after - before
+        );
+    }
     let threads = fork::thread_count()?;
     if threads > 1 {
         return Err(Error::failed(format!("module \"{}\" started a thread in {phase}", module.name))
