@@ -78,7 +78,7 @@ pub fn init_child(module: &Module, rank: i32) -> Result<()> {
         Phase::ChildInit => {
             clear_error();
             let code = enter(module, Phase::ChildInit, || init_child_f(rank));
-            outcome(module, &format!("init_child_f({rank})"), code)
+            outcome(module, format_args!("init_child_f({rank})"), code)
         }
         phase => in_main(module, phase, || init_child_f(rank)),
     }
@@ -99,7 +99,7 @@ fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<
     clear_error();
     let open_before = descriptor::open_count();
     let code = enter(module, phase, call);
-    outcome(module, &phase.to_string(), code)?;
+    outcome(module, format_args!("{phase}"), code)?;
     if let (Some(before), Some(after)) = (open_before, descriptor::open_count())
         && after > before
     {
@@ -127,7 +127,7 @@ fn clear_error() {
     ERROR_TEXT.with_borrow_mut(String::clear);
 }
 
-fn outcome(module: &Module, phase: &str, code: i32) -> Result<()> {
+fn outcome(module: &Module, phase: std::fmt::Arguments<'_>, code: i32) -> Result<()> {
     if code >= 0 {
         return Ok(());
     }
