@@ -160,7 +160,8 @@ impl Host {
     pub fn address(&self, listener: usize) -> SocketAddr {
         self.wait("the addresses of the listeners", |host| {
             let log = host.log();
-            let mut addresses = log.lines.iter().filter_map(|line| line.text.split_once("listener udp ")?.1.split(' ').next()?.parse().ok());
+            let mut addresses =
+                log.lines.iter().filter_map(|line| line.text.split_once("listener udp ")?.1.split(' ').next()?.parse().ok());
             addresses.nth(listener)
         })
     }

@@ -155,7 +155,8 @@ impl Setup {
 
     /// A pid file `pid` in the folder.
     #[must_use]
-    pub fn pid_file(self) -> Self {
+    pub fn pid_file(mut self) -> Self {
+        self.host.retain(|(key, _)| key != "pid_file");
         let path = quoted(&self.folder().join("pid").display().to_string());
         self.host("pid_file", &path)
     }

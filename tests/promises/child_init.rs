@@ -9,7 +9,8 @@ use crate::{PROC_INIT, PROC_MAIN, PROC_NOCHLDINIT, PROC_POSTCHILDINIT, PROC_RPC,
 
 /// A host with every kind of process this version has, and two modules. Each forks one process of each form.
 fn everything(first: &str, second: &str) -> Setup {
-    let own = "init_f: register 2, timer fast tick 0 0, timer slow tock 0 0; proc_main: fork 7 entry, fork_return 8 returning; returned: hang";
+    let own =
+        "init_f: register 2, timer fast tick 0 0, timer slow tock 0 0; proc_main: fork 7 entry, fork_return 8 returning; returned: hang";
     Setup::new()
         .module(fixture("recorder_a").script(&format!("{own}; {first}")))
         .module(fixture("recorder_b").script(&format!("{own}; {second}")))
@@ -155,7 +156,11 @@ fn l14_process_count_is_exact() {
         ("main and timers", 3, with(Setup::new(), "", "")),
         ("workers of two listeners", 7, with(Setup::new(), "", "").listen("recorder_a:serve", 1).listen("recorder_b:serve", 3)),
         ("control", 4, with(Setup::new(), "", "").control()),
-        ("two modules that register", 6, with(Setup::new(), "init_f: register 2; proc_main: fork 7 x, fork 7 y", "init_f: register 1; proc_main: fork 7 z")),
+        (
+            "two modules that register",
+            6,
+            with(Setup::new(), "init_f: register 2; proc_main: fork 7 x, fork 7 y", "init_f: register 1; proc_main: fork 7 z"),
+        ),
         ("registered and not used", 8, with(Setup::new(), "init_f: register 2, register 3; proc_main: fork 7 x", "")),
         ("without workers of its own: the default", 5, with(Setup::new(), "", "").listen_at("127.0.0.1:0", "recorder_a", None)),
         ("a listener that a module asked for", 6, with(Setup::new(), "init_f: listen 127.0.0.1:0 3", "")),
@@ -214,7 +219,8 @@ fn l16_proc_main_between_workers_and_tcp() {
 #[test]
 fn l22_failing_child_init_ends_the_child() {
     // During the start it ends the start, whatever the process is and however it fails.
-    let ways = [("fail no route", "no route"), ("panic lost", "panicked"), ("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("exit 3", "status 3")];
+    let ways =
+        [("fail no route", "no route"), ("panic lost", "panicked"), ("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("exit 3", "status 3")];
     let kinds = [("[1]", "worker 1"), ("#4", "timer"), ("[-2]", "control"), ("[7]", "entry"), ("[8]", "returning")];
     // Each way in one kind, each kind in one way.
     for ((way, how), (place, name)) in ways.into_iter().zip(kinds) {
@@ -222,6 +228,7 @@ fn l22_failing_child_init_ends_the_child() {
             .pid_file()
             .allow_log("recorder_b")
             .expect_log("in its initialisation")
+            .allow_log("a process ended badly while stopping")
             .allow_log("modhost:")
             .fails(1);
         ended.log.assert(&["modhost: process ", name, "in its initialisation"]);
@@ -271,8 +278,11 @@ fn l23_sign_of_ranks() {
         assert!(expected.contains(&rank), "{title}: {rank}");
     }
     let records = host.stop().records;
-    let workers: BTreeSet<i32> =
-        records.that(|record| record.event == "init_child_f" && (1..=3).contains(&record.rank())).iter().map(|record| record.rank()).collect();
+    let workers: BTreeSet<i32> = records
+        .that(|record| record.event == "init_child_f" && (1..=3).contains(&record.rank()))
+        .iter()
+        .map(|record| record.rank())
+        .collect();
     assert_eq!(workers.into_iter().collect::<Vec<_>>(), [1, 2, 3], "workers count through all listeners");
 }
 
@@ -315,7 +325,8 @@ fn l25_a_child_init_that_hangs_fails_the_start() {
         ended.log.assert(&["process ", name, "was in init_child_f(rank) of module \"recorder_b\" after 1 s"]);
         assert!(ended.log.contains("hint: raise host.start_timeout"));
         // The others were not held back.
-        let inits = ended.records.that(|record| record.event == "init_child_f" && record.module() == "recorder_b" && record.process_no() > 0);
+        let inits =
+            ended.records.that(|record| record.event == "init_child_f" && record.module() == "recorder_b" && record.process_no() > 0);
         assert_eq!(inits.len(), EVERYTHING - 1);
         assert_eq!(ended.records.event("destroy_f").len(), 2);
     }

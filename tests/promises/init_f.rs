@@ -36,7 +36,8 @@ fn l01_init_f_runs_after_daemonising() {
 
 #[test]
 fn l01_nothing_is_called_when_the_configuration_is_wrong() {
-    let ended = Setup::new().module(fixture("recorder_a")).host("no_such_key", "1").expect_log("no_such_key").allow_log("modhost:").fails(2);
+    let ended =
+        Setup::new().module(fixture("recorder_a")).host("no_such_key", "1").expect_log("no_such_key").allow_log("modhost:").fails(2);
     assert!(ended.records.0.is_empty(), "{}", ended.records);
 }
 
@@ -64,9 +65,8 @@ fn l02_init_f_once_in_load_order() {
 
 /// A port below 1024 that is free for UDP and TCP.
 fn privileged_port() -> u16 {
-    let free = |port: &u16| {
-        std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok() && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()
-    };
+    let free =
+        |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok() && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     // Not the same for tests that run at the same time.
     let start = 600 + (std::process::id() as u16 % 400);
     (start..1024).chain(600..start).find(free).expect("a free port below 1024")
@@ -226,8 +226,7 @@ fn l05_register_procs_wants_at_least_one() {
 #[test]
 fn l06_variables_are_inherited() {
     let script = "init_f: register 3, set 42; proc_main: fork 7 entry, fork_return 8 returning, fork -128 bare; returned: hang";
-    let host =
-        Setup::new().module(fixture("recorder_a").script(script)).listen("recorder_a:serve", 2).control().start();
+    let host = Setup::new().module(fixture("recorder_a").script(script)).listen("recorder_a:serve", 2).control().start();
     host.client().ask("info".as_bytes());
     host.wait_for_records("three processes of the module", 3, |record| matches!(record.event.as_str(), "process" | "returned"));
     let records = host.stop().records;
@@ -242,8 +241,7 @@ fn l06_variables_are_inherited() {
 #[test]
 fn l07_shared_memory_at_one_address() {
     let script = "init_f: register 2, shm 64; child_init: add; process: add; proc_main: fork 7 entry, fork -128 bare";
-    let host =
-        Setup::new().module(fixture("recorder_a").script(script)).listen("recorder_a:serve", 2).control().start();
+    let host = Setup::new().module(fixture("recorder_a").script(script)).listen("recorder_a:serve", 2).control().start();
     // Two workers, two timers and control once; the process with an entry twice, the bare one once.
     host.wait_for_records("eight additions", 8, |record| record.event == "did" && record.text("action") == "add");
     assert_eq!(host.client().ask_text("value"), "8");
