@@ -4,8 +4,8 @@
 //!
 //! Each step takes the token of the step before it and gives its own, so that skipping, repeating or reordering a step does not compile.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use module_api::abi;
