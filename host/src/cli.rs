@@ -40,10 +40,17 @@ Examples:
   modhost inspect ./libecho.so
   modhost inspect --json /usr/lib/modhost/*.so | jq -r '.[].name'";
 
+const PS_EXAMPLES: &str = "\
+Examples:
+  modhost ps
+  modhost ps -s target/quickstart.sock --json | jq '.[] | select(.restarts > 0)'";
+
 const RPC_EXAMPLES: &str = "\
 Examples:
-  modhost rpc ping
-  modhost rpc -s /run/modhost.sock METHOD ARG ARG";
+  modhost rpc methods                            what can be called
+  modhost rpc -s /run/modhost.sock METHOD ARG ARG
+
+An ARG that is valid JSON is sent as that (1, true, [1,2], \"1\" in quotes), anything else as text.";
 
 /// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
 #[derive(Debug, Parser)]
@@ -62,15 +69,21 @@ pub enum Command {
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Parse the configuration, load the modules, check versions and parameters; run nothing else
+    ///
+    /// Nothing is bound, forked or written, and no init_f is called. But a module is really loaded: the constructors of its
+    /// file run. "modhost inspect" runs nothing of a file at all.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Say what module files hold and whether they would load, without running any of their code
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
     /// List the processes of a running host
+    #[command(after_help = PS_EXAMPLES)]
     Ps(ControlArgs),
     /// Stop a running host and wait for its end
     Stop(ControlArgs),
+    /// Ask a running host for a sign of life
+    Ping(ControlArgs),
     /// Call a method of a running host
     #[command(after_help = RPC_EXAMPLES)]
     Rpc(RpcArgs),
@@ -200,7 +213,7 @@ pub struct RpcArgs {
     #[command(flatten)]
     pub control: ControlArgs,
 
-    /// Method, such as ping
+    /// Method, such as ping; "methods" lists them
     #[arg(value_name = "METHOD")]
     pub method: String,
 
