@@ -54,7 +54,7 @@ An ARG that is valid JSON is sent as that (1, true, [1,2], \"1\" in quotes), any
 
 /// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
 #[derive(Debug, Parser)]
-#[command(name = "modhost", version = VERSION, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "modhost", bin_name = "modhost", version = VERSION, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
@@ -262,4 +262,78 @@ impl RunArgs {
 /// Parses the process's own command line. Prints help, version or usage errors and leaves by itself, with 0 or 2.
 pub fn parse() -> Cli {
     Cli::parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+        assert!(VERSION.ends_with(&format!("(module ABI {}.{})", module_api::abi::ABI_MAJOR, module_api::abi::ABI_MINOR)));
+    }
+
+    #[test]
+    fn everything_of_run_reaches_the_merge() {
+        let line = "modhost run -c f.toml ./a.so b --module-dir d --module-dir e --load-all l --listen udp://127.0.0.1:1=a --listen \
+                    tcp://[::1]:2=b:h --workers 3 --user u --group g --pid-file p --control s --set a.x=1 --set b.y=z=1 --log-format json \
+                    --log-level warn --log-level a=debug --daemon";
+        let Ok(Command::Run(args)) = parse_line(line) else { panic!("{line}") };
+        let (file, overrides) = args.into_overrides();
+        assert_eq!(file, Some("f.toml".into()));
+        let want = Overrides {
+            modules: vec!["./a.so".into(), "b".into()],
+            module_dirs: vec!["d".into(), "e".into()],
+            load_all: vec!["l".into()],
+            listen: vec!["udp://127.0.0.1:1=a".into(), "tcp://[::1]:2=b:h".into()],
+            workers: Some(3),
+            fork: None,
+            daemon: Some(true),
+            user: Some("u".into()),
+            group: Some("g".into()),
+            pid_file: Some("p".into()),
+            control: Some("s".into()),
+            set: vec!["a.x=1".into(), "b.y=z=1".into()],
+            log_format: Some(LogFormat::Json),
+            log_level: vec!["warn".into(), "a=debug".into()],
+        };
+        assert_eq!(overrides, want);
+        let Ok(Command::Run(args)) = parse_line("modhost run --no-fork") else { panic!() };
+        assert_eq!(args.into_overrides(), (None, Overrides { fork: Some(Fork::NoFork), ..Overrides::default() }));
+    }
+
+    #[test]
+    fn the_other_commands() {
+        assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.json));
+        assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
+        assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
+        assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
+        let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 --three") else { panic!() };
+        assert_eq!((args.method.as_str(), args.args), ("ping", vec!["1".to_string(), "-2".into(), "--three".into()]));
+    }
+
+    #[test]
+    fn misuse_ends_with_2_and_questions_with_0() {
+        for (line, kind, code) in [
+            ("modhost", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, 2),
+            ("modhost runn", ErrorKind::InvalidSubcommand, 2),
+            ("modhost run --wrkers 3", ErrorKind::UnknownArgument, 2),
+            ("modhost run --workers x", ErrorKind::ValueValidation, 2),
+            ("modhost run --no-fork --daemon", ErrorKind::ArgumentConflict, 2),
+            ("modhost inspect", ErrorKind::MissingRequiredArgument, 2),
+            ("modhost --version", ErrorKind::DisplayVersion, 0),
+            ("modhost run --help", ErrorKind::DisplayHelp, 0),
+        ] {
+            let error = parse_line(line).expect_err(line);
+            assert_eq!((error.kind(), error.exit_code()), (kind, code), "{line}");
+        }
+    }
 }

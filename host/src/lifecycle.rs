@@ -346,7 +346,10 @@ impl Main {
         family.slots.await_children(forked);
         loop {
             let waiting = family.slots.iter().skip(1).find(|(_, slot)| slot.state() == SlotState::Starting);
-            let Some((process_no, slot)) = waiting else { return Ok(()) };
+            let Some((process_no, slot)) = waiting else {
+                family.slots.await_nobody();
+                return Ok(());
+            };
             match self.watch.next(family, Some(self.deadline_ns))? {
                 Event::Stop => return Err(Halt::Stopped),
                 Event::Died { process_no, end, reached } => self.died_while_starting(process_no, end, reached)?,

@@ -115,7 +115,7 @@ pub const TIMER_FAST: u32 = 0;
 /// [`TimerSpec::process`]: the slow timer process, for functions that may block.
 pub const TIMER_SLOW: u32 = 1;
 
-/// The first bytes of every exports table, readable whatever the rest looks like. 40 bytes on 64-bit machines.
+/// The first bytes of every exports table, readable whatever the rest looks like. 32 bytes on 64-bit machines.
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
 #[derive(Debug, Clone, Copy)]
@@ -430,13 +430,14 @@ pub struct HostApi {
     /// Size of this table in bytes.
     pub size: u32,
 
-    /// Any process and phase. Writes one record to the host's log.
+    /// Any process, phase and thread (a module may start threads in its children). Writes one record to the host's log. `target` may
+    /// be null with a length of 0.
     pub log: extern "C" fn(module: *mut c_void, level: u32, target: *const u8, target_len: usize, text: *const u8, text_len: usize),
     /// Any process and phase. The text that goes with a failing return of the current entry; the last one counts.
     pub set_error: extern "C" fn(module: *mut c_void, text: *const u8, text_len: usize),
-    /// Any process and phase. Fills `buffer` from the kernel's random generator. Returns 0 or `E_SYSTEM`.
+    /// Any process, phase and thread. Fills `buffer` from the kernel's random generator. Returns 0 or `E_SYSTEM`.
     pub random: extern "C" fn(module: *mut c_void, buffer: *mut u8, len: usize) -> i32,
-    /// Any process and phase. Returns 0 or `E_INVALID`.
+    /// Any process, phase and thread. Returns 0 or `E_INVALID`.
     pub process_info: extern "C" fn(module: *mut c_void, info: *mut ProcessInfo) -> i32,
     /// From `PROC_INIT` on, the exact size of the process table; before, `E_PHASE`.
     pub max_procs: extern "C" fn(module: *mut c_void) -> i32,
@@ -478,11 +479,12 @@ pub struct HostApi {
     /// In a datagram handler. Queues without copying: `data` must stay unchanged until the handler has returned and
     /// the batch is sent (the batch's own datagrams and constants do).
     pub udp_reply_borrowed: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, data: *const u8, len: usize) -> i32,
-    /// In a datagram handler. A host buffer of `size` bytes (at most 65,507) to write an answer into, valid until the next call; null if `size` is too large.
+    /// In a datagram handler. A host buffer of `size` bytes (at most 65,507) to write an answer into, initialised with anything, valid
+    /// until the next call about this batch; null if `size` is too large.
     pub udp_reply_buffer: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, size: usize) -> *mut u8,
     /// In a datagram handler. Queues the first `len` bytes of the last `udp_reply_buffer` as an answer to the `index`-th datagram.
     pub udp_reply_commit: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, len: usize) -> i32,
-    /// Any process from `PROC_INIT` on. Sends one datagram from a listener's socket at once. 0, `E_INVALID`, `E_BUSY`, `E_SYSTEM`.
+    /// Any process and thread from `PROC_INIT` on. Sends one datagram from a listener's socket at once. 0, `E_INVALID`, `E_BUSY`, `E_SYSTEM`.
     pub udp_send: extern "C" fn(module: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32,
 }
 

@@ -152,14 +152,14 @@ impl<M: Module> ModuleCell<M> {
     }
 
     fn child_init(&'static self, rank: Rank) -> Result<()> {
+        if stateless::<M>() {
+            return self.with_module(|module| module.child_init(&mut ChildInit::new(rank)).map(drop));
+        }
         // A process that is restarted in no-fork mode is forked from a main that has a child state of its own. It belongs to main: to
         // run its destructor here could say good-bye on connections that main goes on using.
         let mut child = self.child.try_borrow_mut().map_err(|_| Error::new("child_init was called inside of a call to the module"))?;
         mem::forget(child.take());
-        let made = self.with_module(|module| module.child_init(&mut ChildInit::new(rank)))?;
-        if !stateless::<M>() {
-            *child = Some(made);
-        }
+        *child = Some(self.with_module(|module| module.child_init(&mut ChildInit::new(rank)))?);
         Ok(())
     }
 
@@ -237,7 +237,7 @@ pub const fn note(flags: u32) -> Note {
             abi_minor: abi::ABI_MINOR,
             needs_host_minor: 0,
             reserved: 0,
-            flags,
+            flags: flags & (abi::FLAG_RUST | abi::FLAG_PANIC_ABORT),
             exports_size: size_of::<abi::ModuleExports>() as u32,
             sdk: padded(concat!("module-api ", env!("CARGO_PKG_VERSION"))),
             compiler: padded(env!("MODULE_API_RUSTC")),

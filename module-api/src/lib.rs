@@ -83,6 +83,8 @@ pub mod abi;
 mod error;
 #[doc(hidden)]
 pub mod export;
+#[cfg(test)]
+mod fake;
 mod guard;
 mod host;
 #[cfg(feature = "layout")]
@@ -99,6 +101,8 @@ mod rng;
 pub mod rules;
 mod shm;
 mod sockaddr;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod udp;
 

@@ -250,6 +250,8 @@ macro_rules! params {
                     })
                 }
             }
+            // Checked here and not only in a module that is exported.
+            const _: &[$crate::abi::Param] = <$name as $crate::params::ParamSet>::TABLE;
         };
     };
 }

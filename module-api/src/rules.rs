@@ -1,1 +1,318 @@
-//! What a phase does not allow does not compile. Each example is a test.
+//! What a phase does not allow does not compile. Each example here is a test, with the code of the compiler's error.
+//!
+//! All of them are variations of this module, which does compile:
+//! ```
+//! use module_api::prelude::*;
+//!
+//! struct Good {
+//!     processes: usize,
+//! }
+//!
+//! impl Module for Good {
+//!     type Params = ();
+//!     type Child = u64;
+//!
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         cx.register_procs(1)?;
+//!         cx.timer(Timer::every("tick", Duration::from_secs(1)), |_module, child, _cx| {
+//!             *child += 1;
+//!             Ok(())
+//!         })?;
+//!         Ok(Good { processes: 0 })
+//!     }
+//!
+//!     fn proc_init(&mut self, cx: &mut ProcInit<'_, Self>) -> Result<()> {
+//!         self.processes = cx.max_procs();
+//!         Ok(())
+//!     }
+//!
+//!     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         cx.fork_process(7, "walker", MakeSock::No, |module, steps, cx| {
+//!             *steps += module.processes as u64;
+//!             info!(steps = *steps, rank = %cx.rank(), "walked");
+//!             Ok(())
+//!         })?;
+//!         Ok(())
+//!     }
+//!
+//!     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<u64> {
+//!         Ok(0)
+//!     }
+//! }
+//! ```
+//!
+//! # Registering processes
+//!
+//! `register_procs` belongs to `init`; not to `proc_init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_init(&mut self, cx: &mut ProcInit<'_, Self>) -> Result<()> {
+//!         cx.register_procs(2)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! `register_procs` belongs to `init`; not to `proc_main`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         cx.register_procs(2)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! `register_procs` belongs to `init`; not to `post_child_init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn post_child_init(&self, cx: &mut PostChildInit<'_>) -> Result<()> {
+//!         cx.register_procs(2)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! nor to `child_init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
+//!         cx.register_procs(2)?;
+//!         Ok(Child)
+//!     }
+//! # }
+//! ```
+//!
+//! # Counting processes
+//!
+//! The number of processes is not known in `init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         let counters = vec![0; cx.max_procs()];
+//!         Ok(Bad)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! and neither is there memory per process:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         let counters = cx.per_process::<u64>()?;
+//!         Ok(Bad)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! # Forking
+//!
+//! `fork_process` belongs to `proc_main`; not to `init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         cx.fork_process(7, "late", MakeSock::No, |_: &Bad, _: &mut Child, _: &mut Process<'_>| Ok(()))?;
+//!         Ok(Bad)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! nor to `proc_init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_init(&mut self, cx: &mut ProcInit<'_, Self>) -> Result<()> {
+//!         cx.fork_process(7, "late", MakeSock::No, |_: &Bad, _: &mut Child, _: &mut Process<'_>| Ok(()))?;
+//!         Ok(())
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! nor to a child:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
+//!         cx.fork_process(7, "late", MakeSock::No, |_: &Bad, _: &mut Child, _: &mut Process<'_>| Ok(()))?;
+//!         Ok(Child)
+//!     }
+//! # }
+//! ```
+//!
+//! nor to a process that was forked itself:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         cx.fork_process(7, "early", MakeSock::No, |_, _, cx| {
+//!             cx.fork_process(7, "late", MakeSock::No, |_: &Bad, _: &mut Child, _: &mut Process<'_>| Ok(()))?;
+//!             Ok(())
+//!         })?;
+//!         Ok(())
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! # Keeping a context
+//!
+//! A context ends with its phase. It cannot become part of the module:
+//! ```compile_fail
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad { cx: Option<&'static mut ModInit<'static, Bad>> }
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         Ok(Bad { cx: Some(cx) })
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! nor can a later function use it:
+//! ```compile_fail,E0521
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         cx.fork_process(7, "late", MakeSock::No, |_, _, _| {
+//!             cx.max_procs();
+//!             Ok(())
+//!         })?;
+//!         Ok(())
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! nor a thread:
+//! ```compile_fail,E0277
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
+//!         std::thread::scope(|scope| {
+//!             scope.spawn(|| cx.process_no());
+//!         });
+//!         Ok(Child)
+//!     }
+//! # }
+//! ```
+//!
+//! # Changing the module
+//!
+//! After `proc_init` there is a copy of the module in each process, and it does not change any more:
+//! ```compile_fail,E0594
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad { processes: usize }
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_main(&self, _: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         self.processes = 3;
+//!         Ok(())
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! In no child either:
+//! ```compile_fail,E0594
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad { processes: usize }
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
+//!         self.processes = cx.max_procs();
+//!         Ok(Child)
+//!     }
+//! # }
+//! ```
+//!
+//! What a process changes is its own state, which only its functions get:
+//! ```compile_fail,E0594
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad { processes: usize }
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         cx.fork_process(7, "walker", MakeSock::No, |module, _child, _cx| {
+//!             module.processes = 3;
+//!             Ok(())
+//!         })?;
+//!         Ok(())
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! # Shared memory
+//!
+//! What belongs to one process cannot be put there:
+//! ```compile_fail,E0277
+//! # use module_api::prelude::*;
+//! fn share<M: Module>(cx: &mut ProcInit<'_, M>) -> Result<()> {
+//!     cx.shm(String::from("on the heap of main"))?;
+//!     Ok(())
+//! }
+//! ```

@@ -158,8 +158,12 @@ impl<'b> Datagram<'_, 'b> {
     /// If the host breaks the binary interface with an address that is neither IPv4 nor IPv6.
     pub fn peer(&self) -> SocketAddr {
         let raw = self.raw();
-        // SAFETY: the host passes a socket address of this length, valid during `'b`.
-        let bytes = unsafe { slice::from_raw_parts(raw.peer.cast::<u8>(), raw.peer_len as usize) };
+        let bytes = if raw.peer.is_null() {
+            &[]
+        } else {
+            // SAFETY: the host passes a socket address of this length, valid during `'b`.
+            unsafe { slice::from_raw_parts(raw.peer.cast::<u8>(), raw.peer_len as usize) }
+        };
         sockaddr::decode(bytes).expect("a datagram from an internet address")
     }
 

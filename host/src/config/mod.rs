@@ -28,8 +28,8 @@ pub use read::read;
 
 /// Most workers per listener: the process table and every scan of it stay small.
 pub const WORKERS_MAX: u32 = 4000;
-/// Searched when the configuration has no `module_path`.
-pub const MODULE_PATH_DEFAULT: &str = "/usr/lib/modhost";
+/// Searched, in this order, when the configuration has no `module_path`.
+pub const MODULE_PATH_DEFAULT: [&str; 2] = ["/usr/local/lib/modhost", "/usr/lib/modhost"];
 /// Longest module or handler name, in bytes.
 pub const NAME_MAX_BYTES: usize = 31;
 
@@ -89,7 +89,7 @@ impl Default for Host {
             fork: Fork::Processes,
             pid_file: None,
             control: None,
-            module_path: vec![PathBuf::from(MODULE_PATH_DEFAULT)],
+            module_path: MODULE_PATH_DEFAULT.map(PathBuf::from).to_vec(),
             shared_memory_bytes: 64 << 20,
             start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(10),

@@ -34,8 +34,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, Vec<Error>> {
     if !syntax_errors.is_empty() {
         for error in syntax_errors.iter().take(SYNTAX_ERRORS_MAX) {
             let offset = error.span().map_or(0, |span| span.start);
-            let reason = error.message().lines().collect::<Vec<_>>().join(", ");
-            document.report(offset, Error::config("this is not valid TOML").detail(reason));
+            document.report(offset, explain_syntax(error.message()));
         }
         return Err(document.into_errors());
     }
@@ -54,6 +53,17 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, Vec<Error>> {
     let mut errors = document.into_errors();
     errors.extend(check_duplicates(&config));
     if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+fn explain_syntax(message: &str) -> Error {
+    let mut reason = message.lines().collect::<Vec<_>>().join(", ");
+    if let Some(short) = reason.strip_suffix(", expected nothing") {
+        reason.truncate(short.len());
+    }
+    // What an address or a word without quotes is taken for.
+    let unquoted = ["invalid float", "invalid integer", "string values must be quoted"].iter().any(|start| reason.starts_with(start));
+    let hint = if unquoted { "a value that is no number stands in quotes" } else { "" };
+    Error::config("this is not valid TOML").detail(reason).hint(hint)
 }
 
 fn read_host(section: &Section<'_, '_>, host: &mut Host) {

@@ -156,6 +156,11 @@ fn each_error_says_where_what_and_how() {
         ("[[listen]]\nudp = \"127.0.0.1:1\"\ntcp = \"127.0.0.1:1\"\nhandler = \"x\"", &["both \"udp\" and \"tcp\"", "second [[listen]]"]),
         ("[[listen]]\nudp = \"127.0.0.1:1\"\nhandler = \"x:\"", &["\"x:\" is not a handler", "a name is empty"]),
         ("[host\nworkers = 1", &["etc/t.toml:1:", "this is not valid TOML"]),
+        (
+            "[[listen]]\nudp = 127.0.0.1:1\nhandler = \"x\"",
+            &["etc/t.toml:2:", "invalid float (hint: a value that is no number stands in quotes)"],
+        ),
+        ("[host]\nuser = nobody", &["etc/t.toml:2:", "stands in quotes"]),
         ("[host]\nworkers = 1\nworkers = 2", &["etc/t.toml:3:1", "this is not valid TOML", "duplicate"]),
     ] {
         let errors = parse_test(text).expect_err(text);

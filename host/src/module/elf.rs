@@ -236,7 +236,7 @@ impl Image {
                 elf::DT_RELRSZ => dynamic.relr_bytes = value,
                 elf::DT_RELR => dynamic.relr = value,
                 elf::DT_GNU_HASH => dynamic.gnu_hash = value,
-                elf::DT_FLAGS_1 => dynamic.is_program = value & u64::from(elf::DF_1_PIE.0) != 0,
+                elf::DT_FLAGS_1 => dynamic.is_program = value & elf::DF_1_PIE.0 != 0,
                 _ => {}
             }
         }
@@ -280,10 +280,10 @@ impl Image {
         for step in 0..CHAIN_MAX {
             let Some(index) = start.checked_add(step) else { break };
             let chain = self.half_at(chains, index - first)?;
-            if chain | 1 == hash | 1 {
-                if let Some(symbol) = self.symbol_if_named(dynamic, index, name)? {
-                    return Ok(Some(symbol));
-                }
+            if chain | 1 == hash | 1
+                && let Some(symbol) = self.symbol_if_named(dynamic, index, name)?
+            {
+                return Ok(Some(symbol));
             }
             if chain & 1 == 1 {
                 break;

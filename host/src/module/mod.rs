@@ -16,6 +16,8 @@ pub mod relocation;
 pub mod resolve;
 pub mod source;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use inspection::{FileInfo, Inspection, NoteInfo, Verdict, inspect, inspect_bytes};
 pub use params::{ParamDecl, ParamValue};

@@ -209,3 +209,83 @@ fn shown(text: &str) -> String {
         None => format!("\"{}\"", text.escape_debug()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Position;
+
+    fn decl(kind: u32, flags: u32, default: Option<&str>) -> ParamDecl {
+        ParamDecl { name: "p".into(), kind, flags, default: default.map(str::to_string), min: -5, max: 2_000_000_000, help: String::new() }
+    }
+
+    #[test]
+    fn values_become_what_the_declaration_says() {
+        use ParamValue::{Bool, DurationNs, Int, Str};
+        let (text, string) = (|text: &str| Value::Text(text.into()), |text: &str| Value::String(text.into()));
+        let (bool_, int, string_, duration) = (abi::PARAM_BOOL, abi::PARAM_INT, abi::PARAM_STRING, abi::PARAM_DURATION);
+        let range = abi::PARAM_RANGE;
+        for (kind, flags, value, want) in [
+            (bool_, 0, Value::Bool(true), Ok(Bool(1))),
+            (bool_, 0, text("off"), Ok(Bool(0))),
+            (bool_, 0, text("TRUE"), Err("neither true nor false")),
+            (bool_, 0, Value::Int(1), Err("found the number 1 (hint: expected true or false)")),
+            (int, 0, Value::Int(-7), Ok(Int(-7))),
+            (int, range, Value::Int(-5), Ok(Int(-5))),
+            (int, range, Value::Int(-6), Err("-6 is out of range (hint: expected a whole number, in -5..2000000000)")),
+            (int, 0, Value::Float(1.5), Err("found the number 1.5")),
+            (int, 0, string("1"), Err("found the string \"1\"")),
+            (int, 0, text("0x_ff"), Ok(Int(255))),
+            (int, 0, text("-9223372036854775808"), Ok(Int(i64::MIN))),
+            (int, 0, text("9223372036854775808"), Err("does not fit 64 bits")),
+            (int, 0, text("--1"), Err("is not a whole number")),
+            (int, 0, text("é"), Err("is not a whole number")),
+            (int, 0, text(""), Err("is not a whole number")),
+            (string_, range, string("é"), Ok(Str("é".into()))),
+            (string_, 0, text(""), Ok(Str(String::new()))),
+            (string_, 0, string("a\0b"), Err("contains a NUL")),
+            (string_, 0, Value::Int(1), Err("expected a string")),
+            (duration, 0, string("1m"), Ok(DurationNs(60_000_000_000))),
+            (duration, range, text("2s"), Ok(DurationNs(2_000_000_000))),
+            (duration, range, text("3s"), Err("3s is out of range (hint: expected a duration such as \"10s\" or \"500ms\", in 0s..2s)")),
+            (duration, 0, Value::Int(5), Err("the number 5 has no unit")),
+            (77, 0, text("x"), Err("unknown kind 77")),
+        ] {
+            let setting = ParamSetting { name: "p".into(), value: value.clone(), position: Position::CommandLine("--set") };
+            let found = check("m", &[decl(kind, flags, None)], &[setting]);
+            match (found, want) {
+                (Ok(values), Ok(want)) => assert_eq!(values, [(0, want)], "{value:?}"),
+                (Err(errors), Err(part)) => {
+                    assert!(errors[0].to_string().contains(part), "{value:?} without {part:?}: {}", errors[0]);
+                    assert!(errors[0].what.starts_with("command line, --set: "), "{}", errors[0]);
+                }
+                (found, want) => panic!("{value:?}: {found:?}, expected {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_requirements_and_the_last_setting() {
+        let declared = [decl(abi::PARAM_INT, 0, Some("7"))];
+        assert_eq!(check("m", &declared, &[]), Ok(vec![(0, ParamValue::Int(7))]));
+        assert_eq!(check("m", &[decl(abi::PARAM_INT, 0, None)], &[]), Ok(vec![]));
+        let errors = check("m", &[decl(abi::PARAM_INT, abi::PARAM_REQUIRED, None)], &[]).unwrap_err();
+        assert!(
+            errors[0].to_string().contains("needs a value for parameter \"p\"") && errors[0].hint.contains("--set m.p="),
+            "{}",
+            errors[0]
+        );
+        let errors = check("m", &[decl(abi::PARAM_INT, 0, Some("x"))], &[]).unwrap_err();
+        assert!(errors[0].to_string().contains("wrong default"), "{}", errors[0]);
+        let set = |number| ParamSetting { name: "p".into(), value: Value::Int(number), position: Position::CommandLine("") };
+        assert_eq!(check("m", &declared, &[set(1), set(2)]), Ok(vec![(0, ParamValue::Int(2))]));
+        for (bad, part) in [
+            (decl(9, 0, None), "kind 9"),
+            (decl(abi::PARAM_DURATION, 0, Some("5")), "5 has no unit"),
+            (ParamDecl { name: "a.b".into(), ..decl(abi::PARAM_INT, 0, None) }, "a.b"),
+            (ParamDecl { min: 3, max: 2, ..decl(abi::PARAM_INT, abi::PARAM_RANGE, None) }, "is empty"),
+        ] {
+            assert!(bad.problem().unwrap().contains(part), "{bad:?}");
+        }
+    }
+}

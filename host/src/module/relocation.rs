@@ -8,8 +8,11 @@ use object::elf;
 use super::elf::{Dynamic, Image, Obstacle, Order, offset};
 
 const RELA_BYTES: u64 = 24;
+const RELR_BYTES: u64 = 8;
 /// Entries read at a time.
-const RELA_CHUNK: u64 = 512;
+const CHUNK: u64 = 512;
+/// Enough for half a gigabyte of pointers; each entry stands for up to 63 of them, so this bounds the time more than the size does.
+const RELR_MAX_BYTES: u64 = 8 << 20;
 /// More relocations than the largest table has fields.
 const FOUND_MAX: usize = 1 << 16;
 
@@ -124,40 +127,51 @@ impl Search {
     fn rela(&mut self, image: &mut Image, dynamic: &Dynamic) -> Result<(), Obstacle> {
         let order = image.order();
         let machine = elf::Machine(image.header.machine);
-        let mut chunk = vec![0; (RELA_BYTES * RELA_CHUNK) as usize];
-        let mut done = 0;
-        let total = dynamic.rela_bytes - dynamic.rela_bytes % RELA_BYTES;
-        while done < total {
-            let part = &mut chunk[..(total - done).min(RELA_BYTES * RELA_CHUNK) as usize];
-            image.read_memory(offset(dynamic.rela, done)?, part)?;
-            for entry in part.chunks_exact(RELA_BYTES as usize) {
-                self.add(order.u64(entry, 0), || decode(machine, order.u64(entry, 8), order.u64(entry, 16)))?;
-            }
-            done += part.len() as u64;
-        }
-        Ok(())
+        in_chunks(image, dynamic.rela, dynamic.rela_bytes, RELA_BYTES, |entry| {
+            self.add(order.u64(entry, 0), || decode(machine, order.u64(entry, 8), order.u64(entry, 16)))
+        })
     }
 
     /// An even word is the address of one relocated word; an odd one says which of the next 63 words are.
     fn relr(&mut self, image: &mut Image, dynamic: &Dynamic) -> Result<(), Obstacle> {
         let order = image.order();
-        let mut word = [0; 8];
+        if dynamic.relr_bytes > RELR_MAX_BYTES {
+            return Err(Obstacle::malformed("it has more relocations than is plausible"));
+        }
         let mut next = 0_u64;
-        for index in 0..dynamic.relr_bytes / 8 {
-            image.read_memory(offset(dynamic.relr, index * 8)?, &mut word)?;
-            let entry = order.u64(&word, 0);
+        in_chunks(image, dynamic.relr, dynamic.relr_bytes, RELR_BYTES, |entry| {
+            let entry = order.u64(entry, 0);
             if entry & 1 == 0 {
-                self.add(entry, || Relocation::InPlace)?;
                 next = entry.wrapping_add(8);
-                continue;
+                return self.add(entry, || Relocation::InPlace);
             }
             for bit in (0..63).filter(|bit| entry >> (bit + 1) & 1 == 1) {
                 self.add(next.wrapping_add(bit * 8), || Relocation::InPlace)?;
             }
             next = next.wrapping_add(63 * 8);
-        }
-        Ok(())
+            Ok(())
+        })
     }
+}
+
+/// Calls `each` with every whole entry of a table in memory.
+fn in_chunks(
+    image: &mut Image,
+    table: u64,
+    table_bytes: u64,
+    entry_bytes: u64,
+    mut each: impl FnMut(&[u8]) -> Result<(), Obstacle>,
+) -> Result<(), Obstacle> {
+    let mut chunk = vec![0; (entry_bytes * CHUNK) as usize];
+    let total = table_bytes - table_bytes % entry_bytes;
+    let mut done = 0;
+    while done < total {
+        let part = &mut chunk[..(total - done).min(entry_bytes * CHUNK) as usize];
+        image.read_memory(offset(table, done)?, part)?;
+        part.chunks_exact(entry_bytes as usize).try_for_each(&mut each)?;
+        done += part.len() as u64;
+    }
+    Ok(())
 }
 
 fn decode(machine: elf::Machine, info: u64, addend: u64) -> Relocation {

@@ -17,7 +17,11 @@ use crate::config::read::io_text;
 /// Large enough for the whole of a small C module, small enough that reading one costs about as much as the call itself.
 const BLOCK_BYTES: u64 = 16 << 10;
 /// What one inspection may look at in total, so that hostile tables cannot make it go round for long.
-const BUDGET_BYTES: u64 = 64 << 20;
+const BUDGET_BYTES: u64 = 512 << 20;
+/// What the smallest read counts for, so that many small ones end too.
+const READ_COST_MIN_BYTES: u64 = 64;
+/// Blocks kept; all are dropped when there are more, which a real module does not come near.
+const BLOCKS_MAX: usize = 256;
 
 /// A file, or a buffer that stands for one in tests.
 pub struct Source {
@@ -72,8 +76,7 @@ impl Source {
         if need_bytes > self.size_bytes {
             return Err(Obstacle::Truncated { have_bytes: self.size_bytes, need_bytes });
         }
-        // Also counted for nothing read: a loop over empty entries ends too.
-        let cost = (buffer.len() as u64).max(8);
+        let cost = (buffer.len() as u64).max(READ_COST_MIN_BYTES);
         self.budget_bytes =
             self.budget_bytes.checked_sub(cost).ok_or_else(|| Obstacle::malformed("its tables lead to more than is plausible"))?;
         let mut done = 0;
@@ -100,6 +103,9 @@ impl Source {
                 Backing::Bytes(bytes) => bytes[offset as usize..offset as usize + len].into(),
                 Backing::File(file) => read_block(file, offset, len).map_err(|error| Obstacle::Unreadable(io_text(&error)))?,
             };
+            if self.blocks.len() == BLOCKS_MAX {
+                self.blocks.clear();
+            }
             self.blocks.insert(number, block);
         }
         Ok(&self.blocks[&number])
@@ -143,8 +149,9 @@ mod tests {
 
     #[test]
     fn the_budget_ends_a_loop() {
-        let mut source = Source::from_bytes(vec![0; 64]);
-        let ended = (0..=BUDGET_BYTES / 8).any(|_| source.read(0, &mut [0; 8]).is_err());
+        let mut source = Source::from_bytes(vec![0; 1 << 20]);
+        let mut buffer = vec![0; 1 << 20];
+        let ended = (0..=BUDGET_BYTES >> 20).any(|_| source.read(0, &mut buffer).is_err());
         assert!(ended);
     }
 

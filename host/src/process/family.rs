@@ -111,7 +111,7 @@ pub struct Family {
     main_pid: Pid,
     modules: OnceLock<Vec<&'static Module>>,
     /// By process number; none for a registered process that was not forked yet.
-    specs: Mutex<Vec<Option<Spec>>>,
+    specs: Mutex<Vec<Option<Arc<Spec>>>>,
     /// Descriptors that are main's alone.
     mains_own: Mutex<Vec<RawFd>>,
     /// Written by the child that completes a start.
@@ -171,12 +171,12 @@ impl Family {
                 slot.set_name(&spec.name);
             }
         }
-        *lock(&self.specs) = specs;
+        *lock(&self.specs) = specs.into_iter().map(|spec| spec.map(Arc::new)).collect();
         Ok(())
     }
 
     /// A row of the table.
-    pub fn spec(&self, process_no: usize) -> Option<Spec> {
+    pub fn spec(&self, process_no: usize) -> Option<Arc<Spec>> {
         lock(&self.specs).get(process_no).cloned().flatten()
     }
 
@@ -187,7 +187,7 @@ impl Family {
         if let Some(slot) = self.slots.slot(process_no) {
             slot.set_name(&spec.name);
         }
-        specs[process_no] = Some(spec);
+        specs[process_no] = Some(Arc::new(spec));
         Ok(process_no)
     }
 
@@ -224,8 +224,8 @@ impl Family {
     pub fn start(&self, process_no: usize, restarts: u32) -> Result<Pid> {
         match self.fork(process_no, restarts)? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => match self.spec(process_no).map(|spec| spec.entry) {
-                Some(Entry::Run(work)) => exit::leave(work()),
+            Side::Child => match self.spec(process_no).as_deref() {
+                Some(Spec { entry: Entry::Run(work), .. }) => exit::leave(work()),
                 _ => exit::leave(EXIT_FAILED),
             },
         }
@@ -266,6 +266,7 @@ impl Family {
         {
             fail(&Error::failed("cannot tell main that the start is complete").detail(format!("eventfd: {errno}")));
         }
+        let _ = nix::unistd::close(self.done.as_fd().as_raw_fd());
     }
 }
 

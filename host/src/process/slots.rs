@@ -62,7 +62,9 @@ pub struct Slots {
 impl Slots {
     /// An empty table, shared with everything that is forked later. Pages cost nothing until they are touched.
     pub fn new() -> Result<Self> {
-        Ok(Self { words: Mapping::shared((MAX_PROCESSES + 1) * SLOT_WORDS * size_of::<u64>())?.words() })
+        let slots = Self { words: Mapping::shared((MAX_PROCESSES + 1) * SLOT_WORDS * size_of::<u64>())?.words() };
+        slots.await_nobody();
+        Ok(slots)
     }
 
     /// The slot of a process. None past the table's capacity.
@@ -92,10 +94,10 @@ impl Slots {
         Ok(())
     }
 
-    /// A child has finished its own initialisation. Says whether it was the one that main waits for.
+    /// A child has finished its own initialisation. Says whether main waits and now has all it waits for.
     pub fn child_done(&self) -> bool {
         let done = self.words[1].fetch_add(1, SeqCst) + 1;
-        done == self.words[2].load(SeqCst)
+        done >= self.words[2].load(SeqCst)
     }
 
     /// Number of children that have finished their initialisation since the start.
@@ -107,6 +109,11 @@ impl Slots {
     pub fn await_children(&self, count: u64) -> bool {
         self.words[2].store(count, SeqCst);
         self.children_done() >= count
+    }
+
+    /// Main waits for nobody (any more).
+    pub fn await_nobody(&self) {
+        self.words[2].store(u64::MAX, SeqCst);
     }
 }
 
@@ -223,6 +230,9 @@ mod tests {
         assert!(!slots.await_children(3));
         assert!(!slots.child_done());
         assert!(slots.child_done());
+        assert!(slots.child_done(), "one more was restarted meanwhile");
         assert!(slots.await_children(3));
+        slots.await_nobody();
+        assert!(!slots.child_done());
     }
 }

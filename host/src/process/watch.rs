@@ -86,7 +86,6 @@ impl Watch {
     /// The descriptors that are main's alone.
     pub fn keep_in_main(&self, family: &Family) {
         family.keep_in_main(&self.signals);
-        family.keep_in_main(family.done());
         if let Some(link) = &self.supervisor {
             family.keep_in_main(link);
         }

@@ -25,6 +25,9 @@ pub fn fork() -> Result<Side> {
     if threads != 1 {
         return Err(Error::fault("refusing to fork a process with more than one thread").detail(format!("{threads} threads exist")));
     }
+    // Text that stands in a C stream's buffer now would be written by parent and child.
+    // SAFETY: fflush(NULL) flushes every stream of this single-threaded process.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
     // SAFETY: the process is single-threaded (checked above), so every lock of the C library and of ours is free in the child.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Parent { child }) => Ok(Side::Parent(child)),

@@ -1,1 +1,102 @@
-//! x
+//! Two processes of its own, a timer, and counters that all of them share: what a module can do besides answering traffic.
+//!
+//! Forks nothing outside of `proc_main`; its processes leave when the host stops them.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
+
+use module_api::prelude::*;
+
+params! {
+    /// `[module.params]` in the configuration.
+    struct Params {
+        /// Time between two ticks of each ticking process.
+        period: Duration = "1s",
+        /// Time between two reports in the log.
+        report: Duration = "10s",
+        /// Ticks after which a ticking process ends and is restarted; 0 for never.
+        ticks: i64 = 0 in 0..=1_000_000_000,
+    }
+}
+
+shm_struct! {
+    /// What the processes count, at the same address in each of them.
+    struct Counters {
+        by_process: [AtomicU64; 2],
+        reports: AtomicU64,
+    }
+}
+
+const NAMES: [&str; 2] = ["tick", "tock"];
+
+struct Ticker {
+    period: Duration,
+    /// `None` for no end.
+    ticks: Option<u64>,
+    counters: Shm<Counters>,
+}
+
+impl Module for Ticker {
+    type Params = Params;
+    type Child = ();
+
+    fn init(cx: &mut ModInit<'_, Self>, params: Params) -> Result<Self> {
+        if params.period.is_zero() {
+            return Err("parameter \"period\" must not be zero".into());
+        }
+        cx.register_procs(NAMES.len() as u32)?;
+        cx.timer(Timer::every("report", params.report), |ticker, _child, _cx| {
+            ticker.report();
+            Ok(())
+        })?;
+        let ticks = u64::try_from(params.ticks).ok().filter(|ticks| *ticks > 0);
+        Ok(Ticker { period: params.period, ticks, counters: cx.shm_zeroed()? })
+    }
+
+    fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+        for (index, name) in NAMES.into_iter().enumerate() {
+            // Ranks of a module's own processes are its own choice.
+            let rank = Rank::new(index as i32 + 1);
+            cx.fork_process(rank, name, MakeSock::No, move |ticker, _child, cx| {
+                info!(name, process_no = cx.process_no(), restarts = cx.restarts(), "ticking");
+                ticker.tick(&ticker.counters.by_process[index]);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn child_init(&self, _cx: &mut ChildInit<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn destroy(&mut self, _cx: &mut Destroy<'_>) {
+        self.report();
+    }
+}
+
+impl Ticker {
+    /// The work of a ticking process.
+    fn tick(&self, counter: &AtomicU64) {
+        let mut done = 0;
+        while self.ticks.is_none_or(|ticks| done < ticks) {
+            sleep(self.period);
+            counter.fetch_add(1, Ordering::Relaxed);
+            done += 1;
+        }
+    }
+
+    fn report(&self) {
+        let Counters { by_process: [tick, tock], reports } = &*self.counters;
+        let report = reports.fetch_add(1, Ordering::Relaxed) + 1;
+        info!(report, tick = tick.load(Ordering::Relaxed), tock = tock.load(Ordering::Relaxed), "counted");
+    }
+}
+
+export_module! {
+    Ticker,
+    name: "ticker",
+    summary: "two processes of its own, a timer, and counters that they share",
+}

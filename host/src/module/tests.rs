@@ -1,0 +1,473 @@
+//! Tests over real shared objects: built by the C compiler in many ways, then damaged in many more.
+//!
+//! *Runs in:* `cargo test`; needs `cc`.
+//! *Never:* loads what it builds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use std::{fs, mem};
+
+use module_api::abi;
+use proptest::prelude::*;
+
+use super::judge::Host;
+use super::*;
+use crate::config::{Config, ModuleSource};
+
+/// A module written against the layout itself, so that a change of the layout shows here.
+const SOURCE: &str = r#"
+#include <stdint.h>
+#include <stddef.h>
+#ifndef FLAGS
+#define FLAGS 0
+#endif
+#ifndef MAJOR
+#define MAJOR 1
+#endif
+#ifndef MINOR
+#define MINOR 0
+#endif
+#ifndef NAME
+#define NAME "probe"
+#endif
+#ifndef KIND
+#define KIND 2
+#endif
+#ifndef SIZE
+#define SIZE sizeof(struct exports)
+#endif
+#ifndef MAGIC
+#define MAGIC "MODHOST\1"
+#endif
+#ifndef STRIDE
+#define STRIDE sizeof(struct param)
+#endif
+#ifndef NEEDS
+#define NEEDS 0
+#endif
+#ifndef SLOT
+#define SLOT slot
+#endif
+struct header { char magic[8]; uint16_t major, minor; uint32_t size, flags; uint16_t needs, reserved; const void *rust; };
+struct param { const char *name; uint32_t kind, flags; void *target; const char *text; int64_t min, max; const char *help; };
+struct handler { const char *name; uint32_t kind, reserved; const char *help; int (*on)(void *); };
+struct depend { const char *name; uint32_t kind, reserved; };
+struct exports { struct header header; void *slot; const char *name, *version, *summary;
+  const struct param *params; uint32_t param_count, param_stride;
+  const struct handler *handlers; uint32_t handler_count, handler_stride;
+  const struct depend *depends; uint32_t depend_count, depend_stride;
+  int (*init)(void); int (*child)(int); void (*destroy)(void);
+#ifdef MORE
+  void *more[MORE];
+#endif
+};
+static void *slot[3];
+static const int fixed[8] = {1};
+static int64_t limit; int64_t pause_ns; static struct { const char *p; size_t n; } text; static uint32_t quiet;
+static const struct param params[] = {
+  { "limit", KIND, 2, &limit, "10", 1, 100, "How many." },
+  { "pause", 4, 2, &pause_ns, "1s", 0, 60000000000, 0 },
+  { "text", 3, 1, &text, 0, 0, 0, "What to say." },
+  { "quiet", 1, 0, &quiet, "false", 0, 0, 0 },
+};
+static int on(void *b) { return b != 0; }
+int mod_init(void) { return (int)limit + fixed[0]; }
+static const struct handler handlers[] = { { "main", 1, 0, "Serves.", on }, { "alt", 1, 0, 0, on } };
+static const struct depend depends[] = { { "base", 1, 0 }, { "log", 2, 0 } };
+#ifndef NO_TABLE
+const struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
+  params, 4, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0 };
+#endif
+#ifndef NO_NOTE
+__attribute__((used, aligned(4), section(".note.modhost"))) static const struct { uint32_t n, d, t; char name[8];
+  uint16_t major, minor, needs, reserved; uint32_t flags, size; char sdk[32], compiler[48]; } note =
+  { 8, 96, 1, "modhost", MAJOR, MINOR, NEEDS, 0, FLAGS, 136, "modhost.h 1.0", "gcc" };
+#endif
+"#;
+
+/// A folder of its own, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("modhost-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn build(&self, file: &str, options: &[&str]) -> PathBuf {
+        let (source, output) = (self.0.join(format!("{file}.c")), self.0.join(file));
+        fs::write(&source, SOURCE).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&output).arg(&source).args(options);
+        assert!(compiler.status().unwrap().success(), "{options:?}");
+        output
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The plain build, once.
+fn probe() -> &'static [u8] {
+    static PROBE: OnceLock<Vec<u8>> = OnceLock::new();
+    PROBE.get_or_init(|| fs::read(Folder::new("probe").build("probe.so", &[])).unwrap())
+}
+
+fn refusal(bytes: Vec<u8>) -> String {
+    inspect_bytes(Path::new("x.so"), bytes).refusal().map_or_else(|| "ok".to_string(), |error| error.to_string())
+}
+
+fn assert_is_probe(inspection: &Inspection) {
+    assert_eq!(inspection.verdict, Verdict::Ok, "{:?}", inspection.path);
+    let table = inspection.table.as_ref().unwrap();
+    assert_eq!((table.name.as_str(), table.version.as_str(), table.summary.as_str()), ("probe", "1.2", "Probes."));
+    let params: Vec<_> =
+        table.params.iter().map(|p| (p.name.as_str(), p.kind_name(), p.default.as_deref(), p.range(), p.help.as_str())).collect();
+    assert_eq!(
+        params,
+        [
+            ("limit", "int", Some("10"), Some("1..100".to_string()), "How many."),
+            ("pause", "duration", Some("1s"), Some("0s..1m".to_string()), ""),
+            ("text", "string", None, None, "What to say."),
+            ("quiet", "bool", Some("false"), None, ""),
+        ]
+    );
+    assert_eq!(table.handlers.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["main", "alt"]);
+    assert_eq!(table.depends.iter().map(|d| (d.name.as_str(), d.kind)).collect::<Vec<_>>(), [("base", 1), ("log", 2)]);
+    assert_eq!(table.functions, [Function::Init]);
+    assert_eq!(table.problems, [""; 0]);
+}
+
+#[test]
+fn every_way_to_link_is_read() {
+    let folder = Folder::new("links");
+    for (number, options) in [
+        &[][..],
+        &["-Wl,--hash-style=sysv"],
+        &["-Wl,--hash-style=gnu"],
+        &["-Wl,-z,pack-relative-relocs"],
+        &["-Wl,-z,norelro", "-Wl,-z,noseparate-code"],
+        &["-Wl,-z,now"],
+        &["-s", "-Wl,--gc-sections", "-ffunction-sections", "-fdata-sections"],
+        &["-Wl,-Bsymbolic", "-fvisibility=protected"],
+        &["-DNO_NOTE"],
+        &["-g", "-flto"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let path = folder.build(&format!("{number}.so"), options);
+        let inspection = inspect(&path);
+        assert_is_probe(&inspection);
+        assert_eq!(inspection.note.is_none(), options.contains(&"-DNO_NOTE"));
+        let mut bytes = fs::read(&path).unwrap();
+        // e_shoff, e_shentsize, e_shnum, e_shstrndx: as `strip --strip-section-headers` leaves them.
+        bytes[40..48].fill(0);
+        bytes[58..64].fill(0);
+        assert_is_probe(&inspect_bytes(&path, bytes));
+    }
+}
+
+#[test]
+fn each_bad_build_is_refused_with_its_reason() {
+    let folder = Folder::new("bad");
+    for (number, (options, parts)) in [
+        (&["-DFLAGS=2"][..], &["panic = \"abort\"", "unwind"][..]),
+        (&["-DFLAGS=8"], &["unknown flags", "0x8"]),
+        (&["-DMAJOR=2"], &["another module ABI", "the module has 2.0, this host has 1.0", "run it with a host of module ABI 2.x"]),
+        (&["-DMAJOR=0"], &["another module ABI", "rebuild"]),
+        (&["-DNEEDS=3"], &["needs a newer host", "1.3", "upgrade"]),
+        (&["-DSIZE=64"], &["too small", "64 bytes"]),
+        (&["-DSIZE=64", "-DNO_NOTE"], &["too small", "64 bytes"]),
+        (&["-DSIZE=4096"], &["cannot be right", "4096 bytes, its symbol has 136"]),
+        (&["-DMAGIC=\"ABCDEFG\""], &["is not a modhost exports table", "0x0047464544434241"]),
+        (&["-DNAME=\"Bad Name\""], &["its name is not one", "Bad Name"]),
+        (&["-DNAME=0"], &["the module's name is null"]),
+        (&["-DKIND=9"], &["\"limit\" is of kind 9"]),
+        (&["-DSTRIDE=8"], &["stride of its parameters is 8"]),
+        (&["-DSTRIDE=60000"], &["stride of its parameters is 60000"]),
+        (&["-DSTRIDE=4000"], &["outside its segments"]),
+        (&["-DSLOT=0"], &["host_slot is null"]),
+        (&["-DSLOT=(void*)fixed"], &["host_slot is not in writable memory"]),
+        (&["-DNO_TABLE"], &["a modhost note, but no exports table", "version script"]),
+        (&["-DNO_TABLE", "-DNO_NOTE"], &["not a modhost module", "MODULE_EXPORTS"]),
+        (&["-c"], &["not a shared object", "not linked yet"]),
+        (&["-DFLAGS=4"], &[]),
+        (&["-DFLAGS=64", "-DMINOR=7", "-DMORE=5"], &[]), // newer, and says that this host will do
+        (&["-DFLAGS=64", "-DMINOR=7", "-DMORE=5", "-DNEEDS=7"], &["needs a newer host"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.build(&format!("{number}.so"), options);
+        let found = inspect(&path).refusal().map_or_else(|| "ok".to_string(), |error| error.to_string());
+        assert_eq!(found == "ok", parts.is_empty(), "{options:?}: {found}");
+        for part in parts {
+            assert!(found.contains(part), "{options:?} without {part:?}: {found}");
+        }
+    }
+}
+
+#[test]
+fn each_bad_file_is_refused_with_its_reason() {
+    let edited = |at: usize, byte: u8| {
+        let mut bytes = probe().to_vec();
+        bytes[at] = byte;
+        bytes
+    };
+    for (bytes, parts) in [
+        (Vec::new(), &["it is empty", "0 bytes"][..]),
+        (b"\x7fEL".to_vec(), &["truncated", "3 bytes"]),
+        (b"MZ\0\0".to_vec(), &["not an ELF file", "a Windows program"]),
+        (b"#!/bin/sh\n".to_vec(), &["looks like a script"]),
+        (b"hello\x1b[31m".to_vec(), &["begins with \"hello\\x1b[3\""]),
+        (probe()[..40].to_vec(), &["truncated"]),
+        (probe()[..probe().len() / 4].to_vec(), &["truncated", "build or copy it again"]),
+        (edited(4, 1), &["another machine", "x86-64 32-bit"]),
+        (edited(5, 2), &["another machine"]),
+        (edited(18, 183), &["another machine", "found aarch64 64-bit, this host is x86-64 64-bit", "build the module for x86-64"]),
+        (edited(16, 4), &["a core dump"]),
+        (edited(4, 7), &["damaged", "class is 7"]),
+    ] {
+        let found = refusal(bytes);
+        for part in parts {
+            assert!(cfg!(not(target_arch = "x86_64")) || found.contains(part), "without {part:?}: {found}");
+        }
+    }
+}
+
+#[test]
+fn another_machines_note_is_still_read() {
+    let mut bytes = probe().to_vec();
+    bytes[18] = if Host::THIS.machine == 62 { 183 } else { 62 };
+    let inspection = inspect_bytes(Path::new("x.so"), bytes);
+    assert_eq!(inspection.note.as_ref().unwrap().sdk, "modhost.h 1.0");
+    assert!(inspection.refusal().unwrap().what.contains("another machine"));
+    assert!(crate::inspect::text(&inspection).contains("built with: modhost.h 1.0, gcc"));
+}
+
+#[test]
+fn the_layout_is_the_one_the_probe_was_written_for() {
+    assert_eq!((mem::size_of::<abi::ModuleExports>(), mem::size_of::<abi::Param>()), (136, 56));
+    assert_eq!((mem::size_of::<abi::Handler>(), mem::size_of::<abi::Dependency>(), mem::size_of::<abi::Note>()), (32, 16, 116));
+}
+
+#[test]
+fn reports_are_aligned_and_complete() {
+    let inspection = inspect_bytes(Path::new("x.so"), probe().to_vec());
+    let text = crate::inspect::text(&inspection);
+    for line in [
+        "x.so\n  name:       probe\n",
+        "  needs:      base, log (if present)\n",
+        "    main  udp  Serves.\n    alt   udp\n",
+        "    limit  int       = 10      1..100  How many.\n",
+        "    text   string    required          What to say.\n",
+        "  verdict: can be loaded\n",
+    ] {
+        assert!(text.contains(line), "without {line:?}:\n{text}");
+    }
+    let report = crate::inspect::report(&inspection);
+    assert_eq!(report["params"][1]["max"], 60_000_000_000_i64);
+    assert_eq!(report["handlers"][0]["kind"], "udp");
+    assert_eq!((&report["loadable"], &report["error"]), (&true.into(), &serde_json::Value::Null));
+}
+
+fn config(text: &str) -> Config {
+    crate::config::parse(text, Path::new("t.toml")).unwrap()
+}
+
+/// The names in load order, or the errors.
+fn resolved(config: &Config) -> Result<Vec<String>, String> {
+    match resolve(config) {
+        Ok(resolution) => Ok(resolution.modules.iter().map(|module| module.name.clone()).collect()),
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+#[test]
+fn modules_are_found_and_ordered() {
+    let folder = Folder::new("resolve");
+    let path = folder.build("libprobe.so", &[]);
+    folder.build("base.so", &["-DNAME=\"base\""]);
+    folder.build("libmy_log.so", &["-DNAME=\"my-log\""]);
+    fs::copy(&path, folder.0.join("copy.so")).unwrap();
+    fs::hard_link(&path, folder.0.join("link.so")).unwrap();
+    fs::write(folder.0.join("libempty.so"), "").unwrap();
+    let with = |text: &str| {
+        let mut config = config(text);
+        config.host.module_path = vec![folder.0.join("nowhere"), folder.0.clone()];
+        config
+    };
+    const TEXT: &str = "[module.params]\ntext = \"x\"\n";
+    let both = format!("[[module]]\nname = \"probe\"\n{TEXT}[[module]]\nname = \"base\"\n{TEXT}");
+    // Each probe needs "base", base itself included: a circle of one.
+    let found = resolved(&with(&both)).unwrap_err();
+    assert!(found.contains("in a circle: base -> base"), "{found}");
+
+    let found = resolved(&with("[[module]]\nname = \"prob\"")).unwrap_err();
+    assert!(
+        found.contains("t.toml:1:1: module \"prob\" is in no folder of module_path") && found.contains("did you mean \"probe\"?"),
+        "{found}"
+    );
+    let found = resolved(&with(&format!("[[module]]\nname = \"probe\"\n{TEXT}"))).unwrap_err();
+    assert!(found.contains("module \"probe\" needs module \"base\", which is not loaded"), "{found}");
+    let found = resolved(&with("[[module]]\nname = \"empty\"")).unwrap_err();
+    assert!(found.contains("cannot be loaded: it is empty"), "{found}");
+    let found = resolved(&with("[[module]]\nname = \"copy\"")).unwrap_err();
+    assert!(found.contains("module \"copy\" calls itself \"probe\""), "{found}");
+
+    let mut twice = with(&format!("[[module]]\nname = \"probe\"\n{TEXT}"));
+    let mut link = twice.modules[0].clone();
+    link.source = ModuleSource::Path(folder.0.join("link.so"));
+    twice.modules.push(link.clone());
+    assert!(resolved(&twice).unwrap_err().contains("is configured twice"));
+    link.source = ModuleSource::Path(folder.0.join("copy.so"));
+    twice.modules[1] = link;
+    assert!(resolved(&twice).unwrap_err().contains("two modules call themselves \"probe\""));
+    assert_eq!(resolve::locate("my-log", std::slice::from_ref(&folder.0)), Some(folder.0.join("libmy_log.so")));
+    assert_eq!(resolve::locate("absent", std::slice::from_ref(&folder.0)), None);
+}
+
+/// Builds of the probe that need nothing, under other names.
+fn free_standing(folder: &Folder, names: &[&str]) {
+    for name in names {
+        let path = folder.build(&format!("lib{name}.so"), &[&format!("-DNAME=\"{name}\"")]);
+        let mut bytes = fs::read(&path).unwrap();
+        // Both counts of dependencies, recognised by their stride.
+        let pattern = [2_u32.to_le_bytes(), 16_u32.to_le_bytes()].concat();
+        let at: Vec<usize> = (0..bytes.len() - 8).filter(|at| bytes[*at..at + 8] == pattern[..]).collect();
+        at.iter().for_each(|at| bytes[*at] = 0);
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn optional_ones_listeners_and_folders() {
+    let folder = Folder::new("optional");
+    free_standing(&folder, &["aa", "bb", "cc"]);
+    folder.build("libprobe.so", &[]);
+    fs::write(folder.0.join("libbroken.so"), "junk").unwrap();
+    let set: Vec<_> = ["aa", "bb", "cc"].iter().map(|name| format!("{name}.text=x")).collect();
+    let with = |text: &str, load_all: bool| {
+        let mut config = config(text);
+        config.host.module_path = vec![folder.0.clone()];
+        config.load_all.extend(load_all.then(|| folder.0.clone()));
+        crate::config::merge(config, crate::config::Overrides { set: set.clone(), ..Default::default() })
+    };
+    let listen = "[[listen]]\nudp = \"127.0.0.1:1\"\nhandler = \"cc:alt\"\n[[listen]]\nudp = \"127.0.0.1:2\"\nhandler = \"aa\"\n";
+    let named =
+        "[[module]]\nname = \"bb\"\n[[module]]\nname = \"broken\"\noptional = true\n[[module]]\nname = \"probe\"\noptional = true\n";
+    let broken = "[[listen]]\nudp = \"127.0.0.1:3\"\nhandler = \"broken\"\n";
+    let resolution = resolve(&with(&format!("{named}{listen}{broken}"), false).unwrap()).unwrap();
+    let names: Vec<_> = resolution.modules.iter().map(|module| module.name.as_str()).collect();
+    assert_eq!(names, ["bb", "cc", "aa"], "configured first, then those of listeners");
+    assert_eq!(resolution.listeners.len(), 2);
+    let skipped: Vec<_> = resolution.skipped.iter().map(|skipped| (skipped.what.as_str(), skipped.reason.to_string())).collect();
+    assert_eq!(skipped.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["broken", "probe", "udp://127.0.0.1:3"]);
+    assert!(skipped[0].1.contains("not an ELF file") && skipped[1].1.contains("needs module \"base\""), "{skipped:?}");
+    assert_eq!(resolution.modules[0].values.len(), 4);
+
+    for (text, part) in [
+        (
+            "[[listen]]\nudp = \"127.0.0.1:1\"\nhandler = \"aa:mian\"",
+            "t.toml:1:1: module \"aa\" has no handler \"mian\" (hint: did you mean \"main\"?)",
+        ),
+        ("[[listen]]\nudp = \"127.0.0.1:1\"\nhandler = \"aaa\"", "did you mean \"aa\"?"),
+        (
+            "[[module]]\nname = \"aa\"\nparams.limt = 1",
+            "t.toml:3:15: module \"aa\" has no parameter \"limt\" (hint: did you mean \"limit\"?)",
+        ),
+        ("[[module]]\nname = \"aa\"\nparams.limit = 101", "101 is out of range"),
+        ("[[module]]\nname = \"aa\"", "--set bb.text: no module \"bb\" is loaded"),
+    ] {
+        let found = resolved(&with(text, false).unwrap()).unwrap_err();
+        assert!(found.contains(part), "without {part:?}: {found}");
+    }
+
+    fs::remove_file(folder.0.join("libprobe.so")).unwrap();
+    let all = resolved(&with("[[module]]\nname = \"cc\"", true).unwrap()).unwrap();
+    assert_eq!(all, ["cc", "aa", "bb"], "what is named keeps its place, the rest comes in name order, junk is passed over");
+}
+
+/// Inspects, renders and times; what comes out does not matter here.
+fn survives(bytes: Vec<u8>) {
+    let started = Instant::now();
+    let inspection = inspect_bytes(Path::new("x.so"), bytes);
+    let _ = (crate::inspect::text(&inspection), crate::inspect::report(&inspection));
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+}
+
+/// Where the parts lie that are read: damage there gets further than damage in the code.
+fn interesting() -> &'static [usize] {
+    static PLACES: OnceLock<Vec<usize>> = OnceLock::new();
+    PLACES.get_or_init(|| (0..probe().len()).filter(|at| probe()[*at] != 0).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), as_elf in any::<bool>()) {
+        let mut bytes = bytes;
+        if as_elf && bytes.len() > 64 {
+            bytes[..20].copy_from_slice(&probe()[..20]);
+        }
+        survives(bytes);
+    }
+
+    #[test]
+    fn any_flips_are_survived(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..24)) {
+        let mut bytes = probe().to_vec();
+        for (at, byte) in flips {
+            bytes[interesting()[at.index(interesting().len())]] = byte;
+        }
+        survives(bytes);
+    }
+
+    #[test]
+    fn any_header_damage_is_survived(words in prop::collection::vec((0..120_usize, any::<u64>(), 0..64_u32), 1..4)) {
+        let mut bytes = probe().to_vec();
+        // The file header and the first program headers, word by word, with small and large numbers alike.
+        for (word, value, shift) in words {
+            bytes[word * 8..word * 8 + 8].copy_from_slice(&(value >> shift).to_le_bytes());
+        }
+        bytes[..20].copy_from_slice(&probe()[..20]);
+        survives(bytes);
+    }
+
+    #[test]
+    fn any_cut_or_splice_is_survived(
+        cut in any::<prop::sample::Index>(),
+        from in any::<prop::sample::Index>(),
+        to in any::<prop::sample::Index>(),
+        len in 1..4096_usize,
+    ) {
+        let mut bytes = probe().to_vec();
+        let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
+        let piece: Vec<u8> = bytes[from..(from + len).min(bytes.len())].to_vec();
+        let end = (to + piece.len()).min(bytes.len());
+        bytes.splice(to..end, piece);
+        survives(bytes.clone());
+        bytes.truncate(cut.index(bytes.len()));
+        survives(bytes);
+    }
+}
+
+#[test]
+fn every_word_of_the_dynamic_section_and_the_table_may_be_anything() {
+    let values = [0_u64, 1, 8, 0x1000, 0xffff, u64::from(u32::MAX), 1 << 40, i64::MAX as u64, u64::MAX - 7, u64::MAX];
+    let dynamic_and_data: Vec<usize> = (0..probe().len() / 8).filter(|word| probe()[word * 8..word * 8 + 8] != [0; 8]).collect();
+    for word in dynamic_and_data.iter().filter(|word| **word * 8 < 0x500 || **word * 8 > 0x2000) {
+        for value in values {
+            let mut bytes = probe().to_vec();
+            bytes[word * 8..word * 8 + 8].copy_from_slice(&value.to_le_bytes());
+            survives(bytes);
+        }
+    }
+}

@@ -1,0 +1,540 @@
+/* modhost.h: write a module for modhost, the pre-fork module host, in C.
+ *
+ * C99 or later, gcc or clang, 64-bit Linux. This file is the definition of the binary interface for C; it needs no library.
+ * A module is a shared object (cc -shared -fPIC) in which one file says MODULE_EXPORTS(.name = "...", .init_f = ..., ...).
+ * C++ can use everything but MODULE_EXPORTS, which then stands in a C file of the module.
+ *
+ *   main    init_f -> init_child_f(PROC_INIT) -+-> init_child_f(PROC_MAIN) -+-> init_child_f(PROC_POSTCHILDINIT) ... destroy_f
+ *                                              | fork                       | fork_process
+ *   child                                      +-> init_child_f(rank)       +-> init_child_f(rank)
+ *
+ * "Where" in a comment says which process and phase may call; anywhere else the call fails and the log says why.
+ */
+#ifndef MODHOST_H
+#define MODHOST_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- numbers ---- */
+
+#define MODHOST_MODULE_MAGIC UINT64_C(0x0154534f48444f4d) /* "MODHOST\1" */
+#define MODHOST_HOST_MAGIC UINT64_C(0x0149504154534f48)   /* "HOSTAPI\1" */
+#define MODHOST_ABI_MAJOR 1
+#define MODHOST_ABI_MINOR 0
+#define MODHOST_NOTE_TYPE 1
+
+/* .header.flags */
+#define MODHOST_RUST 1u
+#define MODHOST_PANIC_ABORT 2u
+#define MODHOST_WANTS_POSTCHILDINIT 4u /* call init_child_f(PROC_POSTCHILDINIT) in main once every child is ready */
+
+/* Ranks. 1, 2, 3, ... are ordinary workers. */
+#define PROC_MAIN 0              /* main, workers and timers are forked: the place for fork_process */
+#define PROC_TIMER (-1)          /* a timer process */
+#define PROC_RPC (-2)            /* the control process */
+#define PROC_TCP_MAIN (-4)       /* the TCP main process */
+#define PROC_UNIXSOCK (-5)       /* a process that serves a Unix socket for control */
+#define PROC_POSTCHILDINIT (-126) /* main, every child has finished its own init */
+#define PROC_INIT (-127)         /* main, before any fork; the number of processes is known */
+#define PROC_NOCHLDINIT (-128)   /* for fork_process: no init_child_f in the child */
+
+/* Codes. Everything negative is a failure. */
+#define MODHOST_OK 0
+#define MODHOST_E_FAILED (-1)
+#define MODHOST_E_PHASE (-2)     /* not in this phase or process */
+#define MODHOST_E_INVALID (-3)   /* an argument is out of its range */
+#define MODHOST_E_NO_MEMORY (-4) /* shared memory is exhausted */
+#define MODHOST_E_LIMIT (-5)     /* more than registered, or than there is room for */
+#define MODHOST_E_SYSTEM (-6)    /* a system call failed; the log has the detail */
+#define MODHOST_E_BUSY (-7)      /* held by another process, or the peer takes no more now */
+#define MODHOST_E_DEADLOCK (-8)  /* the caller holds this lock already */
+#define MODHOST_E_NOT_RECOVERABLE (-9) /* nobody repaired what the lock protects; it is unusable for good */
+#define MODHOST_E_PANIC (-70)    /* a Rust module panicked */
+#define MODHOST_OWNER_DIED 1     /* the lock is held, and its last owner died holding it */
+
+/* Log levels. */
+#define MODHOST_ERROR 1u
+#define MODHOST_WARN 2u
+#define MODHOST_INFO 3u
+#define MODHOST_DEBUG 4u
+#define MODHOST_TRACE 5u
+
+/* struct modhost_param: kind (with the type of the target) and flags. */
+#define MODHOST_PARAM_BOOL 1u     /* uint32_t, 0 or 1 */
+#define MODHOST_PARAM_INT 2u      /* int64_t */
+#define MODHOST_PARAM_STRING 3u   /* struct modhost_str */
+#define MODHOST_PARAM_DURATION 4u /* int64_t, nanoseconds */
+#define MODHOST_PARAM_REQUIRED 1u
+#define MODHOST_PARAM_RANGE 2u
+
+#define MODHOST_HANDLER_UDP 1u
+#define MODHOST_DEPEND_REQUIRED 1u
+#define MODHOST_DEPEND_OPTIONAL 2u
+#define MODHOST_FORK_MAKE_SOCK 1u
+#define MODHOST_TIMER_FAST 0u /* for functions that finish in well under a millisecond */
+#define MODHOST_TIMER_SLOW 1u /* for functions that may block */
+
+/* ---- what a module exports ---- */
+
+struct modhost_header {
+    uint64_t magic;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    uint32_t size; /* of struct module_exports */
+    uint32_t flags;
+    uint16_t needs_host_minor;
+    uint16_t reserved;
+    const void *rust; /* NULL */
+};
+
+struct modhost_api;
+
+/* One per module, written by the loader before any function of the module runs. */
+struct modhost_slot {
+    const struct modhost_api *api;
+    void *module;
+    const uint32_t *log_level; /* may change at any time */
+};
+
+/* len bytes and a NUL that len does not count. */
+struct modhost_str {
+    const char *ptr;
+    size_t len;
+};
+
+/* A parameter. The host checks the configured value and writes it to the target before init_f. */
+struct modhost_param {
+    const char *name;
+    uint32_t kind;
+    uint32_t flags;
+    void *target;
+    const char *default_text; /* as in the configuration: "10", "1s", "text"; NULL leaves the target alone */
+    int64_t min, max;         /* inclusive, with MODHOST_PARAM_RANGE */
+    const char *help;         /* one sentence, or NULL */
+};
+
+struct modhost_datagram {
+    const uint8_t *data;
+    uint32_t len; /* 0 to 65507 */
+    uint32_t peer_len;
+    const void *peer; /* struct sockaddr_in or sockaddr_in6 */
+};
+
+/* What a datagram handler gets; valid until it returns. Use modhost_datagram_at: elements may grow. */
+struct modhost_udp_batch {
+    uint32_t size;
+    uint32_t count; /* at least 1 */
+    const struct modhost_datagram *datagrams;
+    uint32_t stride;
+    uint32_t listener;
+};
+
+/* An entry point for traffic. A negative return ends the process, which is replaced. */
+struct modhost_handler {
+    const char *name;
+    uint32_t kind;
+    uint32_t reserved;
+    const char *help;
+    int32_t (*on_datagrams)(struct modhost_udp_batch *batch);
+};
+
+struct modhost_dependency {
+    const char *name;
+    uint32_t kind;
+    uint32_t reserved;
+};
+
+struct module_exports {
+    struct modhost_header header;
+    struct modhost_slot *host_slot;
+    const char *name;    /* 1 to 31 of a-z, 0-9, _ and - */
+    const char *version; /* at most 31 bytes */
+    const char *summary; /* one sentence, or NULL */
+    const struct modhost_param *params;
+    uint32_t param_count, param_stride;
+    const struct modhost_handler *handlers;
+    uint32_t handler_count, handler_stride;
+    const struct modhost_dependency *depends;
+    uint32_t depend_count, depend_stride;
+    int (*init_f)(void);           /* main, once, before any fork; 0 is success */
+    int (*init_child_f)(int rank); /* main with PROC_INIT and PROC_MAIN, each forked process once; negative is failure */
+    void (*destroy_f)(void);       /* main, at the end */
+};
+
+/* ---- what the host takes ---- */
+
+/* A lock in shared memory. Zero is not a valid lock: use modhost_mutex_init. */
+struct modhost_mutex {
+    uint64_t opaque[8];
+};
+
+struct modhost_dead_owner {
+    int32_t pid;        /* 0: it died while taking or releasing the lock */
+    int32_t process_no; /* -1: unknown */
+};
+
+struct modhost_process_info {
+    uint32_t size;
+    int32_t process_no; /* -1 in a process that the host did not fork */
+    int32_t rank;       /* 0 in main */
+    int32_t pid;
+    uint32_t restarts;
+    uint32_t reserved;
+};
+
+struct modhost_fork_spec {
+    uint32_t size;
+    uint32_t flags;
+    int32_t rank;
+    uint32_t reserved;
+    const char *name; /* at most 31 bytes; copied */
+    int32_t (*entry)(void *data);
+    void *data;
+};
+
+struct modhost_timer_spec {
+    uint32_t size;
+    uint32_t process; /* MODHOST_TIMER_FAST or MODHOST_TIMER_SLOW */
+    const char *name; /* at most 31 bytes; copied */
+    uint64_t first_ns;
+    uint64_t period_ns; /* 0: once */
+    int32_t (*function)(void *data, uint64_t expirations);
+    void *data;
+};
+
+struct modhost_listen_spec {
+    uint32_t size;
+    uint32_t kind;       /* MODHOST_HANDLER_UDP */
+    const char *address; /* "ADDRESS:PORT"; port 0 lets the kernel choose */
+    const char *handler; /* of this module; NULL: the first of the kind */
+    uint32_t workers;    /* 0: the configured default */
+    uint32_t reserved;
+};
+
+struct modhost_api {
+    uint64_t magic;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    uint32_t size;
+    void (*log)(void *module, uint32_t level, const uint8_t *target, size_t target_len, const uint8_t *text, size_t text_len);
+    void (*set_error)(void *module, const uint8_t *text, size_t text_len);
+    int32_t (*random)(void *module, uint8_t *buffer, size_t len);
+    int32_t (*process_info)(void *module, struct modhost_process_info *info);
+    int32_t (*max_procs)(void *module);
+    int32_t (*register_procs)(void *module, int32_t count);
+    int32_t (*fork_process)(void *module, int32_t rank, const char *name, uint32_t flags);
+    int32_t (*fork_process_entry)(void *module, const struct modhost_fork_spec *spec);
+    void *(*shm_alloc)(void *module, size_t size, size_t align);
+    int32_t (*mutex_init)(void *module, struct modhost_mutex *mutex);
+    int32_t (*mutex_lock)(void *module, struct modhost_mutex *mutex, struct modhost_dead_owner *dead);
+    int32_t (*mutex_trylock)(void *module, struct modhost_mutex *mutex, struct modhost_dead_owner *dead);
+    int32_t (*mutex_repaired)(void *module, struct modhost_mutex *mutex);
+    int32_t (*mutex_unlock)(void *module, struct modhost_mutex *mutex);
+    int32_t (*timer_add)(void *module, const struct modhost_timer_spec *spec);
+    int32_t (*listen)(void *module, const struct modhost_listen_spec *spec);
+    int32_t (*listener_find)(void *module, uint32_t index);
+    int32_t (*listener_address)(void *module, uint32_t listener, void *address, uint32_t size);
+    int32_t (*udp_reply)(void *module, struct modhost_udp_batch *batch, uint32_t index, const uint8_t *data, size_t len);
+    int32_t (*udp_reply_borrowed)(void *module, struct modhost_udp_batch *batch, uint32_t index, const uint8_t *data, size_t len);
+    uint8_t *(*udp_reply_buffer)(void *module, struct modhost_udp_batch *batch, size_t size);
+    int32_t (*udp_reply_commit)(void *module, struct modhost_udp_batch *batch, uint32_t index, size_t len);
+    int32_t (*udp_send)(void *module, uint32_t listener, const void *peer, uint32_t peer_len, const uint8_t *data, size_t len);
+};
+
+/* ---- the note that lets a file be judged before any of its code runs ---- */
+
+struct modhost_note_descriptor {
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    uint16_t needs_host_minor;
+    uint16_t reserved;
+    uint32_t flags;
+    uint32_t exports_size;
+    char sdk[32];
+    char compiler[48];
+};
+
+struct modhost_note {
+    uint32_t name_size;
+    uint32_t descriptor_size;
+    uint32_t note_type;
+    char name[8];
+    struct modhost_note_descriptor descriptor;
+};
+
+/* ---- sizes and offsets, as the host has them ---- */
+
+#if defined(__cplusplus)
+#define MODHOST_ASSERT(name, condition) static_assert(condition, #name)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define MODHOST_ASSERT(name, condition) _Static_assert(condition, #name)
+#else
+#define MODHOST_ASSERT(name, condition) typedef char modhost_assert_##name[(condition) ? 1 : -1]
+#endif
+
+MODHOST_ASSERT(pointer, sizeof(void *) == 8 && sizeof(size_t) == 8 && sizeof(int) == 4);
+MODHOST_ASSERT(header, sizeof(struct modhost_header) == 32 && offsetof(struct modhost_header, rust) == 24);
+MODHOST_ASSERT(slot, sizeof(struct modhost_slot) == 24 && offsetof(struct modhost_slot, log_level) == 16);
+MODHOST_ASSERT(str, sizeof(struct modhost_str) == 16);
+MODHOST_ASSERT(param, sizeof(struct modhost_param) == 56 && offsetof(struct modhost_param, help) == 48);
+MODHOST_ASSERT(datagram, sizeof(struct modhost_datagram) == 24 && offsetof(struct modhost_datagram, peer) == 16);
+MODHOST_ASSERT(udp_batch, sizeof(struct modhost_udp_batch) == 24 && offsetof(struct modhost_udp_batch, listener) == 20);
+MODHOST_ASSERT(handler, sizeof(struct modhost_handler) == 32 && offsetof(struct modhost_handler, on_datagrams) == 24);
+MODHOST_ASSERT(dependency, sizeof(struct modhost_dependency) == 16);
+MODHOST_ASSERT(exports, sizeof(struct module_exports) == 136 && offsetof(struct module_exports, destroy_f) == 128);
+MODHOST_ASSERT(mutex, sizeof(struct modhost_mutex) == 64);
+MODHOST_ASSERT(dead_owner, sizeof(struct modhost_dead_owner) == 8);
+MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
+MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
+MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
+MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 200 && offsetof(struct modhost_api, udp_send) == 192);
+MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
+MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
+
+/* ---- declaring the module ---- */
+
+/* For MODULE_EXPORTS: an array with its length and the size of its elements. */
+#define MODHOST_PARAMS(array) .params = (array), .param_count = MODHOST_COUNT(array), .param_stride = sizeof((array)[0])
+#define MODHOST_HANDLERS(array) .handlers = (array), .handler_count = MODHOST_COUNT(array), .handler_stride = sizeof((array)[0])
+#define MODHOST_DEPENDS(array) .depends = (array), .depend_count = MODHOST_COUNT(array), .depend_stride = sizeof((array)[0])
+#define MODHOST_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define MODHOST_TEXT_(x) #x
+#define MODHOST_TEXT(x) MODHOST_TEXT_(x)
+#if defined(__clang__)
+#define MODHOST_COMPILER \
+    "clang " MODHOST_TEXT(__clang_major__) "." MODHOST_TEXT(__clang_minor__) "." MODHOST_TEXT(__clang_patchlevel__)
+#else
+#define MODHOST_COMPILER "gcc " MODHOST_TEXT(__GNUC__) "." MODHOST_TEXT(__GNUC_MINOR__) "." MODHOST_TEXT(__GNUC_PATCHLEVEL__)
+#endif
+
+/* gcc does not know that sections of this name hold notes; without the type the linker makes no PT_NOTE segment for it. The rest of
+ * gcc's own line becomes a comment of the assembler. clang knows. */
+#if defined(__clang__)
+#define MODHOST_NOTE_SECTION ".note.modhost"
+#elif defined(__aarch64__)
+#define MODHOST_NOTE_SECTION ".note.modhost,\"a\",%note//"
+#else
+#define MODHOST_NOTE_SECTION ".note.modhost,\"a\",@note#"
+#endif
+
+/* Hidden: every module has its own, and all files of a module share it. Written by the loader. */
+extern __attribute__((visibility("hidden"))) struct modhost_slot modhost_slot;
+
+/* Once per module, at file scope, followed by a semicolon:
+ *     MODULE_EXPORTS(.name = "x", .version = "1.0", .init_f = mod_init, .init_child_f = mod_child);
+ * Also: .summary, .destroy_f, .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(a), MODHOST_HANDLERS(a), MODHOST_DEPENDS(a). */
+#define MODULE_EXPORTS(...) \
+    struct modhost_slot modhost_slot = {NULL, NULL, NULL}; \
+    static const struct modhost_note modhost_note __attribute__((used, aligned(4), section(MODHOST_NOTE_SECTION))) = { \
+        8, sizeof(struct modhost_note_descriptor), MODHOST_NOTE_TYPE, "modhost", \
+        {MODHOST_ABI_MAJOR, MODHOST_ABI_MINOR, 0, 0, 0, sizeof(struct module_exports), \
+         "modhost.h " MODHOST_TEXT(MODHOST_ABI_MAJOR) "." MODHOST_TEXT(MODHOST_ABI_MINOR), MODHOST_COMPILER}}; \
+    extern __attribute__((visibility("default"))) const struct module_exports module_exports; \
+    const struct module_exports module_exports = { \
+        .header.magic = MODHOST_MODULE_MAGIC, \
+        .header.abi_major = MODHOST_ABI_MAJOR, \
+        .header.abi_minor = MODHOST_ABI_MINOR, \
+        .header.size = sizeof(struct module_exports), \
+        .host_slot = &modhost_slot, \
+        __VA_ARGS__}
+
+/* ---- calls: any process and phase ---- */
+
+#define MODHOST_CALL(function, ...) modhost_slot.api->function(modhost_slot.module, __VA_ARGS__)
+#define MODHOST_INLINE static inline __attribute__((unused))
+#define MODHOST_PRINTF(text, first) __attribute__((unused, format(printf, text, first)))
+
+/* Whether a record of this level is wanted now. */
+MODHOST_INLINE int modhost_log_enabled(uint32_t level) {
+    return level <= __atomic_load_n(modhost_slot.log_level, __ATOMIC_RELAXED);
+}
+
+/* What vsnprintf returned, as the number of bytes that are in the buffer. */
+MODHOST_INLINE size_t modhost_formatted(int length, size_t size) {
+    return length < 0 ? 0 : (size_t)length < size ? (size_t)length : size - 1;
+}
+
+static inline MODHOST_PRINTF(2, 3) void modhost_log_always(uint32_t level, const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    int length;
+    va_start(arguments, format);
+    length = vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    MODHOST_CALL(log, level, NULL, 0, (const uint8_t *)text, modhost_formatted(length, sizeof(text)));
+}
+
+/* One record in the host's log: modhost_log(MODHOST_INFO, "answered peer=%s", peer). Cut off after 1023 bytes. The arguments are
+ * evaluated only if the level is wanted. */
+#define modhost_log(level, ...) \
+    do { \
+        if (modhost_log_enabled(level)) { \
+            modhost_log_always(level, __VA_ARGS__); \
+        } \
+    } while (0)
+
+/* The reason of a failure: return modhost_error("no route to %s", name). Returns -1. */
+static inline MODHOST_PRINTF(1, 2) int modhost_error(const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    int length;
+    va_start(arguments, format);
+    length = vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    MODHOST_CALL(set_error, (const uint8_t *)text, modhost_formatted(length, sizeof(text)));
+    return -1;
+}
+
+/* Fills the buffer from the kernel's generator. Everything seeded before a fork repeats itself in every child. */
+MODHOST_INLINE int modhost_random(void *buffer, size_t len) {
+    return MODHOST_CALL(random, (uint8_t *)buffer, len);
+}
+
+/* Which process this is. process_no is -1 in one that the host did not fork. */
+MODHOST_INLINE struct modhost_process_info modhost_process_info(void) {
+    struct modhost_process_info info = {sizeof(struct modhost_process_info), -1, 0, 0, 0, 0};
+    (void)MODHOST_CALL(process_info, &info);
+    return info;
+}
+
+/* Index in the process table, 0 in main; unique and the same after a restart, which a rank is not. */
+MODHOST_INLINE int process_no(void) {
+    return modhost_process_info().process_no;
+}
+
+/* Size of the process table. From PROC_INIT on; MODHOST_E_PHASE before. */
+MODHOST_INLINE int get_max_procs(void) {
+    return modhost_slot.api->max_procs(modhost_slot.module);
+}
+
+/* ---- calls: processes ---- */
+
+/* Announces count (at least 1) later forks; calls add up. Where: init_f. */
+MODHOST_INLINE int register_procs(int count) {
+    return MODHOST_CALL(register_procs, count);
+}
+
+/* Forks a registered process. Returns its pid in main, 0 in the child, negative on failure. In the child, init_child_f(rank) of every
+ * module has been called already (not for PROC_NOCHLDINIT), and returning from init_child_f(PROC_MAIN) ends it. It is not restarted.
+ * Where: PROC_MAIN. */
+MODHOST_INLINE int fork_process(int rank, const char *name, int make_sock) {
+    return MODHOST_CALL(fork_process, rank, name, make_sock ? MODHOST_FORK_MAKE_SOCK : 0);
+}
+
+/* As fork_process, but the child runs entry(data) and ends with its return, and the host restarts it. data must stay valid in main.
+ * Returns in main only. Where: PROC_MAIN. */
+MODHOST_INLINE int fork_process_entry(int rank, const char *name, int make_sock, int32_t (*entry)(void *data), void *data) {
+    struct modhost_fork_spec spec = {
+        sizeof(struct modhost_fork_spec), make_sock ? MODHOST_FORK_MAKE_SOCK : 0, rank, 0, name, entry, data};
+    return MODHOST_CALL(fork_process_entry, &spec);
+}
+
+/* Calls function(data, expirations) every period_ns nanoseconds (0: once), first after first_ns, in a timer process:
+ * MODHOST_TIMER_FAST or MODHOST_TIMER_SLOW. Where: init_f, PROC_INIT. */
+MODHOST_INLINE int modhost_timer(
+    uint32_t process, const char *name, uint64_t first_ns, uint64_t period_ns, int32_t (*function)(void *data, uint64_t expirations),
+    void *data) {
+    struct modhost_timer_spec spec = {sizeof(struct modhost_timer_spec), process, name, first_ns, period_ns, function, data};
+    return MODHOST_CALL(timer_add, &spec);
+}
+
+/* ---- calls: shared memory ---- */
+
+/* Zeroed memory at one address in every process, never freed, aligned to `align`, a power of two up to 4096. NULL if there is none.
+ * Where: init_f, PROC_INIT. */
+MODHOST_INLINE void *shm_malloc_aligned(size_t size, size_t align) {
+    return MODHOST_CALL(shm_alloc, size, align);
+}
+
+/* As above, aligned for every C type. */
+MODHOST_INLINE void *shm_malloc(size_t size) {
+    return shm_malloc_aligned(size, 16);
+}
+
+/* Before first use, by one process; the lock must lie in shared memory. */
+MODHOST_INLINE int modhost_mutex_init(struct modhost_mutex *mutex) {
+    return MODHOST_CALL(mutex_init, mutex);
+}
+
+/* 0, or MODHOST_OWNER_DIED: the lock is held, but its last owner died holding it. Repair the data, then call modhost_mutex_repaired;
+ * unlocking without that makes the lock unusable for good. Negative: not held. `dead` may be NULL. */
+MODHOST_INLINE int modhost_mutex_lock(struct modhost_mutex *mutex, struct modhost_dead_owner *dead) {
+    return MODHOST_CALL(mutex_lock, mutex, dead);
+}
+
+/* As modhost_mutex_lock, but MODHOST_E_BUSY instead of waiting. */
+MODHOST_INLINE int modhost_mutex_trylock(struct modhost_mutex *mutex, struct modhost_dead_owner *dead) {
+    return MODHOST_CALL(mutex_trylock, mutex, dead);
+}
+
+MODHOST_INLINE int modhost_mutex_repaired(struct modhost_mutex *mutex) {
+    return MODHOST_CALL(mutex_repaired, mutex);
+}
+
+MODHOST_INLINE int modhost_mutex_unlock(struct modhost_mutex *mutex) {
+    return MODHOST_CALL(mutex_unlock, mutex);
+}
+
+/* ---- calls: traffic ---- */
+
+/* Asks for a UDP listener at "ADDRESS:PORT". Returns its number; it is bound after every init_f. Where: init_f. */
+MODHOST_INLINE int modhost_listen_udp(const char *address, const char *handler, uint32_t workers) {
+    struct modhost_listen_spec spec = {sizeof(struct modhost_listen_spec), MODHOST_HANDLER_UDP, address, handler, workers, 0};
+    return MODHOST_CALL(listen, &spec);
+}
+
+/* Number of the index-th listener that this module's handlers serve, or MODHOST_E_INVALID. Where: from PROC_INIT on. */
+MODHOST_INLINE int modhost_listener_find(uint32_t index) {
+    return MODHOST_CALL(listener_find, index);
+}
+
+/* Writes the bound socket address; returns its length in bytes. Where: from PROC_INIT on. */
+MODHOST_INLINE int modhost_listener_address(uint32_t listener, void *address, uint32_t size) {
+    return MODHOST_CALL(listener_address, listener, address, size);
+}
+
+/* The index-th datagram of a batch, index < batch->count. */
+MODHOST_INLINE const struct modhost_datagram *modhost_datagram_at(const struct modhost_udp_batch *batch, uint32_t index) {
+    return (const struct modhost_datagram *)(const void *)((const char *)batch->datagrams + (size_t)index * batch->stride);
+}
+
+/* Queues a copy of data as an answer to the index-th datagram; sent when the handler returns. Where: in the handler. */
+MODHOST_INLINE int udp_reply(struct modhost_udp_batch *batch, uint32_t index, const void *data, size_t len) {
+    return MODHOST_CALL(udp_reply, batch, index, (const uint8_t *)data, len);
+}
+
+/* As udp_reply without the copy: data must stay unchanged until the batch is sent, after the handler's return. The batch's own
+ * datagrams and constants do. */
+MODHOST_INLINE int udp_reply_borrowed(struct modhost_udp_batch *batch, uint32_t index, const void *data, size_t len) {
+    return MODHOST_CALL(udp_reply_borrowed, batch, index, (const uint8_t *)data, len);
+}
+
+/* Room for an answer of up to size bytes, for the next udp_reply_commit; no other call about the batch in between. NULL above 65507. */
+MODHOST_INLINE void *udp_reply_buffer(struct modhost_udp_batch *batch, size_t size) {
+    return MODHOST_CALL(udp_reply_buffer, batch, size);
+}
+
+/* Queues the first len bytes of the last udp_reply_buffer as an answer to the index-th datagram. */
+MODHOST_INLINE int udp_reply_commit(struct modhost_udp_batch *batch, uint32_t index, size_t len) {
+    return MODHOST_CALL(udp_reply_commit, batch, index, len);
+}
+
+/* Sends one datagram from a listener's socket at once. Where: any process, from PROC_INIT on. */
+MODHOST_INLINE int udp_send(uint32_t listener, const void *peer, uint32_t peer_len, const void *data, size_t len) {
+    return MODHOST_CALL(udp_send, listener, peer, peer_len, (const uint8_t *)data, len);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,306 @@
+//! A host for this crate's own tests: every function of the table, with state per test thread.
+//!
+//! Never part of a build for use.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Once;
+use std::sync::atomic::AtomicU32;
+
+use crate::abi::*;
+use crate::host::SLOT;
+
+/// Records up to this level are wanted.
+static LOG_LEVEL: AtomicU32 = AtomicU32::new(LEVEL_DEBUG);
+
+/// What the host has been told and will answer, in the thread of one test.
+#[derive(Default)]
+pub struct Fake {
+    pub log: Vec<(u32, String, String)>,
+    pub error: Option<String>,
+    pub random_calls: u64,
+    pub process: ProcessInfo,
+    pub max_procs: i32,
+    pub registered: i32,
+    pub forks: Vec<Fork>,
+    pub timers: Vec<FakeTimer>,
+    /// Bytes of shared memory left.
+    pub memory: usize,
+    pub mutexes: HashMap<usize, FakeMutex>,
+    pub listens: Vec<(String, Option<String>, u32)>,
+    pub replies: Vec<(u32, Vec<u8>, Reply)>,
+    pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Fork {
+    pub rank: i32,
+    pub flags: u32,
+    pub entry: extern "C" fn(*mut c_void) -> i32,
+    pub data: *mut c_void,
+}
+
+#[derive(Clone, Copy)]
+pub struct FakeTimer {
+    pub process: u32,
+    pub first_ns: u64,
+    pub period_ns: u64,
+    pub function: extern "C" fn(*mut c_void, u64) -> i32,
+    pub data: *mut c_void,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FakeMutex {
+    Free,
+    Held,
+    OwnerDied,
+    HeldDamaged,
+    NotRecoverable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    Copied,
+    Borrowed,
+    Buffer,
+}
+
+thread_local! {
+    static FAKE: RefCell<Fake> = RefCell::new(Fake { max_procs: E_PHASE, memory: 1 << 20, ..Fake::default() });
+}
+
+/// Reads or changes the state of this thread's host.
+pub fn fake<R>(change: impl FnOnce(&mut Fake) -> R) -> R {
+    FAKE.with_borrow_mut(change)
+}
+
+/// Fills the slot, as the loader does.
+pub fn install() {
+    static FILL: Once = Once::new();
+    FILL.call_once(|| {
+        // SAFETY: every test that reads the slot has called this function first.
+        unsafe { *SLOT.as_ptr() = HostSlot { api: &raw const API, module: std::ptr::null_mut(), log_level: &raw const LOG_LEVEL } }
+    });
+}
+
+static API: HostApi = HostApi {
+    magic: HOST_MAGIC,
+    abi_major: ABI_MAJOR,
+    abi_minor: ABI_MINOR,
+    size: size_of::<HostApi>() as u32,
+    log,
+    set_error,
+    random,
+    process_info,
+    max_procs,
+    register_procs,
+    fork_process,
+    fork_process_entry,
+    shm_alloc,
+    mutex_init,
+    mutex_lock,
+    mutex_trylock,
+    mutex_repaired,
+    mutex_unlock,
+    timer_add,
+    listen,
+    listener_find,
+    listener_address,
+    udp_reply,
+    udp_reply_borrowed,
+    udp_reply_buffer,
+    udp_reply_commit,
+    udp_send,
+};
+
+fn bytes(data: *const u8, len: usize) -> Vec<u8> {
+    if len == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the crate under test passes valid pointers.
+    unsafe { std::slice::from_raw_parts(data, len) }.to_vec()
+}
+
+fn text(data: *const u8, len: usize) -> String {
+    String::from_utf8(bytes(data, len)).unwrap()
+}
+
+fn c_text(text: *const c_char) -> String {
+    // SAFETY: as above.
+    unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned()
+}
+
+extern "C" fn log(_: *mut c_void, level: u32, target: *const u8, target_len: usize, line: *const u8, len: usize) {
+    fake(|fake| fake.log.push((level, text(target, target_len), text(line, len))));
+}
+
+extern "C" fn set_error(_: *mut c_void, line: *const u8, len: usize) {
+    fake(|fake| fake.error = Some(text(line, len)));
+}
+
+extern "C" fn random(_: *mut c_void, buffer: *mut u8, len: usize) -> i32 {
+    let call = fake(|fake| {
+        fake.random_calls += 1;
+        fake.random_calls
+    });
+    // SAFETY: as above.
+    unsafe { buffer.write_bytes(call as u8, len) };
+    OK
+}
+
+extern "C" fn process_info(_: *mut c_void, info: *mut ProcessInfo) -> i32 {
+    // SAFETY: as above.
+    unsafe { *info = ProcessInfo { size: (*info).size, ..fake(|fake| fake.process) } };
+    OK
+}
+
+extern "C" fn max_procs(_: *mut c_void) -> i32 {
+    fake(|fake| fake.max_procs)
+}
+
+extern "C" fn register_procs(_: *mut c_void, count: i32) -> i32 {
+    if count < 1 {
+        return E_INVALID;
+    }
+    fake(|fake| fake.registered += count);
+    OK
+}
+
+extern "C" fn fork_process(_: *mut c_void, _: i32, _: *const c_char, _: u32) -> i32 {
+    E_FAILED
+}
+
+extern "C" fn fork_process_entry(_: *mut c_void, spec: *const ForkSpec) -> i32 {
+    // SAFETY: as above.
+    let spec = unsafe { &*spec };
+    fake(|fake| {
+        if fake.forks.len() as i32 == fake.registered {
+            return E_LIMIT;
+        }
+        fake.forks.push(Fork { rank: spec.rank, flags: spec.flags, entry: spec.entry.unwrap(), data: spec.data });
+        1000 + fake.forks.len() as i32
+    })
+}
+
+extern "C" fn shm_alloc(_: *mut c_void, size: usize, align: usize) -> *mut c_void {
+    let layout = std::alloc::Layout::from_size_align(size, align).unwrap();
+    fake(|fake| match fake.memory.checked_sub(size) {
+        Some(left) => {
+            fake.memory = left;
+            // SAFETY: the size is not zero.
+            unsafe { std::alloc::alloc_zeroed(layout) }.cast()
+        }
+        None => std::ptr::null_mut(),
+    })
+}
+
+extern "C" fn mutex_init(_: *mut c_void, mutex: *mut Mutex) -> i32 {
+    fake(|fake| fake.mutexes.insert(mutex.addr(), FakeMutex::Free));
+    OK
+}
+
+extern "C" fn mutex_lock(_: *mut c_void, mutex: *mut Mutex, dead: *mut DeadOwner) -> i32 {
+    fake(|fake| {
+        let state = fake.mutexes.get_mut(&mutex.addr()).unwrap();
+        let (next, code) = match *state {
+            FakeMutex::Free => (FakeMutex::Held, OK),
+            FakeMutex::OwnerDied => (FakeMutex::HeldDamaged, OWNER_DIED),
+            FakeMutex::NotRecoverable => (FakeMutex::NotRecoverable, E_NOT_RECOVERABLE),
+            held => (held, E_DEADLOCK),
+        };
+        *state = next;
+        if code == OWNER_DIED {
+            // SAFETY: as above.
+            unsafe { *dead = DeadOwner { pid: 4711, process_no: 3 } };
+        }
+        code
+    })
+}
+
+extern "C" fn mutex_trylock(module: *mut c_void, mutex: *mut Mutex, dead: *mut DeadOwner) -> i32 {
+    match mutex_lock(module, mutex, dead) {
+        E_DEADLOCK => E_BUSY,
+        code => code,
+    }
+}
+
+extern "C" fn mutex_repaired(_: *mut c_void, mutex: *mut Mutex) -> i32 {
+    fake(|fake| fake.mutexes.insert(mutex.addr(), FakeMutex::Held));
+    OK
+}
+
+extern "C" fn mutex_unlock(_: *mut c_void, mutex: *mut Mutex) -> i32 {
+    fake(|fake| {
+        let state = fake.mutexes.get_mut(&mutex.addr()).unwrap();
+        *state = if *state == FakeMutex::HeldDamaged { FakeMutex::NotRecoverable } else { FakeMutex::Free };
+    });
+    OK
+}
+
+extern "C" fn timer_add(_: *mut c_void, spec: *const TimerSpec) -> i32 {
+    // SAFETY: as above.
+    let spec = unsafe { &*spec };
+    let TimerSpec { process, first_ns, period_ns, data, .. } = *spec;
+    fake(|fake| fake.timers.push(FakeTimer { process, first_ns, period_ns, function: spec.function.unwrap(), data }));
+    OK
+}
+
+extern "C" fn listen(_: *mut c_void, spec: *const ListenSpec) -> i32 {
+    // SAFETY: as above.
+    let spec = unsafe { &*spec };
+    let handler = (!spec.handler.is_null()).then(|| c_text(spec.handler));
+    fake(|fake| {
+        fake.listens.push((c_text(spec.address), handler, spec.workers));
+        fake.listens.len() as i32 - 1
+    })
+}
+
+extern "C" fn listener_find(_: *mut c_void, index: u32) -> i32 {
+    if index == 0 { 5 } else { E_INVALID }
+}
+
+extern "C" fn listener_address(_: *mut c_void, _: u32, address: *mut c_void, size: u32) -> i32 {
+    let bound = [2, 0, 0x13, 0xc4, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0_u8];
+    assert!(size as usize >= bound.len());
+    // SAFETY: as above.
+    unsafe { address.cast::<[u8; 16]>().write(bound) };
+    bound.len() as i32
+}
+
+fn reply(index: u32, data: Vec<u8>, kind: Reply) -> i32 {
+    if data.len() > 65_507 {
+        return E_INVALID;
+    }
+    fake(|fake| fake.replies.push((index, data, kind)));
+    OK
+}
+
+extern "C" fn udp_reply(_: *mut c_void, _: *mut UdpBatch, index: u32, data: *const u8, len: usize) -> i32 {
+    reply(index, bytes(data, len), Reply::Copied)
+}
+
+extern "C" fn udp_reply_borrowed(_: *mut c_void, _: *mut UdpBatch, index: u32, data: *const u8, len: usize) -> i32 {
+    reply(index, bytes(data, len), Reply::Borrowed)
+}
+
+extern "C" fn udp_reply_buffer(_: *mut c_void, _: *mut UdpBatch, size: usize) -> *mut u8 {
+    if size > 65_507 {
+        return std::ptr::null_mut();
+    }
+    fake(|fake| {
+        fake.buffer = vec![b'.'; size];
+        fake.buffer.as_mut_ptr()
+    })
+}
+
+extern "C" fn udp_reply_commit(_: *mut c_void, _: *mut UdpBatch, index: u32, len: usize) -> i32 {
+    let data = fake(|fake| fake.buffer[..len].to_vec());
+    reply(index, data, Reply::Buffer)
+}
+
+extern "C" fn udp_send(_: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32 {
+    fake(|fake| fake.sent.push((listener, bytes(peer.cast(), peer_len as usize), bytes(data, len))));
+    OK
+}

@@ -1,0 +1,4 @@
+//! Tests of the crate against a host made of plain functions.
+
+mod data;
+mod lifecycle;

@@ -1,0 +1,202 @@
+//! The binary interface is what it was: sizes, offsets and numbers in Rust, in C, and in the golden file of this version.
+//!
+//! To write the golden file anew, while the interface is not released: `UPDATE_GOLDEN=1 cargo test -p module-api --test abi`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use module_api::abi;
+
+/// A struct as both languages have it.
+struct Layout {
+    /// Name in C, after `struct`.
+    name: &'static str,
+    size: usize,
+    align: usize,
+    fields: Vec<(&'static str, usize)>,
+}
+
+macro_rules! layouts {
+    ($($name:ident = $rust:ident { $($field:ident),* $(,)? })*) => {
+        vec![$( Layout {
+            name: stringify!($name),
+            size: size_of::<abi::$rust>(),
+            align: align_of::<abi::$rust>(),
+            fields: vec![$( (stringify!($field), std::mem::offset_of!(abi::$rust, $field)) ),*],
+        } ),*]
+    };
+}
+
+fn layouts() -> Vec<Layout> {
+    layouts! {
+        modhost_header = Header { magic, abi_major, abi_minor, size, flags, needs_host_minor, reserved, rust }
+        modhost_slot = HostSlot { api, module, log_level }
+        modhost_str = Str { ptr, len }
+        modhost_param = Param { name, kind, flags, target, default_text, min, max, help }
+        modhost_handler = Handler { name, kind, reserved, help, on_datagrams }
+        modhost_dependency = Dependency { name, kind, reserved }
+        module_exports = ModuleExports {
+            header, host_slot, name, version, summary, params, param_count, param_stride, handlers, handler_count, handler_stride,
+            depends, depend_count, depend_stride, init_f, init_child_f, destroy_f,
+        }
+        modhost_datagram = Datagram { data, len, peer_len, peer }
+        modhost_udp_batch = UdpBatch { size, count, datagrams, stride, listener }
+        modhost_mutex = Mutex { opaque }
+        modhost_dead_owner = DeadOwner { pid, process_no }
+        modhost_process_info = ProcessInfo { size, process_no, rank, pid, restarts, reserved }
+        modhost_fork_spec = ForkSpec { size, flags, rank, reserved, name, entry, data }
+        modhost_timer_spec = TimerSpec { size, process, name, first_ns, period_ns, function, data }
+        modhost_listen_spec = ListenSpec { size, kind, address, handler, workers, reserved }
+        modhost_api = HostApi {
+            magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
+            fork_process_entry, shm_alloc, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
+            listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
+        }
+        modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
+        modhost_note = Note { name_size, descriptor_size, note_type, name, descriptor }
+    }
+}
+
+/// Numbers by their names in C.
+fn constants() -> Vec<(&'static str, i64)> {
+    macro_rules! constants {
+        ($($name:ident = $rust:ident),* $(,)?) => { vec![$( (stringify!($name), abi::$rust as i64) ),*] };
+    }
+    constants! {
+        MODHOST_MODULE_MAGIC = MODULE_MAGIC, MODHOST_HOST_MAGIC = HOST_MAGIC, MODHOST_ABI_MAJOR = ABI_MAJOR, MODHOST_ABI_MINOR = ABI_MINOR,
+        MODHOST_NOTE_TYPE = NOTE_TYPE, MODHOST_RUST = FLAG_RUST, MODHOST_PANIC_ABORT = FLAG_PANIC_ABORT,
+        MODHOST_WANTS_POSTCHILDINIT = FLAG_WANTS_POSTCHILDINIT,
+        PROC_MAIN = PROC_MAIN, PROC_TIMER = PROC_TIMER, PROC_RPC = PROC_RPC, PROC_TCP_MAIN = PROC_TCP_MAIN, PROC_UNIXSOCK = PROC_UNIXSOCK,
+        PROC_POSTCHILDINIT = PROC_POSTCHILDINIT, PROC_INIT = PROC_INIT, PROC_NOCHLDINIT = PROC_NOCHLDINIT,
+        MODHOST_OK = OK, MODHOST_E_FAILED = E_FAILED, MODHOST_E_PHASE = E_PHASE, MODHOST_E_INVALID = E_INVALID,
+        MODHOST_E_NO_MEMORY = E_NO_MEMORY, MODHOST_E_LIMIT = E_LIMIT, MODHOST_E_SYSTEM = E_SYSTEM, MODHOST_E_BUSY = E_BUSY,
+        MODHOST_E_DEADLOCK = E_DEADLOCK, MODHOST_E_NOT_RECOVERABLE = E_NOT_RECOVERABLE, MODHOST_E_PANIC = E_PANIC,
+        MODHOST_OWNER_DIED = OWNER_DIED,
+        MODHOST_ERROR = LEVEL_ERROR, MODHOST_WARN = LEVEL_WARN, MODHOST_INFO = LEVEL_INFO, MODHOST_DEBUG = LEVEL_DEBUG,
+        MODHOST_TRACE = LEVEL_TRACE,
+        MODHOST_PARAM_BOOL = PARAM_BOOL, MODHOST_PARAM_INT = PARAM_INT, MODHOST_PARAM_STRING = PARAM_STRING,
+        MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
+        MODHOST_HANDLER_UDP = HANDLER_UDP, MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
+        MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
+    }
+}
+
+fn manifest_dir() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What Rust says.
+fn description() -> String {
+    let mut text = String::new();
+    for Layout { name, size, align, fields } in layouts() {
+        writeln!(text, "{name} size={size} align={align}").unwrap();
+        for (field, offset) in fields {
+            writeln!(text, "{name}.{field} {offset}").unwrap();
+        }
+    }
+    for (name, value) in constants() {
+        writeln!(text, "{name} {value}").unwrap();
+    }
+    text
+}
+
+/// A C program that says the same.
+fn c_program() -> String {
+    let mut text = String::from("#include <modhost.h>\n\nint main(void) {\n");
+    for Layout { name, fields, .. } in layouts() {
+        let align = format!("offsetof(struct {{ char c; struct {name} s; }}, s)");
+        writeln!(text, "    printf(\"{name} size=%zu align=%zu\\n\", sizeof(struct {name}), {align});").unwrap();
+        for (field, _) in fields {
+            writeln!(text, "    printf(\"{name}.{field} %zu\\n\", offsetof(struct {name}, {field}));").unwrap();
+        }
+    }
+    for (name, _) in constants() {
+        writeln!(text, "    printf(\"{name} %lld\\n\", (long long){name});").unwrap();
+    }
+    text + "    return 0;\n}\n"
+}
+
+/// Compiles with the machine's C compiler, warnings as errors.
+fn compile_c(source: &Path, output: &Path, arguments: &[&str]) {
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let include = format!("-I{}", manifest_dir().join("include").display());
+    let mut command = Command::new(&compiler);
+    command.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", &include]).args(arguments).arg("-o").arg(output).arg(source);
+    let status = command.status().unwrap_or_else(|error| panic!("{compiler:?} cannot be run: {error}"));
+    assert!(status.success(), "{command:?}");
+}
+
+fn temporary(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+#[test]
+fn golden_1_0() {
+    let path = manifest_dir().join("abi-1.0.golden");
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, description()).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap();
+    for (golden, now) in golden.lines().zip(description().lines()) {
+        assert_eq!(golden, now, "the binary interface has changed");
+    }
+    assert_eq!(golden.lines().count(), description().lines().count());
+}
+
+#[test]
+fn c_agrees_with_rust() {
+    let (source, program) = (temporary("abi.c"), temporary("abi-c"));
+    fs::write(&source, c_program()).unwrap();
+    compile_c(&source, &program, &["-Wno-unused-function"]);
+    let output = Command::new(&program).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), description());
+}
+
+#[test]
+fn a_c_module_with_every_part_compiles() {
+    let source = temporary("parts.c");
+    let text = r#"
+        #include <modhost.h>
+        static int64_t answers;
+        static int32_t serve(struct modhost_udp_batch *batch) {
+            const struct modhost_datagram *first = modhost_datagram_at(batch, 0);
+            modhost_log(MODHOST_DEBUG, "%u datagrams", batch->count);
+            return udp_reply_borrowed(batch, 0, first->data, first->len);
+        }
+        static int init(void) { return answers > 0 ? register_procs(1) : modhost_error("%d answers", (int)answers); }
+        static int child(int rank) { return rank == PROC_MAIN ? fork_process(1, "own", 1) : process_no() + get_max_procs(); }
+        static const struct modhost_param params[] = {
+            {.name = "answers", .kind = MODHOST_PARAM_INT, .flags = MODHOST_PARAM_RANGE, .target = &answers, .min = 1, .max = 9},
+        };
+        static const struct modhost_handler handlers[] = {{.name = "serve", .kind = MODHOST_HANDLER_UDP, .on_datagrams = serve}};
+        static const struct modhost_dependency depends[] = {{.name = "metrics", .kind = MODHOST_DEPEND_OPTIONAL}};
+        MODULE_EXPORTS(.name = "parts", .version = "1", .summary = "all", .header.flags = MODHOST_WANTS_POSTCHILDINIT,
+                       .init_f = init, .init_child_f = child,
+                       MODHOST_PARAMS(params), MODHOST_HANDLERS(handlers), MODHOST_DEPENDS(depends));
+    "#;
+    fs::write(&source, format!("{}\n", text.trim())).unwrap();
+    compile_c(&source, &temporary("parts.so"), &["-shared", "-fPIC"]);
+}
+
+#[test]
+fn numbers_agree_with_the_log_crate() {
+    for (level, number) in
+        [(log::Level::Error, abi::LEVEL_ERROR), (log::Level::Info, abi::LEVEL_INFO), (log::Level::Trace, abi::LEVEL_TRACE)]
+    {
+        assert_eq!(level as u32, number);
+    }
+}
+
+#[cfg(feature = "layout")]
+#[test]
+fn the_layout_is_compatible_with_itself() {
+    use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
+    use module_api::layout::{ABI_HEADER, exports_layout, host_layout};
+    assert!(ABI_HEADER.is_compatible(&ABI_HEADER));
+    for layout in [exports_layout(), host_layout()] {
+        check_layout_compatibility(layout, layout).map_err(|_| "not compatible").unwrap();
+    }
+    assert!(check_layout_compatibility(exports_layout(), host_layout()).is_err());
+}
