@@ -169,3 +169,34 @@ fn module(module: &Resolved) -> Value {
         "position": module.position.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn source() -> SourceArgs {
+        SourceArgs { config: None, modules: Vec::new(), module_dirs: Vec::new(), load_all: Vec::new(), listen: Vec::new(), set: Vec::new() }
+    }
+
+    #[test]
+    fn all_errors_in_either_form() {
+        let wrong =
+            || SourceArgs { modules: vec!["/nonexistent/libx.so".into()], listen: vec!["udp://127.0.0.1:7007=nobody".into()], ..source() };
+        let report = run(wrong(), Form::Text);
+        assert_eq!((report.code, report.errors.len(), report.text.as_str()), (EXIT_CONFIG, 2, ""));
+        let report: Value = serde_json::from_str(&run(wrong(), Form::Json).text).unwrap();
+        assert_eq!((&report["ok"], report["errors"].as_array().unwrap().len()), (&json!(false), 2));
+        assert!(report["errors"][0]["what"].as_str().unwrap().contains("/nonexistent/libx.so"));
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_and_nothing_at_all_a_warning() {
+        let missing = run(SourceArgs { config: Some(PathBuf::from("/nonexistent/x.toml")), ..source() }, Form::Text);
+        assert!(missing.code != EXIT_OK && missing.errors.len() == 1);
+        let nothing = run(source(), Form::Text);
+        assert_eq!((nothing.code, nothing.warnings.len()), (EXIT_OK, 1));
+        assert!(nothing.text.starts_with("the command line can be started\n"));
+    }
+}

@@ -50,7 +50,8 @@ Examples:
   modhost rpc methods                            what can be called
   modhost rpc -s /run/modhost.sock METHOD ARG ARG
 
-An ARG that is valid JSON is sent as that (1, true, [1,2], \"1\" in quotes), anything else as text.";
+An ARG that is valid JSON is sent as that (1, true, [1,2], \"1\" in quotes), anything else as text.
+Before an ARG that begins with a hyphen put --.";
 
 /// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
 #[derive(Debug, Parser)]
@@ -218,7 +219,7 @@ pub struct RpcArgs {
     pub method: String,
 
     /// Arguments of the method
-    #[arg(value_name = "ARG", allow_hyphen_values = true, trailing_var_arg = true)]
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
     pub args: Vec<String>,
 }
 
@@ -316,7 +317,9 @@ mod tests {
         assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
         assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
         assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
-        let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 --three") else { panic!() };
+        assert!(matches!(parse_line("modhost ping -s x"), Ok(Command::Ping(args)) if args.socket == *"x"));
+        assert!(matches!(parse_line("modhost rpc ping --json -s x"), Ok(Command::Rpc(args)) if args.args.is_empty() && args.control.json));
+        let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 -- --three") else { panic!() };
         assert_eq!((args.method.as_str(), args.args), ("ping", vec!["1".to_string(), "-2".into(), "--three".into()]));
     }
 

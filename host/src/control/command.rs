@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::client::{ANSWER_LIMIT, Connection};
@@ -29,7 +30,7 @@ pub fn ps(socket: &Path, form: Form) -> Result<String> {
     })?;
     Ok(match form {
         Form::Text => show::processes(&processes),
-        Form::Json => pretty(&json!(processes)),
+        Form::Json => pretty(&processes),
     })
 }
 
@@ -99,7 +100,7 @@ pub fn error_json(error: &Error) -> String {
 }
 
 /// A tree of values: writing it cannot fail.
-fn pretty(value: &Value) -> String {
+fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 

@@ -50,18 +50,18 @@ pub struct Reply {
 /// A row of the table.
 struct Method {
     name: &'static str,
-    /// Its arguments, for `methods`.
-    arguments: &'static str,
+    /// Its params, for people.
+    params: &'static str,
     count: RangeInclusive<usize>,
-    help: &'static str,
+    summary: &'static str,
     call: fn(&View<'_>, &[Value], u64) -> Result<Reply>,
 }
 
 const METHODS: [Method; 4] = [
-    Method { name: "methods", arguments: "", count: 0..=0, help: "what can be called", call: methods },
-    Method { name: "ping", arguments: "", count: 0..=0, help: "answers: pids, version, module ABI, uptime", call: ping },
-    Method { name: "ps", arguments: "", count: 0..=0, help: "the process table", call: ps },
-    Method { name: "stop", arguments: "", count: 0..=0, help: "stops the host, in order; answers before that begins", call: stop },
+    Method { name: "methods", params: "", count: 0..=0, summary: "what can be called", call: methods },
+    Method { name: "ping", params: "", count: 0..=0, summary: "answers: pids, version, module ABI, uptime", call: ping },
+    Method { name: "ps", params: "", count: 0..=0, summary: "the process table", call: ps },
+    Method { name: "stop", params: "", count: 0..=0, summary: "stops the host, in order; answers before that begins", call: stop },
 ];
 
 /// Calls a method by its name.
@@ -71,7 +71,7 @@ pub(super) fn call(name: &str, params: &[Value], view: &View<'_>, now_ns: u64) -
         return Err(Error::config(format!("no method \"{shown}\"")).hint(nearest::hint(name, METHODS.iter().map(|method| method.name))));
     };
     if !method.count.contains(&params.len()) {
-        let takes = if method.arguments.is_empty() { "no arguments" } else { method.arguments };
+        let takes = if method.params.is_empty() { "no arguments" } else { method.params };
         return Err(Error::config(format!("method \"{name}\" takes {takes}"))
             .detail(format!("{} were given", params.len()))
             .hint("\"modhost rpc methods\" lists what each takes"));
@@ -93,10 +93,10 @@ fn methods(_: &View<'_>, _: &[Value], _: u64) -> Result<Reply> {
     #[derive(Serialize)]
     struct Row {
         method: &'static str,
-        arguments: &'static str,
-        help: &'static str,
+        params: &'static str,
+        summary: &'static str,
     }
-    let row = |method: &Method| Row { method: method.name, arguments: method.arguments, help: method.help };
+    let row = |method: &Method| Row { method: method.name, params: method.params, summary: method.summary };
     reply(&METHODS.iter().map(row).collect::<Vec<_>>())
 }
 

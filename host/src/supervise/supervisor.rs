@@ -376,9 +376,8 @@ impl Supervisor {
     fn bury(&self, main: Pid) {
         let limit_ns = time::now_ns() + GRACE.as_nanos() as u64;
         loop {
-            match killpg(main, Signal::SIGKILL) {
-                Err(Errno::ESRCH) => break,
-                Ok(()) | Err(_) => {}
+            if killpg(main, Signal::SIGKILL) == Err(Errno::ESRCH) {
+                break;
             }
             while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
             if time::now_ns() > limit_ns {
