@@ -410,7 +410,7 @@ mod tests {
         for length in [0, 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, 9_000, MAX_DATAGRAM_BYTES] {
             let sent: Vec<u8> = (0..length).map(|i| (i * 7 + length) as u8).collect();
             client.send(&sent).unwrap();
-            assert_eq!(echo(&engine, &server), 1);
+            assert_eq!(echo(engine, &server), 1);
             let received = client.recv(&mut back).unwrap();
             assert!(back[..received] == sent[..], "length {length}");
         }
@@ -419,7 +419,7 @@ mod tests {
         }
         let mut answered = 0;
         while answered < 3 * BATCH {
-            answered += echo(&engine, &server);
+            answered += echo(engine, &server);
         }
         for round in 0..3 * BATCH {
             let received = client.recv(&mut back).unwrap();
