@@ -151,7 +151,7 @@ mod tests {
         mutex.initialise().unwrap();
         assert_eq!(mutex.lock(Patience::Wait), Ok(Locked::Clean));
         assert_eq!(mutex.lock(Patience::Wait), Err(Errno::EDEADLK));
-        assert_eq!(mutex.lock(Patience::Try), Err(Errno::EBUSY));
+        assert_eq!(mutex.lock(Patience::Try), Err(Errno::EDEADLK));
         mutex.unlock().unwrap();
         assert_eq!(mutex.unlock(), Err(Errno::EPERM));
     }
