@@ -4,7 +4,7 @@
 //!
 //! Each step takes the token of the step before it and gives its own, so that skipping, repeating or reordering a step does not compile.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -19,7 +19,7 @@ use crate::net::bind::{self, Address};
 use crate::net::listener::Listener;
 use crate::net::udp;
 use crate::plan::Plan;
-use crate::process::family::{Family, Kind, Spec};
+use crate::process::family::{Family, Kind, Reserved, Spec};
 use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
@@ -44,6 +44,8 @@ pub struct Main {
     deadline_ns: u64,
     /// Further descriptors that children must not have.
     own: Vec<RawFd>,
+    /// Descriptors that no child but the control process must have.
+    controls_own: Vec<RawFd>,
     /// The control process's end of its link to main, and its socket, until it is forked.
     control: Option<control::Server>,
 }
@@ -129,7 +131,7 @@ impl Main {
         }
         .install()?;
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Ok(Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), control: None })
+        Ok(Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), controls_own: Vec::new(), control: None })
     }
 
     /// Main's whole life under a supervisor.
@@ -194,7 +196,7 @@ impl Main {
                 Err(error) if resolved.optional => tracing::warn!("optional module is left out: {error}"),
                 Err(error) => return Err(Halt::Failed(error)),
             }
-            one_thread(&resolved.name)?;
+            loader::one_thread(&resolved.name)?;
         }
         self.state.family.adopt_modules(modules)?;
         Ok(Loaded(()))
@@ -234,13 +236,13 @@ impl Main {
             let socket = self.receive(&Address::Control(path.clone()))?;
             let (ours, theirs) = Link::pair()?;
             self.watch.hear_control(ours);
-            self.control = Some(control::Server::new(socket, theirs));
+            let names = self.modules().iter().map(|module| module.name.clone()).collect();
+            self.controls_own = vec![socket.as_raw_fd(), theirs.as_fd().as_raw_fd()];
+            self.control = Some(control::Server::new(socket, theirs, names, self.plan.config.host.stop_timeout));
         }
         let _ = self.state.listeners.set(listeners);
         self.state.family.fix(self.processes())?;
-        let mut own = std::mem::take(&mut self.own);
-        own.extend(self.watch.descriptors());
-        self.state.family.keep_in_main(own)?;
+        self.reserve_descriptors()?;
         if let Some(identity) = &self.plan.identity {
             cred::give_up_privileges(identity)?;
             if self.watch.supervisor().is_some() {
@@ -249,6 +251,15 @@ impl Main {
             }
         }
         Ok(Sealed(()))
+    }
+
+    /// What main has open and children must not have. Orders to main come from the control process alone.
+    fn reserve_descriptors(&mut self) -> Result<()> {
+        let mains = std::mem::take(&mut self.own).into_iter().chain(self.watch.descriptors());
+        let mut reserved: Vec<Reserved> = mains.map(|descriptor| Reserved { descriptor, kind: Kind::Main }).collect();
+        let controls = std::mem::take(&mut self.controls_own).into_iter();
+        reserved.extend(controls.map(|descriptor| Reserved { descriptor, kind: Kind::Control }));
+        self.state.family.reserve(reserved)
     }
 
     /// The one table of what exists, in the order of process numbers. None: a module will fork it.
@@ -522,16 +533,6 @@ fn starting(family: &Family) -> Option<(usize, Slot)> {
 fn timer_functions(state: &State, which: Which) -> Vec<TimerFunction> {
     let timers = state.timers.lock().unwrap_or_else(PoisonError::into_inner);
     timers.iter().filter(|function| function.which == which).cloned().collect()
-}
-
-/// A file's constructors may have started a thread, too.
-fn one_thread(module: &str) -> Result<()> {
-    match fork::thread_count()? {
-        1 => Ok(()),
-        threads => Err(Error::failed(format!("module \"{module}\" started a thread while it was being loaded"))
-            .detail(format!("{threads} threads exist"))
-            .hint("start threads and runtimes in init_child_f(rank)")),
-    }
 }
 
 /// Several errors as one, for a message of fixed size.

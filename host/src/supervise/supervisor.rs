@@ -205,6 +205,10 @@ impl Supervisor {
                         self.announce_ready();
                     }
                     FromMain::Ready => {}
+                    // The start has failed and is being undone: that is still no stop that somebody asked for.
+                    FromMain::Stopping if failure.is_some() && stage == Stage::Starting => {
+                        deadline_ns = Some(self.stop_deadline_ns());
+                    }
                     FromMain::Stopping => {
                         self.announce_stopping();
                         stage = Stage::Stopping;
@@ -246,7 +250,7 @@ impl Supervisor {
             if deadline_ns.is_some_and(|deadline_ns| time::now_ns() >= deadline_ns) && !forced {
                 forced = true;
                 let blame = self.blame(slots);
-                if stage == Stage::Starting {
+                if stage == Stage::Starting && failure.is_none() {
                     failure = Some(
                         Error::failed("the start did not finish in time")
                             .detail(format!("after {} s main was {blame}", self.charge.start_timeout.as_secs()))
