@@ -152,6 +152,17 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "find" => (api().listener_find)(handle(), number(1)? as u32).into(),
         "send" => send(number(1)? as u32, text(2), text(3))?.into(),
         // Rights, descriptors, randomness.
+        "bad_lock" => {
+            let mut outside = abi::Mutex { opaque: [0; 8] };
+            i64::from((api().mutex_init)(handle(), &mut outside)) * 100 + i64::from((api().mutex_lock)(handle(), &mut outside, ptr::null_mut()))
+        }
+        "fail_if_file" => {
+            if std::path::Path::new(text(1)).exists() {
+                return Err(Error::new("the file is there"));
+            }
+            0
+        }
+        "send_bytes" => send(number(1)? as u32, text(2), &"x".repeat(number(3)? as usize))?.into(),
         "bind" => bind(text(1)),
         "read" => i64::from(std::fs::read(text(1)).is_ok()),
         // SAFETY: changes the identity of this process, or not.
