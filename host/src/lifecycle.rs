@@ -20,7 +20,7 @@ use crate::net::listener::Listener;
 use crate::net::udp;
 use crate::plan::Plan;
 use crate::process::family::{Family, Kind, Reserved, Spec};
-use crate::process::slots::{Slots, State as SlotState};
+use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
 use crate::state::{State, Wanted};
@@ -356,15 +356,16 @@ impl Main {
         let forked = family.slots.iter().skip(1).filter(|(_, slot)| slot.state() != SlotState::Free).count() as u64;
         family.slots.await_children(forked);
         loop {
-            let waiting = family.slots.iter().skip(1).find(|(_, slot)| slot.state() == SlotState::Starting);
-            let Some((process_no, slot)) = waiting else {
+            if starting(family).is_none() {
                 family.slots.await_nobody();
                 return Ok(());
-            };
+            }
             match self.watch.next(family, Some(self.deadline_ns))? {
                 Event::Stop => return Err(Halt::Stopped),
                 Event::Died { process_no, end, reached } => self.died_while_starting(process_no, end, reached)?,
                 Event::Deadline => {
+                    // Only now: who was starting when the wait began may be done, each child does not wake main.
+                    let Some((process_no, slot)) = starting(family) else { continue };
                     return Err(Halt::Failed(
                         Error::failed("a process did not finish its initialisation in time")
                             .detail(format!(
@@ -521,6 +522,11 @@ impl Main {
             FromSupervisor::Stop => Err(Halt::Stopped),
         }
     }
+}
+
+/// The first process that has not finished its initialisation.
+fn starting(family: &Family) -> Option<(usize, Slot)> {
+    family.slots.iter().skip(1).find(|(_, slot)| slot.state() == SlotState::Starting)
 }
 
 /// The functions of one timer process, as registered until now.

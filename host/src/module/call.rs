@@ -49,6 +49,12 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     code
 }
 
+/// Leaves the breadcrumb of a call that failed, for whoever asks what this process did last: it is about to end.
+#[cold]
+pub fn ends_after(module: &Module, phase: Phase) {
+    local().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
+}
+
 /// The call began in one process and came back in another: the module forked inside it.
 #[cold]
 fn came_back_elsewhere(code: i32) -> ! {

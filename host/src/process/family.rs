@@ -295,6 +295,7 @@ impl Family {
         if spec.child_init == ChildInit::Call {
             for module in self.modules() {
                 if let Err(error) = call::init_child(module, spec.rank) {
+                    call::ends_after(module, Phase::ChildInit);
                     fail(&error);
                 }
             }

@@ -365,7 +365,8 @@ impl Supervisor {
 
     fn ended(&self, stage: Stage, status: WaitStatus, failure: Option<Error>, slots: Slots, served_from_ns: u64) -> Ended {
         let (end, how) = match status {
-            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code}")),
+            // A main that ends in a module's call has not ended by itself: the module has called exit.
+            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code} {}", self.blame(slots))),
             WaitStatus::Signaled(_, signal, _) => (End::Signal(signal as i32), format!("was killed by {signal} {}", self.blame(slots))),
             other => (End::Exit(-1), format!("ended: {other:?}")),
         };

@@ -1,0 +1,34 @@
+//! The black box's handles: starts the real host with real modules in a folder of its own, waits for what it does, and checks at the end
+//! that nothing of it is left and that its log holds no warning that the test did not expect.
+//!
+//! Nothing here knows a type of the host. Nothing here forks by hand, and nothing pauses: each wait ends with an event or its deadline.
+//!
+//! ```text
+//! Setup ──start()──► Host ──stop()──► Ended
+//!       ──fails()───────────────────► Ended
+//! ```
+
+pub mod built;
+pub mod client;
+pub mod log;
+pub mod processes;
+pub mod record;
+pub mod running;
+pub mod setup;
+pub mod watch;
+
+pub use client::Client;
+pub use log::Log;
+pub use record::{Record, Records};
+pub use running::{Ended, Host};
+pub use setup::{Fixture, Setup, fixture};
+pub use watch::{Deadline, PATIENCE};
+
+/// Whether this test runs as root. A test that needs it says so on stderr, and is not run otherwise.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("{}: needs root: not run", std::thread::current().name().unwrap_or("a test"));
+    }
+    root
+}

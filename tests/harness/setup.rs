@@ -1,0 +1,306 @@
+//! What a test configures before it starts a host.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::built;
+use crate::running::{Ended, Host};
+use crate::watch::PATIENCE;
+
+/// A module in the configuration.
+#[derive(Debug, Clone)]
+pub struct Fixture {
+    path: PathBuf,
+    records: bool,
+    params: Vec<(String, String)>,
+    optional: bool,
+}
+
+/// A fixture module. Those called `recorder...` write down what they observe, and do what a script says.
+pub fn fixture(name: &str) -> Fixture {
+    Fixture { path: built::fixture(name), records: name.starts_with("recorder"), params: Vec::new(), optional: false }
+}
+
+/// A module of use.
+pub fn module(name: &str) -> Fixture {
+    Fixture { path: built::module(name), records: false, params: Vec::new(), optional: false }
+}
+
+/// Any file as a module.
+pub fn module_file(path: &Path) -> Fixture {
+    Fixture { path: path.to_owned(), records: false, params: Vec::new(), optional: false }
+}
+
+impl Fixture {
+    /// A parameter, its value as it stands in TOML.
+    #[must_use]
+    pub fn param(mut self, name: &str, value: &str) -> Self {
+        self.params.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A parameter that is text.
+    #[must_use]
+    pub fn text(self, name: &str, value: &str) -> Self {
+        let value = quoted(value);
+        self.param(name, &value)
+    }
+
+    /// What a recorder does when; see `tests/modules/recorder/src/script.rs`.
+    #[must_use]
+    pub fn script(self, script: &str) -> Self {
+        self.text("script", script)
+    }
+
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A host that was not started yet, in a folder of its own.
+#[derive(Debug)]
+pub struct Setup {
+    folder: TempDir,
+    host: Vec<(String, String)>,
+    log: Vec<(String, String)>,
+    modules: Vec<Fixture>,
+    listeners: Vec<(String, String, Option<u32>)>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    expected: Vec<String>,
+    allowed: Vec<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Setup {
+    /// The folder carries the test's name, and can be passed through by everybody.
+    pub fn new() -> Self {
+        let test = std::thread::current().name().unwrap_or("test").rsplit(':').next().unwrap_or("test").to_owned();
+        let folder = tempfile::Builder::new().prefix(&format!("modhost-{test}-")).tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+        let record = folder.path().join("record");
+        File::create(&record).expect("a record");
+        fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("its mode");
+        install(&built::host(), &folder.path().join("modhost"));
+        Self {
+            folder,
+            host: Vec::new(),
+            log: Vec::new(),
+            modules: Vec::new(),
+            listeners: Vec::new(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            expected: Vec::new(),
+            allowed: Vec::new(),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A key of `[host]`, its value as it stands in TOML.
+    #[must_use]
+    pub fn host(mut self, key: &str, value: &str) -> Self {
+        self.host.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A key of `[log]`, its value as it stands in TOML.
+    #[must_use]
+    pub fn log(mut self, key: &str, value: &str) -> Self {
+        self.log.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn module(mut self, module: Fixture) -> Self {
+        self.modules.push(module);
+        self
+    }
+
+    /// A listener on a port that the kernel chooses.
+    #[must_use]
+    pub fn listen(self, handler: &str, workers: u32) -> Self {
+        self.listen_at("127.0.0.1:0", handler, Some(workers))
+    }
+
+    #[must_use]
+    pub fn listen_at(mut self, address: &str, handler: &str, workers: Option<u32>) -> Self {
+        self.listeners.push((address.to_owned(), handler.to_owned(), workers));
+        self
+    }
+
+    /// A control socket `control` in the folder.
+    #[must_use]
+    pub fn control(self) -> Self {
+        let path = quoted(&self.folder().join("control").display().to_string());
+        self.host("control", &path)
+    }
+
+    /// A pid file `pid` in the folder.
+    #[must_use]
+    pub fn pid_file(mut self) -> Self {
+        self.host.retain(|(key, _)| key != "pid_file");
+        let path = quoted(&self.folder().join("pid").display().to_string());
+        self.host("pid_file", &path)
+    }
+
+    /// A log file `log` in the folder, opened by the host; otherwise its stderr leads there.
+    #[must_use]
+    pub fn log_file(self) -> Self {
+        let path = quoted(&self.folder().join("log").display().to_string());
+        self.log("target", &path)
+    }
+
+    /// One more argument of `modhost run`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A warning or error with this text must be in the log at the end.
+    #[must_use]
+    pub fn expect_log(mut self, text: &str) -> Self {
+        self.expected.push(text.to_owned());
+        self
+    }
+
+    /// A warning or error with this text may be in the log at the end.
+    #[must_use]
+    pub fn allow_log(mut self, text: &str) -> Self {
+        self.allowed.push(text.to_owned());
+        self
+    }
+
+    fn configuration(&self) -> String {
+        let pairs = |pairs: &[(String, String)]| pairs.iter().map(|(key, value)| format!("{key} = {value}\n")).collect::<String>();
+        let mut text = format!("[host]\n{}[log]\n{}", pairs(&self.host), pairs(&self.log));
+        for module in &self.modules {
+            text += &format!("[[module]]\npath = {}\n", quoted(&module.path.display().to_string()));
+            if module.optional {
+                text += "optional = true\n";
+            }
+            text += "[module.params]\n";
+            if module.records {
+                text += &format!("record = {}\n", quoted(&self.folder().join("record").display().to_string()));
+            }
+            text += &pairs(&module.params);
+        }
+        for (address, handler, workers) in &self.listeners {
+            text += &format!("[[listen]]\nudp = {}\nhandler = {}\n", quoted(address), quoted(handler));
+            if let Some(workers) = workers {
+                text += &format!("workers = {workers}\n");
+            }
+        }
+        text
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let folder = self.folder();
+        fs::write(folder.join("modhost.toml"), self.configuration()).expect("the configuration");
+        let stream = |name: &str| File::options().create(true).append(true).open(folder.join(name)).expect("a file for output");
+        let mut command = Command::new(folder.join("modhost"));
+        command.arg(subcommand).arg("-c").arg(folder.join("modhost.toml")).args(&self.arguments).current_dir(folder);
+        command.stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
+        command.env_remove("NOTIFY_SOCKET").env_remove("RUST_BACKTRACE").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts the host in the foreground; it may not be ready yet.
+    #[track_caller]
+    pub fn launch(self) -> Host {
+        let child = self.command("run").spawn().expect("the host can be started");
+        Host::of_child(self.folder, child, self.expected, self.allowed)
+    }
+
+    /// Starts the host in the foreground and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Host {
+        let host = self.launch();
+        host.wait_for_log("ready in ");
+        host
+    }
+
+    /// Starts a host that cannot start, and waits for its end.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> Ended {
+        self.launch().ends(code, PATIENCE)
+    }
+
+    /// Starts a daemon that cannot start. What is left of it can be looked at.
+    #[track_caller]
+    pub fn daemon_that_fails(self) -> (Host, Started) {
+        let (host, started) = self.daemon();
+        assert_ne!(started.code, 0, "the daemon has started\n{}", host.report());
+        (host, started)
+    }
+
+    /// Starts the host as a daemon. What the starting command wrote and its exit code come with it. Sets pid file and log file.
+    #[track_caller]
+    pub fn daemon(self) -> (Host, Started) {
+        let this = self.pid_file().log_file().host("daemon", "true");
+        let mut command = this.command("run");
+        let stderr = File::options().create(true).append(true).open(this.folder().join("terminal")).expect("a file for output");
+        let mut child = command.stderr(stderr).spawn().expect("the host can be started");
+        let code = crate::running::wait_for(&mut child, PATIENCE).unwrap_or_else(|| panic!("the starting command does not return"));
+        let read = |name: &str| fs::read_to_string(this.folder().join(name)).unwrap_or_default();
+        let started = Started { code, output: read("out"), errors: read("terminal") };
+        let pid = read("pid").trim().parse().unwrap_or(0);
+        (Host::of_daemon(this.folder, pid, this.expected, this.allowed), started)
+    }
+
+    /// Another command of the host's program with this configuration, such as `check`; its exit code, output and errors.
+    pub fn run(&self, subcommand: &str) -> Started {
+        let output = self.command(subcommand).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the host's program");
+        Started {
+            code: output.status.code().unwrap_or(-1),
+            output: String::from_utf8_lossy(&output.stdout).into_owned(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// What a command that returned has left.
+#[derive(Debug, Clone)]
+pub struct Started {
+    pub code: i32,
+    pub output: String,
+    pub errors: String,
+}
+
+/// Text as it stands in TOML.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A copy by which the test's processes can be told from all others. Written by another program: a descriptor that is open for writing
+/// would be inherited by whatever another test starts meanwhile, and such a file cannot be executed.
+fn install(program: &Path, place: &Path) {
+    if fs::hard_link(program, place).is_err() {
+        let status = Command::new("cp").arg(program).arg(place).status().expect("cp");
+        assert!(status.success(), "cannot copy {} to {}", program.display(), place.display());
+    }
+}
