@@ -69,8 +69,17 @@ pub struct Supervisor {
     starter: Option<Starter>,
     pid_file: Option<PidFile>,
     /// What is bound, for this main and the next.
-    bound: Vec<(Address, OwnedFd)>,
+    bound: Vec<Bound>,
     announced: bool,
+}
+
+/// Something bound.
+#[derive(Debug)]
+struct Bound {
+    address: Address,
+    descriptor: OwnedFd,
+    /// Given to the main that runs now. With port 0 an address may be asked for more than once, each time for a socket of its own.
+    given: bool,
 }
 
 /// How one main ended.
@@ -148,6 +157,9 @@ impl Supervisor {
 
     /// One main, from its fork to its end.
     fn generation(&mut self, main: &impl Fn(Cradle) -> u8) -> Result<Ended> {
+        for bound in &mut self.bound {
+            bound.given = false;
+        }
         let slots = Slots::new()?;
         let (ours, theirs) = Link::pair()?;
         let supervisor = getpid();
@@ -160,7 +172,7 @@ impl Supervisor {
                 let mut supervisors_own = vec![ours.as_fd().as_raw_fd(), self.signals.as_fd().as_raw_fd()];
                 supervisors_own.extend(self.pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()));
                 supervisors_own.extend(self.starter.iter().map(|starter| starter.pipe().as_raw_fd()));
-                supervisors_own.extend(self.bound.iter().map(|(_, descriptor)| descriptor.as_raw_fd()));
+                supervisors_own.extend(self.bound.iter().map(|bound| bound.descriptor.as_raw_fd()));
                 let cradle = Cradle { link: SupervisorLink(theirs), slots, supervisor, supervisors_own };
                 crate::sys::exit::leave(main(cradle))
             }
@@ -323,12 +335,13 @@ impl Supervisor {
         let duplicate = |descriptor: &OwnedFd| {
             descriptor.try_clone().map_err(|error| Error::failed("cannot pass a listener on").detail(format!("dup: {error}")))
         };
-        if let Some((_, kept)) = self.bound.iter().find(|(bound, _)| bound == address) {
-            return duplicate(kept);
+        if let Some(kept) = self.bound.iter_mut().find(|kept| kept.address == *address && !kept.given) {
+            kept.given = true;
+            return duplicate(&kept.descriptor);
         }
         let descriptor = bind::bind(address)?;
         let copy = duplicate(&descriptor)?;
-        self.bound.push((address.clone(), descriptor));
+        self.bound.push(Bound { address: address.clone(), descriptor, given: true });
         Ok(copy)
     }
 
@@ -402,7 +415,7 @@ impl Supervisor {
     }
 
     fn clean_up(&mut self) {
-        for (address, descriptor) in self.bound.drain(..) {
+        for Bound { address, descriptor, .. } in self.bound.drain(..) {
             drop(descriptor);
             if let Address::Control(path) = address
                 && let Err(error) = std::fs::remove_file(&path)
