@@ -122,7 +122,8 @@ fn a_handler_that_dies_ends_its_process_and_no_other() {
         let (first, second) = (Client::of(host.address(0)), Client::of(host.address(1)));
         first.send(way.as_bytes());
         assert_eq!(second.ask_text("max_procs"), "5");
-        // What waits in the queue is for the replacement.
+        // What had come in the same batch is lost with the process. What comes later is for the replacement.
+        host.wait_for_log("a process died and is replaced");
         let info = first.ask_text("info");
         assert!(info.contains(" restarts=1 "), "{info}");
         assert_eq!(first.receive_before(Deadline::after(Duration::from_millis(20))), None);
