@@ -99,6 +99,13 @@ impl Host {
         self.processes().into_iter().filter(|pid| processes::parent(*pid) == parent).collect()
     }
 
+    /// A warning or error with this text may be in the log at the end, too.
+    #[must_use]
+    pub fn allowing(mut self, text: &str) -> Self {
+        self.allowed.push(text.to_owned());
+        self
+    }
+
     /// Pids of all of the host's processes.
     pub fn processes(&self) -> Vec<i32> {
         processes::running_from(self.folder())

@@ -261,7 +261,13 @@ impl Setup {
     /// Starts the host as a daemon. What the starting command wrote and its exit code come with it. Sets pid file and log file.
     #[track_caller]
     pub fn daemon(self) -> (Host, Started) {
-        let this = self.pid_file().log_file().host("daemon", "true");
+        self.pid_file().log_file().daemon_as_configured()
+    }
+
+    /// The same with the pid file and the log that were configured. Its pid is read from `pid` in the folder.
+    #[track_caller]
+    pub fn daemon_as_configured(self) -> (Host, Started) {
+        let this = self.host("daemon", "true");
         let mut command = this.command("run");
         let stderr = File::options().create(true).append(true).open(this.folder().join("terminal")).expect("a file for output");
         let mut child = command.stderr(stderr).spawn().expect("the host can be started");

@@ -154,6 +154,7 @@ fn allocating_after_the_fork_is_refused() {
 #[test]
 fn impossible_requests_are_refused() {
     let script = "init_f: shm_only 8 4096, shm_only 8 8192, shm_only 8 3, shm_only 0 8, shm_only 9223372036854775807 8";
-    let host = Setup::new().module(fixture("recorder_a").script(script)).expect_log("impossible shared memory").allow_log("cannot get").start();
+    let host =
+        Setup::new().module(fixture("recorder_a").script(script)).expect_log("impossible shared memory").allow_log("cannot get").start();
     assert_eq!(host.stop().records.outcomes("recorder_a", "shm_only"), [1, 0, 0, 0, 0]);
 }

@@ -40,7 +40,8 @@ fn periodic_functions_in_both_processes_do_not_drift() {
 
 #[test]
 fn one_shot_functions_are_called_once_in_each_life_of_their_process() {
-    let script = "init_f: timer fast once 1 0, timer fast tick 0 10, timer slow later 1 0, timer slow tock 0 10; proc_init: timer fast too 1 0";
+    let script =
+        "init_f: timer fast once 1 0, timer fast tick 0 10, timer slow later 1 0, timer slow tock 0 10; proc_init: timer fast too 1 0";
     let host = Setup::new().module(fixture("recorder_a").script(script)).expect_log("a process died and is replaced").start();
     for (once, periodic) in [("once", "tick"), ("later", "tock"), ("too", "tick")] {
         calls(&host, periodic, 10);
