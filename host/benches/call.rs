@@ -52,7 +52,7 @@ fn main() {
     for round in 0..=rounds {
         let empty_ns = per_call(|| black_box(0));
         let direct_ns = per_call(|| black_box(plain)(black_box(batch))) - empty_ns;
-        let guarded_ns = per_call(|| call::enter(black_box(module), Phase::Handler, || black_box(handler)(black_box(batch)))) - empty_ns;
+        let guarded_ns = per_call(|| call::enter(module, Phase::Handler, || black_box(handler)(black_box(batch)))) - empty_ns;
         if round > 0 {
             guarded.push(format!("{guarded_ns:.3}"));
             direct.push(format!("{direct_ns:.3}"));
