@@ -58,6 +58,10 @@ fn run(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> u8 {
 
 fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result<u8, Error> {
     let no_fork = plan.config.host.fork == Fork::NoFork;
+    if plan.config.host.daemon {
+        // There is a terminal now; the log may be elsewhere, or nowhere.
+        plan.warnings.iter().for_each(|warning| eprintln!("modhost: {warning}"));
+    }
     let starter = if plan.config.host.daemon && !no_fork {
         match daemon::detach()? {
             Detached::Starter(outcome) => return outcome.map(|()| EXIT_OK),

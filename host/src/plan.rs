@@ -52,6 +52,9 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
     match resolve(&config) {
         Ok(resolution) if errors.is_empty() => {
             warnings.extend(resolution.skipped.iter().map(|skipped| format!("left out: {}: {}", skipped.what, skipped.reason)));
+            if config.host.daemon && config.host.fork == config::Fork::Processes && config.log.target == config::LogTarget::Stderr {
+                warnings.push("a daemon has no standard error: log records are lost, set log.target".into());
+            }
             if resolution.modules.is_empty() {
                 warnings.push("no module is configured, nothing will be served".into());
             }

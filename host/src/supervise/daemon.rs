@@ -4,13 +4,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, setsid};
 
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
-use crate::sys::descriptor::replace;
+use crate::sys::descriptor;
 use crate::sys::fork::{Side, fork};
 
 /// The supervisor's end of the pipe to the starting command.
@@ -41,6 +41,7 @@ pub fn detach() -> Result<Detached> {
             drop(reader);
             // The child of a command is never a group leader, so this makes a session whose number is this pid.
             setsid().map_err(|errno| failed("setsid", errno))?;
+            leave_terminal(&writer)?;
             std::env::set_current_dir("/")
                 .map_err(|error| Error::failed("cannot go into daemon mode").detail(format!("chdir to /: {error}")))?;
             Ok(Detached::Supervisor(Starter { pipe: File::from(writer) }))
@@ -65,7 +66,7 @@ fn hear(mut pipe: File) -> Result<()> {
 }
 
 impl Starter {
-    /// Reports, and gives the terminal up.
+    /// Reports.
     pub fn report(mut self, outcome: Result<(), &Error>) {
         let bytes = match outcome {
             Ok(()) => vec![EXIT_OK],
@@ -75,22 +76,25 @@ impl Starter {
                 bytes
             }
         };
-        if let Err(error) = self.leave_terminal().and_then(|()| self.pipe.write_all(&bytes)) {
+        if let Err(error) = self.pipe.write_all(&bytes) {
             tracing::warn!("cannot report to the starting command: {error}");
         }
-    }
-
-    /// Standard input, output and error lead nowhere from now on; the log's own file stays.
-    fn leave_terminal(&self) -> std::io::Result<()> {
-        let nowhere = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
-            replace(stream, nowhere.try_clone()?.into())?;
-        }
-        Ok(())
     }
 
     /// The pipe, which is the supervisor's alone.
     pub fn pipe(&self) -> &File {
         &self.pipe
     }
+}
+
+/// Standard input, output and error lead nowhere from now on, and nothing else that the command inherited stays open: a terminal or a pipe
+/// that waits for its end must not wait for the service's.
+fn leave_terminal(keep: &OwnedFd) -> Result<()> {
+    let failed = |error: std::io::Error| Error::failed("cannot leave the terminal").detail(error);
+    descriptor::close_others(keep.as_fd()).map_err(|errno| failed(errno.into()))?;
+    let nowhere = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(failed)?;
+    for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        descriptor::replace_standard(stream, nowhere.as_fd()).map_err(|errno| failed(errno.into()))?;
+    }
+    Ok(())
 }

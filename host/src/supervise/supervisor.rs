@@ -102,6 +102,9 @@ impl Supervisor {
     pub fn run(mut self, prepared: Result<()>, main: impl Fn(Cradle) -> u8) -> Result<()> {
         let outcome = prepared.and_then(|()| self.settle()).and_then(|()| self.generations(&main));
         self.clean_up();
+        if outcome.is_ok() {
+            tracing::info!("stopped");
+        }
         if let (Some(starter), Err(error)) = (self.starter.take(), &outcome) {
             starter.report(Err(error));
         }

@@ -67,6 +67,29 @@ fn sigpipe_is_pending() -> bool {
     }
 }
 
+/// Makes a standard stream lead where `source` does; unlike `replace`, programs that are executed later inherit it.
+pub fn replace_standard(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: both numbers are open descriptors, as the borrows prove; `target` keeps its owner.
+    match unsafe { libc::dup2(source.as_raw_fd(), target.as_raw_fd()) } {
+        -1 => Err(Errno::last()),
+        _ => Ok(()),
+    }
+}
+
+/// Closes everything but the standard streams and `keep`. Only at the very start of a process that owns nothing else yet.
+pub fn close_others(keep: BorrowedFd<'_>) -> Result<(), Errno> {
+    let keep = keep.as_raw_fd().unsigned_abs();
+    for (first, last) in [(3, keep.saturating_sub(1)), (keep.max(2) + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: the caller vouches that nobody in this process owns what is closed here.
+            if unsafe { libc::close_range(first, last, 0) } == -1 {
+                return Err(Errno::last());
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
