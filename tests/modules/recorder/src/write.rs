@@ -27,8 +27,7 @@ pub fn event(event: &str, fields: &str) {
 pub fn identity(rank: Option<i32>) -> String {
     let info = act::process_info();
     // SAFETY: calls without arguments that cannot fail.
-    let (ppid, sid, pgid, uid, gid) =
-        unsafe { (libc::getppid(), libc::getsid(0), libc::getpgid(0), libc::getuid(), libc::getgid()) };
+    let (ppid, sid, pgid, uid, gid) = unsafe { (libc::getppid(), libc::getsid(0), libc::getpgid(0), libc::getuid(), libc::getgid()) };
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a writable struct.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
