@@ -215,9 +215,7 @@ impl Main {
         let mut listeners = Vec::new();
         for config in &self.plan.listeners {
             let ListenAddress::Udp(address) = config.address else {
-                return Err(Halt::Failed(
-                    Error::config(format!("{}: this listener needs a TCP main process", config.position)).detail(&config.address),
-                ));
+                return Err(Halt::Failed(Error::fault("a listener that cannot be served was not refused").detail(&config.address)));
             };
             let module = self.modules().iter().find(|module| module.name == config.handler.module).copied();
             let Some(module) = module else { continue };

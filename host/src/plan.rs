@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::config::{self, Config, ListenConfig, Overrides};
+use crate::config::{self, Config, ListenAddress, ListenConfig, Overrides};
 use crate::error::{Error, Result};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
@@ -49,6 +49,7 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
             None
         }
     };
+    errors.extend(config.listeners.iter().filter_map(not_served));
     match resolve(&config) {
         Ok(resolution) if errors.is_empty() => {
             warnings.extend(resolution.skipped.iter().map(|skipped| format!("left out: {}: {}", skipped.what, skipped.reason)));
@@ -66,6 +67,20 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
             Err(errors)
         }
     }
+}
+
+/// An address that the configuration knows and this version cannot serve.
+fn not_served(listener: &ListenConfig) -> Option<Error> {
+    let kind = match listener.address {
+        ListenAddress::Udp(_) => return None,
+        ListenAddress::Tcp(_) => "tcp",
+        ListenAddress::Unix(_) => "unix",
+    };
+    Some(
+        Error::config(format!("{}: this version of modhost does not serve {kind} listeners", listener.position))
+            .detail(format_args!("{} for \"{}\"", listener.address, listener.handler))
+            .hint("remove it, or listen on udp"),
+    )
 }
 
 /// Whom to become. Only root can become somebody else; for anybody else the setting says nothing.
