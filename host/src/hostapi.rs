@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::module::loader::of_handle;
 use crate::module::{Module, call};
-use crate::process::family::{ChildInit, Entry, Kind, Spec};
+use crate::process::family::{ChildInit, Entry, Spec};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::state::{State, Wanted};
 use crate::sys::datagrams::{self, Datagrams};
@@ -249,7 +249,7 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
         ));
     }
     let child_init = if rank == abi::PROC_NOCHLDINIT { ChildInit::Skip } else { ChildInit::Call };
-    let spec = Spec { kind: Kind::Module, rank, name: process, owner: Some(module), child_init, entry };
+    let spec = Spec::of_module(module, rank, process, child_init, entry);
     let family = &state.family;
     let process_no = family.claim(spec).map_err(|error| refuse(abi::E_LIMIT, &error))?;
     let returning = family.spec(process_no).is_some_and(|spec| matches!(spec.entry, Entry::Return));

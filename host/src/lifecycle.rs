@@ -5,6 +5,7 @@
 //! Each step takes the token of the step before it and gives its own, so that skipping, repeating or reordering a step does not compile.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, PoisonError};
 
 use module_api::abi;
@@ -18,7 +19,7 @@ use crate::net::bind::{self, Address};
 use crate::net::listener::Listener;
 use crate::net::udp;
 use crate::plan::Plan;
-use crate::process::family::{ChildInit, Entry, Family, Kind, Spec, Work};
+use crate::process::family::{Family, Kind, Spec};
 use crate::process::slots::{Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
@@ -41,6 +42,8 @@ pub struct Main {
     /// When the command was started, for the time to ready.
     started_ns: u64,
     deadline_ns: u64,
+    /// Further descriptors that children must not have.
+    own: Vec<RawFd>,
     /// The control process's end of its link to main, and its socket, until it is forked.
     control: Option<control::Server>,
 }
@@ -88,10 +91,8 @@ pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
 /// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
-    let main = Main::with(plan, Slots::new()?, Watch::new(signals, None), started_ns)?;
-    if let Some(pid_file) = &pid_file {
-        main.state.family.keep_in_main(pid_file.file());
-    }
+    let mut main = Main::with(plan, Slots::new()?, Watch::new(signals, None), started_ns)?;
+    main.own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
     let outcome = main.live_alone();
     if let Some(pid_file) = pid_file {
         pid_file.remove();
@@ -128,7 +129,7 @@ impl Main {
         }
         .install()?;
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Ok(Self { plan, state, watch, started_ns, deadline_ns, control: None })
+        Ok(Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), control: None })
     }
 
     /// Main's whole life under a supervisor.
@@ -235,7 +236,9 @@ impl Main {
         }
         let _ = self.state.listeners.set(listeners);
         self.state.family.fix(self.processes())?;
-        self.watch.keep_in_main(&self.state.family);
+        let mut own = std::mem::take(&mut self.own);
+        own.extend(self.watch.descriptors());
+        self.state.family.keep_in_main(own)?;
         if let Some(identity) = &self.plan.identity {
             cred::give_up_privileges(identity)?;
             if self.watch.supervisor().is_some() {
@@ -248,9 +251,7 @@ impl Main {
 
     /// The one table of what exists, in the order of process numbers. None: a module will fork it.
     fn processes(&mut self) -> Vec<Option<Spec>> {
-        let row = |kind, rank, name: String, work: Work| {
-            Some(Spec { kind, rank, name, owner: None, child_init: ChildInit::Call, entry: Entry::Run(work) })
-        };
+        let row = |kind, rank, name, work| Some(Spec::new(kind, rank, name, work));
         let state = self.state;
         let mut rows = vec![row(Kind::Main, abi::PROC_MAIN, "main".into(), Arc::new(|| EXIT_FAILED))];
         if self.forks() {
@@ -440,6 +441,10 @@ impl Main {
         }
         if let Err(error) = self.watch.stop_children(&self.state.family, self.plan.config.host.stop_timeout) {
             tracing::error!("{error}");
+        }
+        if self.watch.supervisor().is_none() {
+            // Nobody watches over this process: the kernel ends it if destroy_f hangs.
+            nix::unistd::alarm::set(self.plan.config.host.stop_timeout.as_secs().clamp(1, 86_400) as u32);
         }
         for module in self.modules().iter().rev() {
             if module.initialised.load(Relaxed) {

@@ -16,7 +16,7 @@ use module_api::abi;
 use super::Module;
 use crate::error::{Error, Result};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::sys::{exit, fork, local::local};
+use crate::sys::{descriptor, exit, fork, local::local};
 
 thread_local! {
     /// What the module said about the failure that it is about to return.
@@ -78,7 +78,7 @@ pub fn init_child(module: &Module, rank: i32) -> Result<()> {
         Phase::ChildInit => {
             clear_error();
             let code = enter(module, Phase::ChildInit, || init_child_f(rank));
-            outcome(module, &format!("init_child_f({rank})"), code)
+            outcome(module, format_args!("init_child_f({rank})"), code)
         }
         phase => in_main(module, phase, || init_child_f(rank)),
     }
@@ -97,8 +97,18 @@ pub fn destroy(module: &Module) {
 /// A call in main before and while it forks: what it leaves behind is inherited by every process, so it is looked at afterwards.
 fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<()> {
     clear_error();
+    let open_before = descriptor::open_count();
     let code = enter(module, phase, call);
-    outcome(module, &phase.to_string(), code)?;
+    outcome(module, format_args!("{phase}"), code)?;
+    if let (Some(before), Some(after)) = (open_before, descriptor::open_count())
+        && after > before
+    {
+        tracing::info!(
+            "module \"{}\" leaves descriptors open that every process inherits phase=\"{phase}\" count={}",
+            module.name,
+            after - before
+        );
+    }
     let threads = fork::thread_count()?;
     if threads > 1 {
         return Err(Error::failed(format!("module \"{}\" started a thread in {phase}", module.name))
@@ -117,7 +127,7 @@ fn clear_error() {
     ERROR_TEXT.with_borrow_mut(String::clear);
 }
 
-fn outcome(module: &Module, phase: &str, code: i32) -> Result<()> {
+fn outcome(module: &Module, phase: std::fmt::Arguments<'_>, code: i32) -> Result<()> {
     if code >= 0 {
         return Ok(());
     }

@@ -9,7 +9,10 @@ use module_api::abi;
 use crate::error::{Error, Result};
 
 /// Compares the layouts behind a Rust module's header with the host's own.
-pub fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
+///
+/// # Safety
+/// `info` is what the header of a module with `FLAG_RUST` points to, and not null.
+pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
     // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the description's own version.
     let (header, exports, host) = unsafe { ((*info).abi_stable, &raw const (*info).exports, &raw const (*info).host) };
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
@@ -23,7 +26,7 @@ pub fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
 
 fn compare(what: &str, module: &'static TypeLayout, ours: &'static TypeLayout, module_minor: u16) -> Result<()> {
     // The check is one-directional: the first argument is the older interface.
-    let module_is_older = module_minor <= abi::ABI_MINOR;
+    let module_is_older = u32::from(module_minor) <= u32::from(abi::ABI_MINOR);
     let outcome = if module_is_older { check_layout_compatibility(module, ours) } else { check_layout_compatibility(ours, module) };
     let Err(report) = outcome else {
         return Ok(());

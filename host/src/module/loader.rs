@@ -102,7 +102,8 @@ fn check_layout(header: &abi::Header) -> Result<()> {
     if header.flags & abi::FLAG_RUST == 0 || header.rust.is_null() {
         return Ok(());
     }
-    super::layout::check(header.rust.cast(), header.abi_minor)
+    // SAFETY: FLAG_RUST says what the pointer is, and it is not null.
+    unsafe { super::layout::check(header.rust.cast(), header.abi_minor) }
 }
 
 impl Opened {
@@ -112,7 +113,7 @@ impl Opened {
     }
 
     /// Reads a string of the table.
-    pub fn text(&self, text: *const c_char, what: &str) -> Result<String> {
+    fn text(&self, text: *const c_char, what: &str) -> Result<String> {
         if text.is_null() {
             return Err(self.refused(format!("its table has no {what}")));
         }

@@ -51,7 +51,7 @@ pub fn work(listener: &Listener) -> u8 {
 impl Server {
     /// Maps the buffers of this process.
     pub fn new() -> Result<Self> {
-        Ok(Self { datagrams: Box::leak(Box::new(Datagrams::new()?)) })
+        Ok(Self { datagrams: Datagrams::new()? })
     }
 
     /// Serves one batch.

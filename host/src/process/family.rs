@@ -74,6 +74,20 @@ impl fmt::Display for Kind {
     }
 }
 
+impl Spec {
+    /// A process of the host.
+    pub fn new(kind: Kind, rank: i32, name: String, work: Work) -> Self {
+        let title = format!("modhost: {name}");
+        Self { kind, rank, name, title, owner: None, child_init: ChildInit::Call, entry: Entry::Run(work) }
+    }
+
+    /// A process of a module.
+    pub fn of_module(owner: &'static Module, rank: i32, name: String, child_init: ChildInit, entry: Entry) -> Self {
+        let title = format!("modhost: {name}");
+        Self { kind: Kind::Module, rank, name, title, owner: Some(owner), child_init, entry }
+    }
+}
+
 impl Kind {
     /// What `top` shows; at most 15 bytes.
     fn comm(self) -> &'static str {
@@ -88,14 +102,15 @@ impl Kind {
 }
 
 /// One row of the table of what exists.
-#[derive(Clone)]
 pub struct Spec {
     /// What it is.
     pub kind: Kind,
     /// Passed to `init_child_f`.
     pub rank: i32,
-    /// In the process table, the title and the log.
+    /// In the process table and the log.
     pub name: String,
+    /// What `ps` shows; made before the fork, so that the child need not allocate.
+    pub title: String,
     /// The module that forked it.
     pub owner: Option<&'static Module>,
     /// Whether modules get `init_child_f(rank)` in it.
@@ -110,12 +125,20 @@ pub struct Family {
     pub slots: Slots,
     main_pid: Pid,
     modules: OnceLock<Vec<&'static Module>>,
-    /// By process number; none for a registered process that was not forked yet.
-    specs: Mutex<Vec<Option<Arc<Spec>>>>,
+    /// By process number. Read on every fork, so reading must not write: a page that main writes between two forks is copied for each child.
+    rows: OnceLock<Vec<Row>>,
     /// Descriptors that are main's alone.
-    mains_own: Mutex<Vec<RawFd>>,
+    mains_own: OnceLock<Vec<RawFd>>,
     /// Written by the child that completes a start.
     done: EventFd,
+}
+
+/// One row of the table.
+enum Row {
+    /// Known from the start.
+    Fixed(Spec),
+    /// Registered by a module; none until it is forked.
+    Registered(Mutex<Option<&'static Spec>>),
 }
 
 impl fmt::Debug for Family {
@@ -135,7 +158,7 @@ impl Family {
         main.set_pid(main_pid.as_raw());
         main.set_name("main");
         local().become_process(main_pid.as_raw(), 0, 0, main.trail());
-        Ok(Self { slots, main_pid, modules: OnceLock::new(), specs: Mutex::new(Vec::new()), mains_own: Mutex::new(Vec::new()), done })
+        Ok(Self { slots, main_pid, modules: OnceLock::new(), rows: OnceLock::new(), mains_own: OnceLock::new(), done })
     }
 
     /// The modules in load order, once they are all loaded.
@@ -148,9 +171,9 @@ impl Family {
         self.modules.get().map_or(&[], Vec::as_slice)
     }
 
-    /// A descriptor that every child closes.
-    pub fn keep_in_main(&self, descriptor: &impl AsFd) {
-        lock(&self.mains_own).push(descriptor.as_fd().as_raw_fd());
+    /// The descriptors that every child closes. Before the first fork, once.
+    pub fn keep_in_main(&self, descriptors: Vec<RawFd>) -> Result<()> {
+        self.mains_own.set(descriptors).map_err(|_| Error::fault("main's own descriptors were listed twice"))
     }
 
     /// Readable when the awaited children are done.
@@ -171,30 +194,39 @@ impl Family {
                 slot.set_name(&spec.name);
             }
         }
-        *lock(&self.specs) = specs.into_iter().map(|spec| spec.map(Arc::new)).collect();
-        Ok(())
+        let rows = specs.into_iter().map(|spec| spec.map_or_else(|| Row::Registered(Mutex::new(None)), Row::Fixed)).collect();
+        self.rows.set(rows).map_err(|_| Error::fault("the process table was fixed twice"))
     }
 
-    /// A row of the table.
-    pub fn spec(&self, process_no: usize) -> Option<Arc<Spec>> {
-        lock(&self.specs).get(process_no).cloned().flatten()
+    /// A row of the table; none if there is no such process, or none yet.
+    pub fn spec(&self, process_no: usize) -> Option<&Spec> {
+        match self.rows.get()?.get(process_no)? {
+            Row::Fixed(spec) => Some(spec),
+            Row::Registered(spec) => *lock(spec),
+        }
     }
 
     /// Takes the first free registered row for that process.
     pub fn claim(&self, spec: Spec) -> Result<usize> {
-        let mut specs = lock(&self.specs);
-        let process_no = specs.iter().position(Option::is_none).ok_or_else(|| Error::failed("no registered process is left"))?;
-        if let Some(slot) = self.slots.slot(process_no) {
-            slot.set_name(&spec.name);
+        for (process_no, row) in self.rows.get().into_iter().flatten().enumerate() {
+            let Row::Registered(registered) = row else { continue };
+            let mut registered = lock(registered);
+            if registered.is_none() {
+                if let Some(slot) = self.slots.slot(process_no) {
+                    slot.set_name(&spec.name);
+                }
+                // A row is taken once in main's life.
+                *registered = Some(Box::leak(Box::new(spec)));
+                return Ok(process_no);
+            }
         }
-        specs[process_no] = Some(Arc::new(spec));
-        Ok(process_no)
+        Err(Error::failed("no registered process is left"))
     }
 
     /// Gives a row back whose fork failed.
     pub fn release(&self, process_no: usize) {
-        if let Some(spec) = lock(&self.specs).get_mut(process_no) {
-            *spec = None;
+        if let Some(Row::Registered(spec)) = self.rows.get().and_then(|rows| rows.get(process_no)) {
+            *lock(spec) = None;
         }
     }
 
@@ -210,7 +242,7 @@ impl Family {
                 Ok(Side::Parent(pid))
             }
             Ok(Side::Child) => {
-                self.prologue(process_no, &spec, slot);
+                self.prologue(process_no, spec, slot);
                 Ok(Side::Child)
             }
             Err(error) => {
@@ -224,7 +256,7 @@ impl Family {
     pub fn start(&self, process_no: usize, restarts: u32) -> Result<Pid> {
         match self.fork(process_no, restarts)? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => match self.spec(process_no).as_deref() {
+            Side::Child => match self.spec(process_no) {
                 Some(Spec { entry: Entry::Run(work), .. }) => exit::leave(work()),
                 _ => exit::leave(EXIT_FAILED),
             },
@@ -241,11 +273,10 @@ impl Family {
         if let Err(error) = fork::die_with_parent(self.main_pid).and_then(|()| signal::fresh()) {
             fail(&error);
         }
-        for descriptor in lock(&self.mains_own).drain(..) {
-            // Closing what is already closed is harmless here.
-            let _ = nix::unistd::close(descriptor);
+        for descriptor in self.mains_own.get().into_iter().flatten() {
+            let _ = nix::unistd::close(*descriptor);
         }
-        title::set_title(&format!("modhost: {}", spec.name));
+        title::set_title(&spec.title);
         if let Err(error) = title::set_comm(spec.kind.comm()) {
             tracing::debug!("{error}");
         }

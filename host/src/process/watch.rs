@@ -2,7 +2,7 @@
 //!
 //! *Runs in:* main. *Never:* waits without a deadline unless everything is ready; never misses a death.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -84,19 +84,21 @@ impl Watch {
     }
 
     /// The descriptors that are main's alone.
-    pub fn keep_in_main(&self, family: &Family) {
-        family.keep_in_main(&self.signals);
-        if let Some(link) = &self.supervisor {
-            family.keep_in_main(link);
-        }
-        if let Some(link) = &self.control {
-            family.keep_in_main(link);
-        }
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut descriptors = vec![self.signals.as_fd().as_raw_fd()];
+        descriptors.extend(self.supervisor.iter().map(|link| link.as_fd().as_raw_fd()));
+        descriptors.extend(self.control.iter().map(|link| link.as_fd().as_raw_fd()));
+        descriptors
     }
 
     /// Whether a stop is asked for right now; does not wait. Between the steps of a start.
     pub fn stop_asked(&mut self) -> Result<bool> {
-        // Deaths are left for `next`, which must see them all.
+        // One look at both descriptors; nearly always nothing is there. Deaths are left for `next`, which must see them all.
+        let supervisor = self.supervisor.as_ref().map_or(self.signals.as_fd(), |link| link.as_fd());
+        let mut orders = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(supervisor, PollFlags::POLLIN)];
+        if poll(&mut orders, PollTimeout::ZERO) == Ok(0) {
+            return Ok(false);
+        }
         Ok(matches!(self.poll_orders()?, Some(Event::Stop)))
     }
 

@@ -78,6 +78,8 @@ pub struct Supervisor {
 enum Ended {
     /// As it was asked to.
     Stopped,
+    /// When it was asked to, but not in an orderly way.
+    StoppedBadly(Error),
     /// Before it was ready.
     NeverReady { error: Error, end: End },
     /// While it was serving.
@@ -126,6 +128,7 @@ impl Supervisor {
             let forked_ns = time::now_ns();
             let (error, end, reached) = match self.generation(main)? {
                 Ended::Stopped => return Ok(()),
+                Ended::StoppedBadly(error) => return Err(error),
                 Ended::NeverReady { error, .. } if !self.announced => return Err(error),
                 Ended::NeverReady { error, end } => (error, end, Reached::Init),
                 Ended::Died { error, end } => (error, end, Reached::Serving),
@@ -216,7 +219,7 @@ impl Supervisor {
                         if time::now_ns() < stopping_from_ns + INSIST.as_nanos() as u64 {
                             continue;
                         }
-                        tracing::warn!("asked to stop twice, stopping by force");
+                        failure = Some(Error::failed("stopped by force, as asked").detail(format!("main was {}", self.blame(slots))));
                         let _ = killpg(main, Signal::SIGKILL);
                         let _ = kill(main, Signal::SIGKILL);
                     }
@@ -250,7 +253,11 @@ impl Supervisor {
                             .hint("raise host.start_timeout, or make that call return sooner"),
                     );
                 } else {
-                    tracing::error!("main did not stop in time and is killed last=\"{blame}\"");
+                    failure = Some(
+                        Error::failed("the stop did not finish in time, main was killed")
+                            .detail(format!("it was {blame}"))
+                            .hint("raise host.stop_timeout, or make that call return sooner"),
+                    );
                 }
                 let _ = kill(main, Signal::SIGKILL);
                 deadline_ns = None;
@@ -359,7 +366,8 @@ impl Supervisor {
             other => (End::Exit(-1), format!("ended: {other:?}")),
         };
         match stage {
-            Stage::Stopping => Ended::Stopped,
+            Stage::Stopping if end == End::Exit(0) => Ended::Stopped,
+            Stage::Stopping => Ended::StoppedBadly(failure.unwrap_or_else(|| Error::failed(format!("main {how} while stopping")))),
             Stage::Starting => {
                 Ended::NeverReady { error: failure.unwrap_or_else(|| Error::failed(format!("main {how} while starting"))), end }
             }
@@ -376,9 +384,8 @@ impl Supervisor {
     fn bury(&self, main: Pid) {
         let limit_ns = time::now_ns() + GRACE.as_nanos() as u64;
         loop {
-            match killpg(main, Signal::SIGKILL) {
-                Err(Errno::ESRCH) => break,
-                Ok(()) | Err(_) => {}
+            if killpg(main, Signal::SIGKILL) == Err(Errno::ESRCH) {
+                break;
             }
             while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
             if time::now_ns() > limit_ns {

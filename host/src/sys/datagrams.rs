@@ -12,7 +12,7 @@
 //! ```
 
 use std::cell::Cell;
-use std::mem::{size_of, zeroed};
+use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use module_api::abi;
@@ -37,6 +37,7 @@ const BATCHES_UNTIL_RELEASE: u32 = 4096;
 /// What the kernel and the module read and write; lives at the start of the mapping.
 #[repr(C)]
 struct Headers {
+    engine: MaybeUninit<Datagrams>,
     batch: abi::UdpBatch,
     datagrams: [abi::Datagram; BATCH],
     in_headers: [libc::mmsghdr; BATCH],
@@ -78,8 +79,8 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Maps the buffers; touches one page.
-    pub fn new() -> Result<Self> {
+    /// Maps the buffers, itself among them; touches one page. They live as long as the process.
+    pub fn new() -> Result<&'static Self> {
         let page = page_bytes();
         let headers_bytes = size_of::<Headers>().next_multiple_of(page);
         let large_offset_bytes = (headers_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
@@ -115,7 +116,7 @@ impl Datagrams {
                 stride: size_of::<abi::Datagram>() as u32,
                 listener: 0,
             };
-            Self {
+            (*headers).engine.write(Self {
                 headers,
                 small,
                 large,
@@ -130,7 +131,8 @@ impl Datagrams {
                 batches_since_large: Cell::new(0),
                 large_touched: Cell::new(false),
                 refused: Cell::new(0),
-            }
+            });
+            (*headers).engine.assume_init_ref()
         };
         Ok(engine)
     }
