@@ -40,10 +40,18 @@ Examples:
   modhost inspect ./libecho.so
   modhost inspect --json /usr/lib/modhost/*.so | jq -r '.[].name'";
 
+const PS_EXAMPLES: &str = "\
+Examples:
+  modhost ps
+  modhost ps -s target/quickstart.sock --json | jq '.[] | select(.restarts > 0)'";
+
 const RPC_EXAMPLES: &str = "\
 Examples:
-  modhost rpc ping
-  modhost rpc -s /run/modhost.sock METHOD ARG ARG";
+  modhost rpc methods                            what can be called
+  modhost rpc -s /run/modhost.sock METHOD ARG ARG
+
+An ARG that is valid JSON is sent as that (1, true, [1,2], \"1\" in quotes), anything else as text.
+Before an ARG that begins with a hyphen put --.";
 
 /// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
 #[derive(Debug, Parser)]
@@ -62,15 +70,21 @@ pub enum Command {
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Parse the configuration, load the modules, check versions and parameters; run nothing else
+    ///
+    /// Nothing is bound, forked or written, and no init_f is called. But a module is really loaded: the constructors of its
+    /// file run. "modhost inspect" runs nothing of a file at all.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Say what module files hold and whether they would load, without running any of their code
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
     /// List the processes of a running host
+    #[command(after_help = PS_EXAMPLES)]
     Ps(ControlArgs),
     /// Stop a running host and wait for its end
     Stop(ControlArgs),
+    /// Ask a running host for a sign of life
+    Ping(ControlArgs),
     /// Call a method of a running host
     #[command(after_help = RPC_EXAMPLES)]
     Rpc(RpcArgs),
@@ -200,12 +214,12 @@ pub struct RpcArgs {
     #[command(flatten)]
     pub control: ControlArgs,
 
-    /// Method, such as ping
+    /// Method, such as ping; "methods" lists them
     #[arg(value_name = "METHOD")]
     pub method: String,
 
     /// Arguments of the method
-    #[arg(value_name = "ARG", allow_hyphen_values = true, trailing_var_arg = true)]
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
     pub args: Vec<String>,
 }
 
@@ -303,7 +317,9 @@ mod tests {
         assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
         assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
         assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
-        let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 --three") else { panic!() };
+        assert!(matches!(parse_line("modhost ping -s x"), Ok(Command::Ping(args)) if args.socket == *"x"));
+        assert!(matches!(parse_line("modhost rpc ping --json -s x"), Ok(Command::Rpc(args)) if args.args.is_empty() && args.control.json));
+        let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 -- --three") else { panic!() };
         assert_eq!((args.method.as_str(), args.args), ("ping", vec!["1".to_string(), "-2".into(), "--three".into()]));
     }
 

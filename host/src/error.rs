@@ -61,11 +61,11 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// `what: detail (hint)` on one line.
+    /// `what: detail (hint)` on one line; the lines of a longer detail stand behind each other.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
-        if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
+        for (index, line) in self.detail.lines().enumerate() {
+            write!(f, "{}{line}", if index == 0 { ": " } else { "; " })?;
         }
         if !self.hint.is_empty() {
             write!(f, " (hint: {})", self.hint)?;
@@ -85,5 +85,6 @@ mod tests {
         let error = Error::config("cannot read the configuration").detail("x.toml: ENOENT").hint("pass -c FILE");
         assert_eq!(error.to_string(), "cannot read the configuration: x.toml: ENOENT (hint: pass -c FILE)");
         assert_eq!(Error::failed("no").to_string(), "no");
+        assert_eq!(Error::failed("no").detail("one\ntwo").to_string(), "no: one; two");
     }
 }

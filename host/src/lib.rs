@@ -1,6 +1,7 @@
 //! The modhost binary as a library, for its own unit tests. No API promise: module authors use `module-api`.
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -12,6 +13,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod module;
 pub mod net;
+pub mod output;
 pub mod plan;
 pub mod process;
 pub mod shm;

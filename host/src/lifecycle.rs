@@ -194,7 +194,7 @@ impl Main {
                 Err(error) if resolved.optional => tracing::warn!("optional module is left out: {error}"),
                 Err(error) => return Err(Halt::Failed(error)),
             }
-            one_thread(&resolved.name)?;
+            loader::one_thread(&resolved.name)?;
         }
         self.state.family.adopt_modules(modules)?;
         Ok(Loaded(()))
@@ -232,7 +232,8 @@ impl Main {
             let socket = self.receive(&Address::Control(path.clone()))?;
             let (ours, theirs) = Link::pair()?;
             self.watch.hear_control(ours);
-            self.control = Some(control::Server::new(socket, theirs));
+            let names = self.modules().iter().map(|module| module.name.clone()).collect();
+            self.control = Some(control::Server::new(socket, theirs, names, self.plan.config.host.stop_timeout));
         }
         let _ = self.state.listeners.set(listeners);
         self.state.family.fix(self.processes())?;
@@ -514,16 +515,6 @@ impl Main {
 fn timer_functions(state: &State, which: Which) -> Vec<TimerFunction> {
     let timers = state.timers.lock().unwrap_or_else(PoisonError::into_inner);
     timers.iter().filter(|function| function.which == which).cloned().collect()
-}
-
-/// A file's constructors may have started a thread, too.
-fn one_thread(module: &str) -> Result<()> {
-    match fork::thread_count()? {
-        1 => Ok(()),
-        threads => Err(Error::failed(format!("module \"{module}\" started a thread while it was being loaded"))
-            .detail(format!("{threads} threads exist"))
-            .hint("start threads and runtimes in init_child_f(rank)")),
-    }
 }
 
 /// Several errors as one, for a message of fixed size.

@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use modhost::cli::{self, Command};
 use modhost::config::{Fork, LogTarget};
-use modhost::error::{EXIT_CONFIG, EXIT_FAULT, EXIT_OK, Error};
+use modhost::control::command;
+use modhost::error::{EXIT_FAULT, EXIT_OK, Error};
+use modhost::inspect::Form;
+use modhost::output::{self, complain};
 use modhost::plan::{self, Plan};
 use modhost::supervise::daemon::{self, Detached};
 use modhost::supervise::supervisor::{Charge, Supervisor};
 use modhost::sys::notify::ServiceManager;
 use modhost::sys::signal::Signals;
 use modhost::sys::{time, title};
-use modhost::{inspect, lifecycle, log};
+use modhost::{check, inspect, lifecycle, log};
 
 fn main() -> ExitCode {
     let started_ns = time::now_ns();
@@ -39,12 +42,35 @@ fn dispatch(started_ns: u64) -> u8 {
                 Err(errors) => complain(&errors),
             }
         }
-        Command::Inspect(args) => {
-            let (report, code) = inspect::run(&args.files, if args.json { inspect::Form::Json } else { inspect::Form::Text });
-            print!("{report}");
-            code
+        Command::Check(args) => {
+            let form = form(args.json);
+            let report = check::run(args.source, form);
+            output::warn(&report.warnings);
+            // In JSON the errors are part of the report.
+            let code = if form == Form::Json || report.errors.is_empty() { report.code } else { complain(&report.errors) };
+            output::print(&report.text, code)
         }
-        _ => complain(&[Error::fault("not yet")]),
+        Command::Inspect(args) => {
+            let (report, code) = inspect::run(&args.files, form(args.json));
+            output::print(&report, code)
+        }
+        Command::Ps(args) => answered(form(args.json), |form| command::ps(&args.socket, form)),
+        Command::Stop(args) => answered(form(args.json), |form| command::stop(&args.socket, form)),
+        Command::Ping(args) => answered(form(args.json), |form| command::rpc(&args.socket, "ping", &[], form)),
+        Command::Rpc(args) => answered(form(args.control.json), |form| command::rpc(&args.control.socket, &args.method, &args.args, form)),
+    }
+}
+
+fn form(json: bool) -> Form {
+    if json { Form::Json } else { Form::Text }
+}
+
+/// Prints what a running host has answered, or why there is no answer.
+fn answered(form: Form, ask: impl FnOnce(Form) -> Result<String, Error>) -> u8 {
+    match ask(form) {
+        Ok(text) => output::print(&text, EXIT_OK),
+        Err(error) if form == Form::Json => output::print(&command::error_json(&error), error.exit),
+        Err(error) => complain(&[error]),
     }
 }
 
@@ -100,18 +126,4 @@ fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         tracing::error!("{error}");
     }
     outcome.map(|()| EXIT_OK)
-}
-
-/// Prints errors for a person: what, detail, hint.
-fn complain(errors: &[Error]) -> u8 {
-    for error in errors {
-        eprintln!("modhost: {}", error.what);
-        for line in error.detail.lines() {
-            eprintln!("  {line}");
-        }
-        if !error.hint.is_empty() {
-            eprintln!("  hint: {}", error.hint);
-        }
-    }
-    errors.iter().map(|error| error.exit).max().unwrap_or(EXIT_CONFIG)
 }

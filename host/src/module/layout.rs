@@ -1,44 +1,414 @@
 //! The structural comparison of a Rust module's ABI types with the host's.
 //!
 //! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* touches a layout before its header was compared.
+//!
+//! abi_stable compares in one direction: every field of the *interface*, its first argument, must be found in the *implementation*, its
+//! second, which may have more of them at the end. So the older of the two, by its minor number, is the interface: a module of an older
+//! minor has fewer fields than the host, one of a newer minor more. With equal numbers both have the same; a copy of module-api that
+//! somebody has added a field to is found out, unless it calls itself newer.
 
-use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
-use abi_stable::type_layout::TypeLayout;
+use std::cmp::Ordering;
+
+use abi_stable::abi_stability::abi_checking::{
+    AbiInstability, AbiInstabilityError, CheckingGlobals, ExpectedFound, check_layout_compatibility_with_globals,
+};
+use abi_stable::type_layout::{TLField, TLFieldOrFunction, TypeLayout};
 use module_api::abi;
 
 use crate::error::{Error, Result};
 
+/// Structs that begin with their size, or are passed with a stride: a later minor may add fields to their ends.
+const GROWING: [&str; 9] = ["Param", "Handler", "Dependency", "Datagram", "UdpBatch", "ProcessInfo", "ForkSpec", "TimerSpec", "ListenSpec"];
+
+/// Which of two minors is the older one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Older {
+    /// The module's, or they are the same.
+    Module,
+    /// The host's.
+    Host,
+}
+
 /// Compares the layouts behind a Rust module's header with the host's own.
 ///
 /// # Safety
-/// `info` is what the header of a module with `FLAG_RUST` points to, and not null.
+/// `info` is what the header of a loaded module with `FLAG_RUST` points to.
 pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
-    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the description's own version.
+    // SAFETY: the caller's: a RustInfo constant, which starts with the description's own version.
     let (header, exports, host) = unsafe { ((*info).abi_stable, &raw const (*info).exports, &raw const (*info).host) };
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
         return Err(Error::config("").detail("its type description has another version").hint("rebuild the module against module-api 1.x"));
     }
     // SAFETY: the description's version is ours, so these are references to layouts of ours.
     let (exports, host) = unsafe { (*exports, *host) };
-    compare("exports table", exports, module_api::layout::exports_layout(), module_minor)?;
-    compare("host functions", host, module_api::layout::host_layout(), module_minor)
+    let older = if module_minor > abi::ABI_MINOR { Older::Host } else { Older::Module };
+    compare("exports table", exports, module_api::layout::exports_layout(), older)?;
+    compare("host functions", host, module_api::layout::host_layout(), older)
 }
 
-fn compare(what: &str, module: &'static TypeLayout, ours: &'static TypeLayout, module_minor: u16) -> Result<()> {
-    // The check is one-directional: the first argument is the older interface.
-    let module_is_older = u32::from(module_minor) <= u32::from(abi::ABI_MINOR);
-    let outcome = if module_is_older { check_layout_compatibility(module, ours) } else { check_layout_compatibility(ours, module) };
-    let Err(report) = outcome else {
+fn compare(what: &str, module: &'static TypeLayout, ours: &'static TypeLayout, older: Older) -> Result<()> {
+    let lines = differences(module, ours, older);
+    if lines.is_empty() {
         return Ok(());
-    };
-    let differences: Vec<String> = report.errors.iter().map(|error| describe(error, module_is_older)).collect();
+    }
     Err(Error::config("")
-        .detail(format!("its {what} differs from this host's: {}", differences.join("; ")))
+        .detail(format!("its {what} differs from this host's:\n{}", lines.join("\n")))
         .hint(format!("rebuild the module against module-api {}.x", abi::ABI_MAJOR)))
 }
 
-/// One line per difference.
-fn describe(error: &abi_stable::abi_stability::abi_checking::AbiInstabilityError, _module_is_older: bool) -> String {
-    let _ = error;
-    String::new()
+/// One line per difference that matters.
+fn differences(module: &'static TypeLayout, ours: &'static TypeLayout, older: Older) -> Vec<String> {
+    let (interface, implementation) = match older {
+        Older::Module => (module, ours),
+        Older::Host => (ours, module),
+    };
+    // Of its own: with the process-wide one, abi_stable compares newer modules with each other, which never meet.
+    let globals = CheckingGlobals::new();
+    let Err(report) = check_layout_compatibility_with_globals(interface, implementation, &globals) else {
+        return Vec::new();
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for error in report.errors.iter().filter(|error| !is_growth(error)) {
+        for line in describe(error, older) {
+            // A type that is used twice is different twice.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
+/// Whether all that is different is that a struct made for it has more fields at its end.
+fn is_growth(error: &AbiInstabilityError) -> bool {
+    let grows = match error.stack_trace.last().map(|level| level.expected) {
+        Some(TLFieldOrFunction::Field(field)) => GROWING.contains(&field.layout().name()),
+        _ => false,
+    };
+    grows
+        && error.errs.iter().all(|difference| match difference {
+            AbiInstability::FieldCountMismatch(counts) => counts.expected < counts.found,
+            AbiInstability::Size(sizes) => sizes.expected < sizes.found,
+            _ => false,
+        })
+}
+
+/// The lines for one place: `init_child_f(rank): the module was built with i64, this host has i32`.
+/// A place that is only different because something inside is has none.
+fn describe(error: &AbiInstabilityError, older: Older) -> Vec<String> {
+    let place = place(&error.stack_trace);
+    let layout = error.stack_trace.last().and_then(|level| match (level.expected, level.found) {
+        (TLFieldOrFunction::Field(expected), TLFieldOrFunction::Field(found)) => Some((expected.layout(), found.layout())),
+        _ => None,
+    });
+    // A count is explained by the names, and a size by the fields, if there are any.
+    let explained = error.errs.iter().any(|difference| {
+        matches!(
+            difference,
+            AbiInstability::UnexpectedField(_)
+                | AbiInstability::FieldCountMismatch(_)
+                | AbiInstability::MismatchedPrimitive(_)
+                | AbiInstability::MismatchedPrefixSize(_)
+        )
+    });
+    let mut lines = Vec::new();
+    for difference in &error.errs {
+        let text = match difference {
+            AbiInstability::Size(_) | AbiInstability::Alignment(_) if explained => continue,
+            AbiInstability::Name(types) => sides(older, &types.expected, &types.found),
+            AbiInstability::UnexpectedField(fields) => {
+                let at = |field: &TLField| format!("field \"{}\"", field.name());
+                sides(older, &at(&fields.expected), &at(&fields.found))
+            }
+            AbiInstability::FieldCountMismatch(counts) => match layout.and_then(|(expected, found)| surplus(expected, found, older)) {
+                Some(text) => text,
+                None => sides(older, &format!("{} fields", counts.expected), &format!("{} fields", counts.found)),
+            },
+            AbiInstability::Size(sizes) => sides(older, &format!("{} bytes", sizes.expected), &format!("{} bytes", sizes.found)),
+            AbiInstability::Alignment(bytes) => {
+                sides(older, &format!("alignment {}", bytes.expected), &format!("alignment {}", bytes.found))
+            }
+            AbiInstability::Package(names) => sides(older, &names.expected, &names.found),
+            AbiInstability::PackageVersion(versions) => {
+                let version = |version: &abi_stable::sabi_types::VersionStrings| format!("a type of version {version}");
+                sides(older, &version(&versions.expected), &version(&versions.found))
+            }
+            AbiInstability::MismatchedPrefixSize(counts) => {
+                let count = |count: u8| format!("{count} fields of the first minor");
+                sides(older, &count(counts.expected), &count(counts.found))
+            }
+            AbiInstability::MismatchedPrimitive(types) => {
+                sides(older, &format!("{:?}", types.expected).to_lowercase(), &format!("{:?}", types.found).to_lowercase())
+            }
+            AbiInstability::GenericParamCount(types) => sides(older, &types.expected, &types.found),
+            AbiInstability::FnQualifierMismatch(functions) => sides(older, &functions.expected, &functions.found),
+            AbiInstability::ReprAttr(attributes) => sides(older, &format!("{:?}", attributes.expected), &format!("{:?}", attributes.found)),
+            AbiInstability::TLDataDiscriminant(kinds) => {
+                let kind = |kind: &dyn std::fmt::Debug| format!("a type of kind {kind:?}");
+                sides(older, &kind(&kinds.expected), &kind(&kinds.found))
+            }
+            AbiInstability::MismatchedConstParam(values) => {
+                sides(older, &format!("length {:?}", values.expected), &format!("length {:?}", values.found))
+            }
+            AbiInstability::UnexpectedVariant(names) => sides(older, &names.expected, &names.found),
+            AbiInstability::NonZeroness(_) => "one side has a value that the other excludes, such as null".to_owned(),
+            AbiInstability::FieldLifetimeMismatch(_) | AbiInstability::FnLifetimeMismatch(_) => "lifetimes differ".to_owned(),
+            // Kinds of types that the interface has none of.
+            _ => "the types differ".to_owned(),
+        };
+        let text = one_line(&text);
+        lines.push(if place.is_empty() { text } else { format!("{place}: {text}") });
+    }
+    lines
+}
+
+/// Names the two sides as the operator knows them.
+fn sides(older: Older, expected: &impl std::fmt::Display, found: &impl std::fmt::Display) -> String {
+    let (module, host): (&dyn std::fmt::Display, &dyn std::fmt::Display) = match older {
+        Older::Module => (expected, found),
+        Older::Host => (found, expected),
+    };
+    format!("the module was built with {module}, this host has {host}")
+}
+
+/// The fields that one side has more of.
+fn surplus(expected: &'static TypeLayout, found: &'static TypeLayout, older: Older) -> Option<String> {
+    let names = |layout: &'static TypeLayout| -> Option<Vec<String>> {
+        // A prefix type keeps its fields elsewhere, but its names here.
+        Some(layout.mono_type_layout().field_names().map(str::to_owned).collect::<Vec<_>>()).filter(|names| !names.is_empty())
+    };
+    let (expected, found) = (names(expected)?, names(found)?);
+    let (module, host) = match older {
+        Older::Module => (expected, found),
+        Older::Host => (found, expected),
+    };
+    let (whose, more, fewer) = match module.len().cmp(&host.len()) {
+        Ordering::Greater => ("the module", &module, &host),
+        Ordering::Less => ("this host", &host, &module),
+        Ordering::Equal => return None,
+    };
+    let missing: Vec<String> = more.iter().filter(|name| !fewer.contains(name)).map(|name| format!("\"{name}\"")).collect();
+    let other = if whose == "the module" { "this host" } else { "the module" };
+    (!missing.is_empty()).then(|| format!("{whose} has {}, {other} has not", missing.join(", ")))
+}
+
+/// Where it is, as one would write it: `params.target`, `init_child_f(rank)`.
+fn place(stack: &[ExpectedFound<TLFieldOrFunction>]) -> String {
+    let mut place = String::new();
+    let mut in_function = false;
+    for level in stack {
+        match level.found {
+            TLFieldOrFunction::Function(_) => in_function = true,
+            TLFieldOrFunction::Field(field) => {
+                // References, pointers, and what a field's type is wrapped in.
+                // The last parameter of a function can come with its comma.
+                let name = field.name().trim_end_matches(',');
+                if name == "__returns" {
+                    place.push_str("()");
+                } else if in_function {
+                    place.push_str(&format!("({name})"));
+                } else if !is_wrapping(name) {
+                    if !place.is_empty() {
+                        place.push('.');
+                    }
+                    place.push_str(name);
+                }
+                in_function = false;
+            }
+        }
+    }
+    place
+}
+
+/// Names that abi_stable gives, not an author.
+fn is_wrapping(name: &str) -> bool {
+    name.starts_with("__") || name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::raw::c_int;
+
+    use abi_stable::StableAbi;
+
+    use super::*;
+
+    /// The same struct, as different builds have it.
+    macro_rules! build {
+        ($name:ident { $($fields:tt)* } $($grows:tt)*) => {
+            #[allow(dead_code)]
+            mod $name {
+                use super::*;
+
+                #[repr(C)]
+                #[derive(StableAbi)]
+                pub struct Handler {
+                    pub name: *const u8,
+                    $($grows)*
+                }
+
+                #[repr(C)]
+                #[derive(StableAbi)]
+                #[sabi(kind(Prefix(prefix_ref = TableRef, prefix_fields = TablePrefix)))]
+                pub struct Table {
+                    $($fields)*
+                }
+
+                pub fn layout() -> &'static TypeLayout {
+                    <TableRef as StableAbi>::LAYOUT
+                }
+            }
+        };
+    }
+
+    build!(host {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    });
+    build!(same {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    });
+    build!(fewer {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+    });
+    build!(more {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+        pub even_later: Option<extern "C" fn()>,
+    });
+    build!(otherwise_more {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+        pub something_else: u32,
+    });
+    build!(field_type {
+        pub size: u64,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    });
+    build!(argument {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: i64) -> c_int>,
+        pub later: u64,
+    });
+    build!(returns {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> u8>,
+        pub later: u64,
+    });
+    build!(renamed {
+        pub size: u32,
+        pub entries: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    });
+    build!(reordered {
+        pub handlers: *const Handler,
+        pub size: u32,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    });
+    build!(prefix {
+        pub size: u32,
+        #[sabi(last_prefix_field)]
+        pub handlers: *const Handler,
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    });
+    build!(grown {
+        pub size: u32,
+        pub handlers: *const Handler,
+        #[sabi(last_prefix_field)]
+        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
+        pub later: u64,
+    } pub help: *const u8,);
+
+    fn lines(module: &'static TypeLayout, older: Older) -> Vec<String> {
+        differences(module, host::layout(), older)
+    }
+
+    #[test]
+    fn each_difference_is_a_line() {
+        for (module, expected) in [
+            (field_type::layout(), &["size: the module was built with u64, this host has u32"][..]),
+            (argument::layout(), &["init(rank): the module was built with i64, this host has i32"]),
+            (returns::layout(), &["init(): the module was built with u8, this host has i32"]),
+            (renamed::layout(), &["the module was built with field \"entries\", this host has field \"handlers\""]),
+            (
+                reordered::layout(),
+                &[
+                    "the module was built with field \"handlers\", this host has field \"size\"",
+                    "the module was built with field \"size\", this host has field \"handlers\"",
+                ],
+            ),
+            (prefix::layout(), &["the module was built with 2 fields of the first minor, this host has 3 fields of the first minor"]),
+        ] {
+            // Said of the same two sides, whichever is the older one.
+            assert_eq!(lines(module, Older::Module), expected);
+            assert_eq!(lines(module, Older::Host), expected);
+        }
+    }
+
+    #[test]
+    fn an_older_module_may_have_fewer_fields_and_a_newer_one_more() {
+        for older in [Older::Module, Older::Host] {
+            assert_eq!(lines(same::layout(), older), [""; 0]);
+        }
+        assert_eq!(lines(fewer::layout(), Older::Module), [""; 0]);
+        assert_eq!(lines(more::layout(), Older::Host), [""; 0]);
+        assert_eq!(lines(fewer::layout(), Older::Host), ["this host has \"later\", the module has not"]);
+        assert_eq!(lines(more::layout(), Older::Module), ["the module has \"even_later\", this host has not"]);
+    }
+
+    #[test]
+    fn a_struct_with_a_size_or_stride_may_grow() {
+        assert_eq!(lines(grown::layout(), Older::Host), [""; 0]);
+        assert_eq!(differences(host::layout(), grown::layout(), Older::Module), [""; 0]);
+        // But not the other way round.
+        assert_eq!(lines(grown::layout(), Older::Module), ["handlers: the module has \"help\", this host has not"]);
+    }
+
+    #[test]
+    fn newer_modules_are_not_compared_with_each_other() {
+        for module in [more::layout(), otherwise_more::layout(), more::layout(), grown::layout()] {
+            assert_eq!(lines(module, Older::Host), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn the_host_is_compatible_with_itself() {
+        for older in [Older::Module, Older::Host] {
+            for ours in [module_api::layout::exports_layout(), module_api::layout::host_layout()] {
+                assert_eq!(differences(ours, ours, older), [""; 0]);
+            }
+        }
+    }
 }

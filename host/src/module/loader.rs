@@ -14,6 +14,7 @@ use super::params::{self, ParamDecl, ParamValue};
 use super::{Depend, Handler, MARK, Module};
 use crate::config::ParamSetting;
 use crate::error::{Error, Result};
+use crate::sys::fork;
 
 /// Most parameters, handlers or dependencies a module may declare: more is a damaged table.
 const MAX_ENTRIES: u32 = 1024;
@@ -102,7 +103,7 @@ fn check_layout(header: &abi::Header) -> Result<()> {
     if header.flags & abi::FLAG_RUST == 0 || header.rust.is_null() {
         return Ok(());
     }
-    // SAFETY: FLAG_RUST says what the pointer is, and it is not null.
+    // SAFETY: FLAG_RUST promises a RustInfo there.
     unsafe { super::layout::check(header.rust.cast(), header.abi_minor) }
 }
 
@@ -223,6 +224,16 @@ impl Opened {
         // SAFETY: the table promises a writable slot of its own; no code of the module runs meanwhile.
         unsafe { table.host_slot.write(abi::HostSlot { api, module: std::ptr::from_ref(module).cast_mut().cast(), log_level }) };
         Ok(module)
+    }
+}
+
+/// A file's constructors may have started a thread, which a fork would lose.
+pub fn one_thread(module: &str) -> Result<()> {
+    match fork::thread_count()? {
+        1 => Ok(()),
+        threads => Err(Error::failed(format!("module \"{module}\" started a thread while it was being loaded"))
+            .detail(format!("{threads} threads exist"))
+            .hint("start threads and runtimes in init_child_f(rank)")),
     }
 }
 

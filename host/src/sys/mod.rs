@@ -12,6 +12,7 @@ pub mod local;
 pub mod mapping;
 pub mod notify;
 pub mod passing;
+pub mod pidfd;
 pub mod random;
 pub mod robust;
 pub mod shared;

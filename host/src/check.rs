@@ -1,0 +1,202 @@
+//! `modhost check`: everything that can go wrong before the first `init_f`, without starting anything.
+//!
+//! *Runs in:* the command of that name. *Never:* calls a function of a module, binds, forks, or writes a file. The constructors of the
+//! modules' files do run: a module is really loaded, or its symbols and its table in memory would not be known.
+
+use serde_json::{Value, json};
+
+use crate::cli::SourceArgs;
+use crate::config::{Config, Fork, ListenAddress};
+use crate::error::{EXIT_CONFIG, EXIT_OK, Error};
+use crate::inspect::Form;
+use crate::module::{Resolved, loader};
+use crate::output::{table, visible};
+use crate::plan::{self, Plan};
+
+/// What is printed, and how the command ends.
+#[derive(Debug)]
+pub struct Report {
+    /// For standard output.
+    pub text: String,
+    /// Whatever keeps the host from starting, all of it.
+    pub errors: Vec<Error>,
+    /// What would be logged as a warning; part of the text in JSON.
+    pub warnings: Vec<String>,
+    /// 0, or 2 if there are errors.
+    pub code: u8,
+}
+
+/// Checks a configuration and what it names.
+pub fn run(source: SourceArgs, form: Form) -> Report {
+    let file = source.config.clone();
+    let planned = plan::configuration(file.as_deref(), source.into_overrides()).and_then(plan::plan);
+    let (plan, warnings, errors) = match planned {
+        Ok(mut plan) => {
+            let mut warnings = std::mem::take(&mut plan.warnings);
+            let errors = load(&plan, &mut warnings);
+            (Some(plan), warnings, errors)
+        }
+        Err(errors) => (None, Vec::new(), errors),
+    };
+    let code = if errors.is_empty() { EXIT_OK } else { EXIT_CONFIG };
+    match form {
+        Form::Json => Report { text: report(plan.as_ref(), &errors, &warnings), errors, warnings: Vec::new(), code },
+        Form::Text => {
+            let text = plan.filter(|_| errors.is_empty()).map_or_else(String::new, |plan| summary(&plan));
+            Report { text, errors, warnings, code }
+        }
+    }
+}
+
+/// Loads every module as main would, up to its parameters, and looks at the listeners once more.
+fn load(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for module in &plan.modules {
+        let position = &module.position;
+        match load_one(module) {
+            Ok(()) => {}
+            Err(found) if module.optional => {
+                warnings.extend(found.iter().map(|error| format!("{position}: optional module is left out: {error}")));
+            }
+            Err(found) => {
+                errors.extend(found.into_iter().map(|error| Error { what: format!("{position}: {}", error.what), ..error }));
+            }
+        }
+        if let Err(error) = loader::one_thread(&module.name) {
+            errors.push(Error { what: format!("{position}: {}", error.what), ..error });
+            // It stays, and would be blamed on every module behind this one.
+            break;
+        }
+    }
+    for listener in &plan.listeners {
+        if !matches!(listener.address, ListenAddress::Udp(_)) {
+            errors.push(Error::config(format!("{}: this host cannot serve {}", listener.position, listener.address)).hint("listen on udp"));
+        }
+    }
+    errors
+}
+
+/// With the same calls and in the same order as main.
+fn load_one(module: &Resolved) -> Result<(), Vec<Error>> {
+    let one = |error| vec![error];
+    let opened = loader::open(&module.path).map_err(one)?;
+    opened.apply(&module.settings)?;
+    let name = opened.name().map_err(one)?;
+    if name == module.name {
+        return Ok(());
+    }
+    Err(one(Error::config(format!("module \"{}\" calls itself \"{name}\" once it is loaded", module.name)).detail(module.path.display())))
+}
+
+struct Listener {
+    address: String,
+    handler: String,
+    workers: u32,
+}
+
+fn listeners(plan: &Plan) -> impl Iterator<Item = Listener> {
+    let name_of_first = |module: &str| {
+        let found = plan.modules.iter().find(|found| found.name == module);
+        found.and_then(|found| found.table.handlers.first()).map(|handler| handler.name.clone())
+    };
+    plan.listeners.iter().map(move |listener| {
+        let module = &listener.handler.module;
+        let handler = listener.handler.handler.clone().or_else(|| name_of_first(module)).unwrap_or_default();
+        Listener {
+            address: listener.address.to_string(),
+            handler: format!("{module}:{handler}"),
+            workers: listener.workers.unwrap_or(plan.config.host.workers),
+        }
+    })
+}
+
+/// Who the processes will be; none: who starts them.
+fn identity(plan: &Plan) -> Option<(u32, u32)> {
+    plan.identity.as_ref().map(|identity| (identity.uid.as_raw(), identity.gid.as_raw()))
+}
+
+/// For people.
+fn summary(plan: &Plan) -> String {
+    let config: &Config = &plan.config;
+    let source = config.file.as_ref().map_or_else(|| "the command line".to_owned(), |file| file.display().to_string());
+    let mut rows = Vec::new();
+    for module in &plan.modules {
+        let cells = ["  module", &module.name, &module.table.version, &module.path.display().to_string()];
+        rows.push(cells.map(visible).to_vec());
+    }
+    for Listener { address, handler, workers } in listeners(plan) {
+        rows.push(["  listener", &address, &handler, &format!("workers={workers}")].map(visible).to_vec());
+    }
+    if let Some((uid, gid)) = identity(plan) {
+        let names = (config.host.user.as_deref().unwrap_or("-"), config.host.group.as_deref().unwrap_or("-"));
+        rows.push(vec!["  user".into(), visible(names.0), format!("uid={uid}")]);
+        rows.push(vec!["  group".into(), visible(names.1), format!("gid={gid}")]);
+    }
+    if let (Some(control), Fork::Processes) = (&config.host.control, config.host.fork) {
+        rows.push(vec!["  control".into(), visible(&control.display().to_string())]);
+    }
+    format!("{} can be started\n{}", visible(&source), table(&rows))
+}
+
+/// For programs. Keys are always there.
+fn report(plan: Option<&Plan>, errors: &[Error], warnings: &[String]) -> String {
+    let error = |error: &Error| json!({ "what": error.what, "detail": error.detail, "hint": error.hint });
+    let modules: Vec<Value> = plan.iter().flat_map(|plan| &plan.modules).map(module).collect();
+    let listeners: Vec<Value> = plan
+        .into_iter()
+        .flat_map(listeners)
+        .map(|Listener { address, handler, workers }| json!({ "address": address, "handler": handler, "workers": workers }))
+        .collect();
+    let identity = plan.and_then(identity);
+    let report = json!({
+        "ok": errors.is_empty(),
+        "errors": errors.iter().map(error).collect::<Vec<_>>(),
+        "warnings": warnings,
+        "modules": modules,
+        "listeners": listeners,
+        "uid": identity.map(|(uid, _)| uid),
+        "gid": identity.map(|(_, gid)| gid),
+    });
+    serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+}
+
+fn module(module: &Resolved) -> Value {
+    json!({
+        "name": module.name,
+        "version": module.table.version,
+        "path": module.path.display().to_string(),
+        "optional": module.optional,
+        "position": module.position.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn source() -> SourceArgs {
+        SourceArgs { config: None, modules: Vec::new(), module_dirs: Vec::new(), load_all: Vec::new(), listen: Vec::new(), set: Vec::new() }
+    }
+
+    #[test]
+    fn all_errors_in_either_form() {
+        let wrong =
+            || SourceArgs { modules: vec!["/nonexistent/libx.so".into()], listen: vec!["udp://127.0.0.1:7007=nobody".into()], ..source() };
+        let report = run(wrong(), Form::Text);
+        assert_eq!((report.code, report.errors.len(), report.text.as_str()), (EXIT_CONFIG, 2, ""));
+        let report: Value = serde_json::from_str(&run(wrong(), Form::Json).text).unwrap();
+        assert_eq!((&report["ok"], report["errors"].as_array().unwrap().len()), (&json!(false), 2));
+        assert!(report["errors"][0]["what"].as_str().unwrap().contains("/nonexistent/libx.so"));
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_and_nothing_at_all_a_warning() {
+        let missing = run(SourceArgs { config: Some(PathBuf::from("/nonexistent/x.toml")), ..source() }, Form::Text);
+        assert!(missing.code != EXIT_OK && missing.errors.len() == 1);
+        let nothing = run(source(), Form::Text);
+        assert_eq!((nothing.code, nothing.warnings.len()), (EXIT_OK, 1));
+        assert!(nothing.text.starts_with("the command line can be started\n"));
+    }
+}
