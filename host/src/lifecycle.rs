@@ -174,11 +174,12 @@ impl Main {
     /// Step 3.
     fn load(&mut self) -> Step<Loaded> {
         let mut modules = Vec::with_capacity(self.plan.modules.len());
-        for resolved in &self.plan.modules {
+        // The index is that of the plan, which the supervisor has too, also when an optional module before it is left out.
+        for (index, resolved) in (0_u32..).zip(&self.plan.modules) {
             let level = crate::log::module_level(&resolved.name);
-            let opened = loader::open(&resolved.path).and_then(|opened| {
+            let opened = call::load(index, || loader::open(&resolved.path)).and_then(|opened| {
                 opened.apply(&resolved.settings).map_err(|errors| first_of(errors, "parameters"))?;
-                opened.into_module(modules.len() as u32, &HOST_API, level)
+                opened.into_module(index, &HOST_API, level)
             });
             match opened {
                 Ok(module) if module.name == resolved.name => modules.push(module),
@@ -232,7 +233,7 @@ impl Main {
             let socket = self.receive(&Address::Control(path.clone()))?;
             let (ours, theirs) = Link::pair()?;
             self.watch.hear_control(ours);
-            let names = self.modules().iter().map(|module| module.name.clone()).collect();
+            let names = self.plan.modules.iter().map(|module| module.name.clone()).collect();
             self.control = Some(control::Server::new(socket, theirs, names, self.plan.config.host.stop_timeout));
         }
         let _ = self.state.listeners.set(listeners);

@@ -47,8 +47,10 @@ fn dispatch(started_ns: u64) -> u8 {
             let report = check::run(args.source, form);
             output::warn(&report.warnings);
             // In JSON the errors are part of the report.
-            let code = if form == Form::Json || report.errors.is_empty() { report.code } else { complain(&report.errors) };
-            output::print(&report.text, code)
+            if form == Form::Text {
+                complain(&report.errors);
+            }
+            output::print(&report.text, report.code)
         }
         Command::Inspect(args) => {
             let (report, code) = inspect::run(&args.files, form(args.json));

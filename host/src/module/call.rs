@@ -47,6 +47,15 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     code
 }
 
+/// Loads a module: its file's constructors run, which can do whatever a function of it can.
+pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
+    let trail = local().trail();
+    trail.store(Breadcrumb::word(index, Phase::Load), Relaxed);
+    let loaded = load();
+    trail.store(0, Relaxed);
+    loaded
+}
+
 /// The call began in one process and came back in another: the module forked inside it.
 #[cold]
 fn came_back_elsewhere(code: i32) -> ! {

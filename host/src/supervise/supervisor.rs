@@ -359,9 +359,16 @@ impl Supervisor {
         }
     }
 
+    /// The same where nothing is to be said of main itself.
+    fn blame_module(&self, slots: Slots) -> String {
+        let blame = self.blame(slots);
+        if blame.contains('"') { format!(" {blame}") } else { String::new() }
+    }
+
     fn ended(&self, stage: Stage, status: WaitStatus, failure: Option<Error>, slots: Slots, served_from_ns: u64) -> Ended {
         let (end, how) = match status {
-            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code}")),
+            // A module may call exit.
+            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code}{}", self.blame_module(slots))),
             WaitStatus::Signaled(_, signal, _) => (End::Signal(signal as i32), format!("was killed by {signal} {}", self.blame(slots))),
             other => (End::Exit(-1), format!("ended: {other:?}")),
         };
