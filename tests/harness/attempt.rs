@@ -71,6 +71,13 @@ impl Attempt {
         self.write(name, fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
     }
 
+    /// A module of `tests/modules/malformed/table.c` with these options, as this file. Returns its path.
+    pub fn table(&self, name: &str, options: &[&str]) -> PathBuf {
+        let path = self.folder().join(name);
+        crate::built::table(&path, options);
+        path
+    }
+
     /// Another program starts the host; its words come first, as in `sh -c 'ulimit -n 9; exec "$@"' sh`.
     #[must_use]
     pub fn through(mut self, words: &[&str]) -> Self {

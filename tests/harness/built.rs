@@ -30,6 +30,24 @@ pub fn fixture(name: &str) -> PathBuf {
     if in_c.exists() { in_c } else { existing(fixtures_target().join(format!("debug/lib{name}.so"))) }
 }
 
+/// A module in Rust that must be refused: a crate of `tests/modules/refused`, whose build differs from all others.
+pub fn refused(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    build();
+    BUILT.get_or_init(|| {
+        let _lock = lock(&fixtures_target());
+        cargo(&fixtures().join("refused"), &["build", "--workspace", "--target-dir", "../target/refused"]);
+    });
+    existing(fixtures_target().join(format!("refused/debug/lib{name}.so")))
+}
+
+/// `tests/modules/malformed/table.c`, told by these options what to be, as a file of this name.
+pub fn table(library: &Path, options: &[&str]) {
+    let mut command = compiler();
+    command.args(options).arg("-o").arg(library).arg(fixtures().join("malformed/table.c"));
+    run(command);
+}
+
 fn existing(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "there is no {}", path.display());
     path
@@ -48,8 +66,7 @@ fn build() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         fs::create_dir_all(fixtures_target().join("c")).expect("a target folder");
-        let lock = File::create(fixtures_target().join("building")).expect("a file to lock");
-        lock.lock().expect("the lock");
+        let _lock = lock(&fixtures_target());
         // The same words as in the Makefile: another choice of packages would have other features, and be built again.
         cargo(root(), &["build", "--release", "--workspace"]);
         cargo(&fixtures(), &["build", "--workspace"]);
@@ -61,7 +78,14 @@ fn build() {
     });
 }
 
-fn cargo(folder: &Path, arguments: &[&str]) {
+/// Held until it is dropped.
+fn lock(folder: &Path) -> File {
+    let lock = File::create(folder.join("building")).expect("a file to lock");
+    lock.lock().expect("the lock");
+    lock
+}
+
+pub fn cargo(folder: &Path, arguments: &[&str]) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(folder).args(arguments).arg("--quiet").env_remove("CARGO_TARGET_DIR");
@@ -75,14 +99,19 @@ fn compile(source: &Path, library: &Path) {
     if changed(library) > changed(source).max(changed(&include.join("modhost.h"))) {
         return;
     }
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(compiler);
-    command.args(["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]);
-    command.arg("-I").arg(include).arg("-o").arg(library).arg(source);
+    let mut command = compiler();
+    command.arg("-o").arg(library).arg(source);
     run(command);
 }
 
-fn run(mut command: Command) {
+fn compiler() -> Command {
+    let mut command = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    command.args(["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]);
+    command.arg("-I").arg(root().join("module-api/include"));
+    command
+}
+
+pub fn run(mut command: Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }

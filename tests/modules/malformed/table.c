@@ -63,7 +63,8 @@ __attribute__((unused)) static const struct modhost_param params[] = {
 static int32_t serve(struct modhost_udp_batch *batch) {
     for (uint32_t i = 0; i < batch->count; i++) {
         char answer[256];
-        int len = snprintf(answer, sizeof answer, "%u %lld %lld %s", flag, (long long)number, (long long)pause_ns, text.ptr);
+        int len = snprintf(answer, sizeof answer, "%u %lld %lld %s", flag, (long long)number, (long long)pause_ns,
+                           text.ptr ? text.ptr : "");
         if (udp_reply(batch, i, answer, (size_t)len) < 0)
             return -1;
     }
