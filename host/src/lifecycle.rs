@@ -77,13 +77,14 @@ struct Ready(());
 
 /// What the supervisor's forked main does. Returns its exit code.
 pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
-    let supervisor = cradle.supervisor;
-    let begun = Main::begin(cradle, plan, started_ns);
-    match begun {
-        Ok(main) => main.live(),
+    match Main::begin(&cradle, &plan) {
+        Ok((state, signals)) => Main::with(plan, state, Watch::new(signals, Some(cradle.link)), started_ns).live(),
         Err(error) => {
-            tracing::error!("{error} supervisor={supervisor}");
-            error.exit
+            let code = error.exit;
+            if let Err(unheard) = cradle.link.tell(&FromMain::Failed(error)) {
+                tracing::debug!("{unheard}");
+            }
+            code
         }
     }
 }
@@ -91,9 +92,11 @@ pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
 /// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
-    let mut main = Main::with(plan, Slots::new()?, Watch::new(signals, None), started_ns)?;
-    main.own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
-    let outcome = main.live_alone();
+    let outcome = Slots::new().and_then(|slots| Main::state(&plan, slots)).and_then(|state| {
+        let mut main = Main::with(plan, state, Watch::new(signals, None), started_ns);
+        main.own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
+        main.live_alone()
+    });
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }
@@ -102,7 +105,7 @@ pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8>
 
 impl Main {
     /// The forked main settles in: tied to its supervisor, a group of its own, signals as a descriptor.
-    fn begin(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> Result<Self> {
+    fn begin(cradle: &Cradle, plan: &Plan) -> Result<(&'static State, Signals)> {
         fork::die_with_parent(cradle.supervisor)?;
         // Ctrl-C is for the supervisor alone.
         nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))
@@ -113,13 +116,14 @@ impl Main {
         }
         crate::sys::title::set_title("modhost: main");
         crate::log::set_process("main");
-        let watch = Watch::new(Signals::watch()?, Some(cradle.link));
-        Self::with(plan, cradle.slots, watch, started_ns)
+        let signals = Signals::watch()?;
+        Ok((Self::state(plan, cradle.slots)?, signals))
     }
 
-    fn with(plan: Arc<Plan>, slots: Slots, watch: Watch, started_ns: u64) -> Result<Self> {
+    /// What main and its children share.
+    fn state(plan: &Plan, slots: Slots) -> Result<&'static State> {
         local::prepare()?;
-        let state = State {
+        State {
             family: Family::new(slots)?,
             arena: Arena::new(plan.config.host.shared_memory_bytes)?,
             configured_listeners: plan.listeners.len(),
@@ -127,9 +131,12 @@ impl Main {
             listeners: Default::default(),
             timers: Default::default(),
         }
-        .install()?;
+        .install()
+    }
+
+    fn with(plan: Arc<Plan>, state: &'static State, watch: Watch, started_ns: u64) -> Self {
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Ok(Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), control: None })
+        Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), control: None }
     }
 
     /// Main's whole life under a supervisor.

@@ -16,7 +16,7 @@ use super::daemon::Starter;
 use super::pid_file::PidFile;
 use super::policy::{Death, End, History, Policy, Reached, Restart};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 use crate::net::bind::{self, Address};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::slots::Slots;
@@ -206,7 +206,9 @@ impl Supervisor {
                     }
                     FromMain::Ready => {}
                     FromMain::Stopping => {
-                        self.announce_stopping();
+                        if stage != Stage::Stopping {
+                            self.announce_stopping();
+                        }
                         stage = Stage::Stopping;
                         deadline_ns = Some(self.stop_deadline_ns());
                     }
@@ -333,7 +335,7 @@ impl Supervisor {
         if let Some(manager) = &self.manager
             && let Err(error) = manager.ready(getpid(), "serving")
         {
-            tracing::warn!("cannot tell the service manager that the service is ready: {error}");
+            tracing::warn!("cannot tell the service manager that the service is ready: {}", io_text(&error));
         }
         if let Some(starter) = self.starter.take() {
             starter.report(Ok(()));
@@ -344,7 +346,7 @@ impl Supervisor {
         if let Some(manager) = &self.manager
             && let Err(error) = manager.stopping("stopping")
         {
-            tracing::warn!("cannot tell the service manager that the service stops: {error}");
+            tracing::warn!("cannot tell the service manager that the service stops: {}", io_text(&error));
         }
     }
 
