@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::built;
-use harness::{Attempt, Complaint};
+use harness::{Attempt, Complaint, is_root};
 
 /// What `run` and `check` say of one module. Both must say the same and end with the same code.
 #[track_caller]
@@ -68,13 +68,10 @@ fn unreadable_files_are_refused() {
     let attempt = Attempt::new();
     let path = attempt.table("libtable.so", &[]);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    let attempt = if rustix_is_root() { attempt.through(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]) } else { attempt };
+    let attempt = if is_root() { attempt.through(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]) } else { attempt };
     refused_unseen(&attempt, "./libtable.so").assert("it cannot be read", "permission denied", "permissions");
 }
 
-fn rustix_is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
-}
 
 #[test]
 fn what_is_no_elf_file_is_refused() {

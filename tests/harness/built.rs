@@ -2,6 +2,7 @@
 //! up to date, so that a plain `cargo test` in a fresh clone works as well as `make test`.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -42,10 +43,34 @@ pub fn refused(name: &str) -> PathBuf {
 }
 
 /// `tests/modules/malformed/table.c`, told by these options what to be, as a file of this name.
+///
+/// Kept from one run to the next, unless the options name a folder of the test, which is another one each time.
 pub fn table(library: &Path, options: &[&str]) {
-    let mut command = compiler();
-    command.args(options).arg("-o").arg(library).arg(fixtures().join("malformed/table.c"));
-    run(command);
+    let source = fixtures().join("malformed/table.c");
+    let build = |library: &Path| {
+        let mut command = compiler();
+        command.arg("-o").arg(library).arg(&source).args(options);
+        run(command);
+    };
+    if options.iter().any(|option| option.starts_with("-L")) {
+        return build(library);
+    }
+    let mut hasher = DefaultHasher::new();
+    options.hash(&mut hasher);
+    let kept = fixtures_target().join("tables").join(format!("{:016x}.so", hasher.finish()));
+    if is_older(&kept, &[&source, &root().join("module-api/include/modhost.h")]) {
+        fs::create_dir_all(kept.parent().expect("a folder")).expect("a folder");
+        // Several tests may want it at once.
+        let new = kept.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
+        build(&new);
+        fs::rename(&new, &kept).expect("a place");
+    }
+    fs::copy(&kept, library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
+}
+
+fn is_older(made: &Path, sources: &[&Path]) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    changed(made) <= sources.iter().filter_map(|source| changed(source)).max()
 }
 
 fn existing(path: PathBuf) -> PathBuf {
@@ -78,8 +103,17 @@ fn build() {
     });
 }
 
+/// Calls make in the folder of the repository, one at a time.
+pub fn make(arguments: &[&str]) {
+    build();
+    let _lock = lock(&fixtures_target());
+    let mut command = Command::new("make");
+    command.current_dir(root()).args(arguments).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    run(command);
+}
+
 /// Held until it is dropped.
-fn lock(folder: &Path) -> File {
+pub fn lock(folder: &Path) -> File {
     let lock = File::create(folder.join("building")).expect("a file to lock");
     lock.lock().expect("the lock");
     lock
@@ -94,9 +128,7 @@ pub fn cargo(folder: &Path, arguments: &[&str]) {
 
 /// Compiles a module in C if it is older than its source or the header.
 fn compile(source: &Path, library: &Path) {
-    let include = root().join("module-api/include");
-    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
-    if changed(library) > changed(source).max(changed(&include.join("modhost.h"))) {
+    if !is_older(library, &[source, &root().join("module-api/include/modhost.h")]) {
         return;
     }
     let mut command = compiler();

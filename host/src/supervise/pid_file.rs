@@ -47,10 +47,13 @@ impl PidFile {
             Err(TryLockError::Error(error)) => return Err(failed(format!("flock: {error}"))),
         }
         // Whatever a killed host left in it is stale now.
-        file.set_len(0)
-            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-            .map_err(|error| failed(format!("write: {}", io_text(&error))))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        let written = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+        let claimed = Self { path: path.to_path_buf(), file };
+        if let Err(error) = written {
+            claimed.remove();
+            return Err(failed(format!("write: {}", io_text(&error))));
+        }
+        Ok(claimed)
     }
 
     /// The file's descriptor, which is this process's alone.

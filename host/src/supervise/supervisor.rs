@@ -319,7 +319,7 @@ impl Supervisor {
     /// Binds, or hands out what an earlier main had bound: nothing that is queued there is lost.
     fn bind(&mut self, address: &Address) -> Result<OwnedFd> {
         let duplicate = |descriptor: &OwnedFd| {
-            descriptor.try_clone().map_err(|error| Error::failed("cannot pass a listener on").detail(format!("dup: {error}")))
+            descriptor.try_clone().map_err(|error| Error::failed("cannot pass a listener on").detail(format!("dup: {}", io_text(&error))).hint("raise the limit on open files (ulimit -n)"))
         };
         if let Some((_, kept)) = self.bound.iter().find(|(bound, _)| bound == address) {
             return duplicate(kept);
