@@ -280,7 +280,7 @@ fn parameters_that_cannot_be() {
     assert_all(
         &refused_alike(&attempt),
         &[
-            ("modhost.toml:8:1: module \"table\" has no parameter \"txet\"", "", "did you mean \"text\"?"),
+            ("modhost.toml:8:8: module \"table\" has no parameter \"txet\"", "", "did you mean \"text\"?"),
             ("modhost.toml:4:8: wrong value for parameter \"flag\" of module \"table\"", "found the number 1", "true or false"),
             ("modhost.toml:5:10: wrong value for parameter \"number\"", "11 is out of range", "in 1..10"),
             ("modhost.toml:6:9: wrong value for parameter \"pause\"", "the number 5 has no unit", "in 0s..1m"),
@@ -418,7 +418,7 @@ fn limits_of_the_system_are_named() {
         let attempt = with_table(&format!("{TABLE}{LISTEN}"));
         let script = "ulimit -u 3; exec \"$@\"";
         let attempt =
-            attempt.through(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "sh", "-c", script, "sh"]);
+            attempt.through(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "bash", "-c", script, "bash"]);
         attempt.refuses(1, "cannot fork a process", "EAGAIN", "ulimit -u");
     }
 }

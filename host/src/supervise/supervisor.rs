@@ -324,10 +324,9 @@ impl Supervisor {
         if let Some((_, kept)) = self.bound.iter().find(|(bound, _)| bound == address) {
             return duplicate(kept);
         }
-        let descriptor = bind::bind(address)?;
-        let copy = duplicate(&descriptor)?;
-        self.bound.push((address.clone(), descriptor));
-        Ok(copy)
+        // Kept before anything else can fail: what is kept is also cleaned up.
+        self.bound.push((address.clone(), bind::bind(address)?));
+        self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |(_, kept)| duplicate(kept))
     }
 
     fn announce_ready(&mut self) {
