@@ -103,7 +103,9 @@ fn commands_for_a_host_that_is_not_there() {
 fn modules(attempt: &Attempt) -> Vec<String> {
     built::make(&["-C", "modules/c-hello"]);
     let names = ["echo", "hello", "ticker", "c_hello"];
-    names.map(|name| attempt.copy(&built::module(name), &format!("lib{name}.so")).file_name().unwrap().to_str().unwrap().to_owned()).to_vec()
+    names
+        .map(|name| attempt.copy(&built::module(name), &format!("lib{name}.so")).file_name().unwrap().to_str().unwrap().to_owned())
+        .to_vec()
 }
 
 #[test]
@@ -113,9 +115,10 @@ fn inspect_shows_the_four_modules() {
         let said = attempt.run(&["inspect", &file]);
         assert_eq!((said.code, said.errors.as_str()), (0, ""));
         // Compiler, size and machine are another matter.
-        let lines = said.output.lines().filter(|line| {
-            !["  size:", "  built with:", "  machine:", "  libraries:"].iter().any(|changing| line.starts_with(changing))
-        });
+        let lines = said
+            .output
+            .lines()
+            .filter(|line| !["  size:", "  built with:", "  machine:", "  libraries:"].iter().any(|changing| line.starts_with(changing)));
         golden(&format!("inspect-{}.txt", file.trim_end_matches(".so")), &(lines.collect::<Vec<_>>().join("\n") + "\n"));
         assert!(said.output.lines().any(|line| line.starts_with("  built with: ")), "{}", said.output);
     }

@@ -80,7 +80,11 @@ workers = 4001
             ("modhost.toml:2:2: unknown key \"hots\"", "", "did you mean \"host\"?"),
             ("modhost.toml:5:1: unknown key \"worker\" in [host]", "", "did you mean \"workers\"?"),
             ("modhost.toml:6:8: wrong value for \"user\" in [host]", "found the number 5", "quotes"),
-            ("modhost.toml:7:10: wrong value for \"daemon\" in [host]", "expected true or false, found the string \"yes\"", "without quotes"),
+            (
+                "modhost.toml:7:10: wrong value for \"daemon\" in [host]",
+                "expected true or false, found the string \"yes\"",
+                "without quotes",
+            ),
             ("modhost.toml:8:17: wrong value for \"shared_memory\"", "whole numbers only", "64MiB"),
             ("modhost.toml:9:17: wrong value for \"start_timeout\"", "from 100ms to 1d", "10s"),
             ("modhost.toml:10:11: wrong value for \"workers\"", "from 1 to 4000, found the number 0", ""),
@@ -235,7 +239,10 @@ fn what_modules_need_of_each_other() {
     module("a", "{.name=\"nobody\",.kind=1},{.name=\"c\",.kind=1}");
     module("b", "{.name=\"a\",.kind=1}");
     module("c", "{.name=\"nobody\",.kind=2}");
-    assert_all(&refused_alike(&attempt), &[("modhost.toml:1:1: module \"a\" needs module \"nobody\", which is not loaded", "", "name = \"nobody\"")]);
+    assert_all(
+        &refused_alike(&attempt),
+        &[("modhost.toml:1:1: module \"a\" needs module \"nobody\", which is not loaded", "", "name = \"nobody\"")],
+    );
     // A circle.
     module("a", "{.name=\"b\",.kind=1}");
     assert_all(&refused_alike(&attempt), &[("modules need each other in a circle", "a -> b -> a", "optional")]);
@@ -318,7 +325,8 @@ fn parameters_that_cannot_be() {
 #[test]
 fn the_command_line_wins_over_the_file() {
     let attempt = with_table(&format!("{TABLE}[module.params]\nflag = true\nnumber = 4\ntext = \"file\"\n{LISTEN}"));
-    let host = attempt.start(&["run", "-c", "modhost.toml", "--set", "table.text=a.b=c", "--set", "table.number=1", "--set", "table.number=0x_a"]);
+    let host =
+        attempt.start(&["run", "-c", "modhost.toml", "--set", "table.text=a.b=c", "--set", "table.number=1", "--set", "table.number=0x_a"]);
     assert_eq!(host.client().ask_text(""), "1 10 1000000000 a.b=c");
     host.stop();
 }
@@ -348,7 +356,13 @@ fn files_and_sockets_that_cannot_be_made() {
         attempt.write("modhost.toml", format!("{TABLE}{LISTEN}[{section}]\n{key} = \"{path}\"\n"));
         attempt.refuses(1, what, detail, hint);
         // In daemon mode the starting command has the same words.
-        attempt.write("modhost.toml", format!("{TABLE}{LISTEN}[log]\n{}", if key == "target" { format!("target = \"{path}\"\n") } else { "target = \"syslog\"\n".into() }));
+        attempt.write(
+            "modhost.toml",
+            format!(
+                "{TABLE}{LISTEN}[log]\n{}",
+                if key == "target" { format!("target = \"{path}\"\n") } else { "target = \"syslog\"\n".into() }
+            ),
+        );
         if key == "target" {
             let complaints = attempt.refused(1, &["run", "-c", "modhost.toml", "--daemon"]);
             complaints[0].assert(what, detail, hint);
@@ -417,8 +431,7 @@ fn limits_of_the_system_are_named() {
     if is_root() {
         let attempt = with_table(&format!("{TABLE}{LISTEN}"));
         let script = "ulimit -u 3; exec \"$@\"";
-        let attempt =
-            attempt.through(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "bash", "-c", script, "bash"]);
+        let attempt = attempt.through(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "bash", "-c", script, "bash"]);
         attempt.refuses(1, "cannot fork a process", "EAGAIN", "ulimit -u");
     }
 }

@@ -72,7 +72,6 @@ fn unreadable_files_are_refused() {
     refused_unseen(&attempt, "./libtable.so").assert("it cannot be read", "permission denied", "permissions");
 }
 
-
 #[test]
 fn what_is_no_elf_file_is_refused() {
     let attempt = Attempt::new();
@@ -161,10 +160,13 @@ fn tables_that_cannot_be_right_are_refused() {
     let attempt = Attempt::new();
     let long = format!("-DNAME=\"{}\"", "x".repeat(32));
     let handler = |handler: &str| {
-        format!("-DHANDLERS=.handlers=(const struct modhost_handler[]){{{handler}}},.handler_count=1,.handler_stride=sizeof(struct modhost_handler)")
+        format!(
+            "-DHANDLERS=.handlers=(const struct modhost_handler[]){{{handler}}},.handler_count=1,.handler_stride=sizeof(struct modhost_handler)"
+        )
     };
-    let param =
-        |param: &str| format!("-DPARAMS=.params=(const struct modhost_param[]){{{param}}},.param_count=1,.param_stride=sizeof(struct modhost_param)");
+    let param = |param: &str| {
+        format!("-DPARAMS=.params=(const struct modhost_param[]){{{param}}},.param_count=1,.param_stride=sizeof(struct modhost_param)")
+    };
     let [bad_handler, kind_handler, no_function] = [
         handler("{.name=\"A\",.kind=1,.on_datagrams=serve}"),
         handler("{.name=\"a\",.kind=9,.on_datagrams=serve}"),
@@ -245,18 +247,19 @@ fn what_the_dynamic_linker_refuses_is_passed_on() {
     refusal(&attempt, "./lacking.so", 2).assert("cannot load module", "libgone.so: cannot open shared object file", "all it links to");
     // Optional ones are left out with the same words.
     attempt.table("libtable.so", &[]);
-    attempt.write(
-        "modhost.toml",
-        "[[module]]\npath = \"undefined.so\"\noptional = true\n[[module]]\npath = \"libtable.so\"\n",
-    );
+    attempt.write("modhost.toml", "[[module]]\npath = \"undefined.so\"\noptional = true\n[[module]]\npath = \"libtable.so\"\n");
     let complaints = attempt.refused(2, &["run", "-c", "modhost.toml"]);
     // They call themselves the same.
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
     complaints[0].assert("two modules call themselves \"table\"", "undefined.so", "another name");
     attempt.table("libtable.so", &["-DNAME=\"other\""]);
-    let host = attempt
-        .expect_log("optional module is left out: cannot load module")
-        .start(&["run", "-c", "modhost.toml", "--listen", "udp://127.0.0.1:0=other"]);
+    let host = attempt.expect_log("optional module is left out: cannot load module").start(&[
+        "run",
+        "-c",
+        "modhost.toml",
+        "--listen",
+        "udp://127.0.0.1:0=other",
+    ]);
     assert_eq!(host.client().ask_text(""), "0 3 1000000000 nothing");
     host.stop();
 }

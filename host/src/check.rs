@@ -135,7 +135,7 @@ fn summary(plan: &Plan) -> String {
     if let (Some(control), Fork::Processes) = (&config.host.control, config.host.fork) {
         rows.push(vec!["  control".into(), visible(&control.display().to_string())]);
     }
-    format!("{} can be started\n{}", visible(&source), table(&rows))
+    format!("no errors in {}\n{}", visible(&source), table(&rows))
 }
 
 /// For programs. Keys are always there.
@@ -197,6 +197,6 @@ mod tests {
         assert!(missing.code != EXIT_OK && missing.errors.len() == 1);
         let nothing = run(source(), Form::Text);
         assert_eq!((nothing.code, nothing.warnings.len()), (EXIT_OK, 1));
-        assert!(nothing.text.starts_with("the command line can be started\n"));
+        assert!(nothing.text.starts_with("no errors in the command line\n"));
     }
 }

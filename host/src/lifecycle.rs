@@ -4,8 +4,8 @@
 //!
 //! Each step takes the token of the step before it and gives its own, so that skipping, repeating or reordering a step does not compile.
 
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, PoisonError};
 
 use module_api::abi;
@@ -19,8 +19,8 @@ use crate::net::bind::{self, Address};
 use crate::net::listener::Listener;
 use crate::net::udp;
 use crate::plan::Plan;
-use crate::process::family::{Family, Kind, Spec};
-use crate::process::slots::{Slots, State as SlotState};
+use crate::process::family::{Family, Kind, Reserved, Spec};
+use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
 use crate::state::{State, Wanted};
@@ -44,6 +44,8 @@ pub struct Main {
     deadline_ns: u64,
     /// Further descriptors that children must not have.
     own: Vec<RawFd>,
+    /// Descriptors that no child but the control process must have.
+    controls_own: Vec<RawFd>,
     /// The control process's end of its link to main, and its socket, until it is forked.
     control: Option<control::Server>,
 }
@@ -136,7 +138,7 @@ impl Main {
 
     fn with(plan: Arc<Plan>, state: &'static State, watch: Watch, started_ns: u64) -> Self {
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), control: None }
+        Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), controls_own: Vec::new(), control: None }
     }
 
     /// Main's whole life under a supervisor.
@@ -241,13 +243,12 @@ impl Main {
             let (ours, theirs) = Link::pair()?;
             self.watch.hear_control(ours);
             let names = self.plan.modules.iter().map(|module| module.name.clone()).collect();
+            self.controls_own = vec![socket.as_raw_fd(), theirs.as_fd().as_raw_fd()];
             self.control = Some(control::Server::new(socket, theirs, names, self.plan.config.host.stop_timeout));
         }
         let _ = self.state.listeners.set(listeners);
         self.state.family.fix(self.processes())?;
-        let mut own = std::mem::take(&mut self.own);
-        own.extend(self.watch.descriptors());
-        self.state.family.keep_in_main(own)?;
+        self.reserve_descriptors()?;
         if let Some(identity) = &self.plan.identity {
             cred::give_up_privileges(identity)?;
             if self.watch.supervisor().is_some() {
@@ -256,6 +257,15 @@ impl Main {
             }
         }
         Ok(Sealed(()))
+    }
+
+    /// What main has open and children must not have. Orders to main come from the control process alone.
+    fn reserve_descriptors(&mut self) -> Result<()> {
+        let mains = std::mem::take(&mut self.own).into_iter().chain(self.watch.descriptors());
+        let mut reserved: Vec<Reserved> = mains.map(|descriptor| Reserved { descriptor, kind: Kind::Main }).collect();
+        let controls = std::mem::take(&mut self.controls_own).into_iter();
+        reserved.extend(controls.map(|descriptor| Reserved { descriptor, kind: Kind::Control }));
+        self.state.family.reserve(reserved)
     }
 
     /// The one table of what exists, in the order of process numbers. None: a module will fork it.
@@ -352,15 +362,16 @@ impl Main {
         let forked = family.slots.iter().skip(1).filter(|(_, slot)| slot.state() != SlotState::Free).count() as u64;
         family.slots.await_children(forked);
         loop {
-            let waiting = family.slots.iter().skip(1).find(|(_, slot)| slot.state() == SlotState::Starting);
-            let Some((process_no, slot)) = waiting else {
+            if starting(family).is_none() {
                 family.slots.await_nobody();
                 return Ok(());
-            };
+            }
             match self.watch.next(family, Some(self.deadline_ns))? {
                 Event::Stop => return Err(Halt::Stopped),
                 Event::Died { process_no, end, reached } => self.died_while_starting(process_no, end, reached)?,
                 Event::Deadline => {
+                    // Only now: who was starting when the wait began may be done, each child does not wake main.
+                    let Some((process_no, slot)) = starting(family) else { continue };
                     return Err(Halt::Failed(
                         Error::failed("a process did not finish its initialisation in time")
                             .detail(format!(
@@ -517,6 +528,11 @@ impl Main {
             FromSupervisor::Stop => Err(Halt::Stopped),
         }
     }
+}
+
+/// The first process that has not finished its initialisation.
+fn starting(family: &Family) -> Option<(usize, Slot)> {
+    family.slots.iter().skip(1).find(|(_, slot)| slot.state() == SlotState::Starting)
 }
 
 /// The functions of one timer process, as registered until now.

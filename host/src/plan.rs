@@ -40,7 +40,8 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
     let mut errors = Vec::new();
     match std::env::current_dir() {
         Ok(folder) => config.anchor(&folder),
-        Err(error) => errors.push(Error::config("cannot find the working directory").detail(io_text(&error)).hint("it was removed; change to another one")),
+        Err(error) => errors
+            .push(Error::config("cannot find the working directory").detail(io_text(&error)).hint("it was removed; change to another one")),
     }
     let mut warnings = Vec::new();
     let identity = identity(&config, &mut warnings).unwrap_or_else(|more| {

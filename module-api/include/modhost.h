@@ -355,7 +355,11 @@ extern __attribute__((visibility("hidden"))) struct modhost_slot modhost_slot;
 
 /* Whether a record of this level is wanted now. */
 MODHOST_INLINE int modhost_log_enabled(uint32_t level) {
+#ifdef __ATOMIC_RELAXED
     return level <= __atomic_load_n(modhost_slot.log_level, __ATOMIC_RELAXED);
+#else /* small compilers without the builtins: an aligned 32-bit load is whole on every machine that the host runs on */
+    return level <= *(const volatile uint32_t *)modhost_slot.log_level;
+#endif
 }
 
 /* What vsnprintf returned, as the number of bytes that are in the buffer. */

@@ -24,6 +24,24 @@ pub fn module(name: &str) -> PathBuf {
     existing(root().join(format!("target/release/lib{name}.so")))
 }
 
+/// A module of use by its folder, in Rust or in C.
+pub fn module_of_use(folder: &str) -> PathBuf {
+    build();
+    let sources = root().join("modules").join(folder);
+    if sources.join("Cargo.toml").exists() {
+        return module(folder);
+    }
+    let library = fixtures_target().join(format!("use/{folder}.so"));
+    let source = fs::read_dir(&sources)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|found| found == "c"));
+    compile(&source.expect("a module in C"), &library);
+    library
+}
+
 /// A fixture module, in Rust (a crate of `tests/modules`) or in C (a file of `tests/modules/c`).
 pub fn fixture(name: &str) -> PathBuf {
     build();
@@ -90,7 +108,9 @@ fn fixtures_target() -> PathBuf {
 fn build() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        fs::create_dir_all(fixtures_target().join("c")).expect("a target folder");
+        for folder in ["c", "use"] {
+            fs::create_dir_all(fixtures_target().join(folder)).expect("a target folder");
+        }
         let _lock = lock(&fixtures_target());
         // The same words as in the Makefile: another choice of packages would have other features, and be built again.
         cargo(root(), &["build", "--release", "--workspace"]);

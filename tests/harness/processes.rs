@@ -50,6 +50,24 @@ pub fn title(pid: i32) -> String {
     String::from_utf8_lossy(&bytes).trim_end_matches(['\0', ' ']).to_owned()
 }
 
+/// Fields of `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Process group.
+    pub group: i32,
+    pub session: i32,
+    /// Device number of the controlling terminal, 0 if there is none.
+    pub terminal: i32,
+}
+
+/// Group, session and terminal of a process.
+pub fn stat(pid: i32) -> Stat {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<i32> = text.rsplit(')').next().unwrap_or("").split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let field = |number: usize| fields.get(number).copied().unwrap_or(0);
+    Stat { group: field(2), session: field(3), terminal: field(4) }
+}
+
 /// What each descriptor of a process leads to, by number.
 pub fn descriptors(pid: i32) -> BTreeMap<i32, PathBuf> {
     let folder = PathBuf::from(format!("/proc/{pid}/fd"));

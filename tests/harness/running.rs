@@ -91,8 +91,19 @@ impl Host {
 
     /// Pids of main's children.
     pub fn children(&self) -> Vec<i32> {
-        let main = self.main_pid();
-        self.processes().into_iter().filter(|pid| processes::parent(*pid) == main).collect()
+        self.children_of(self.main_pid())
+    }
+
+    /// Pids of the host's processes with that parent.
+    pub fn children_of(&self, parent: i32) -> Vec<i32> {
+        self.processes().into_iter().filter(|pid| processes::parent(*pid) == parent).collect()
+    }
+
+    /// A warning or error with this text may be in the log at the end, too.
+    #[must_use]
+    pub fn allowing(mut self, text: &str) -> Self {
+        self.allowed.push(text.to_owned());
+        self
     }
 
     /// Pids of all of the host's processes.
@@ -156,8 +167,9 @@ impl Host {
     pub fn address(&self, listener: usize) -> SocketAddr {
         self.wait("the addresses of the listeners", |host| {
             let log = host.log();
-            let address = log.lines.iter().filter_map(|line| line.text.split_once("listener udp ")?.1.split(' ').next()?.parse().ok());
-            address.skip(listener).next()
+            let mut addresses =
+                log.lines.iter().filter_map(|line| line.text.split_once("listener udp ")?.1.split(' ').next()?.parse().ok());
+            addresses.nth(listener)
         })
     }
 
@@ -215,6 +227,8 @@ impl Host {
         }
         let left = processes::wait_for_none_from(self.folder(), Deadline::after(PATIENCE));
         assert!(left.is_empty(), "processes are left: {left:?}\n{}", self.report());
+        // Main may notice it a moment before the kernel ends it.
+        self.allowed.push("the supervisor is gone".to_owned());
         self.into_ended(137)
     }
 

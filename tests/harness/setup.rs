@@ -147,7 +147,8 @@ impl Setup {
 
     /// A pid file `pid` in the folder.
     #[must_use]
-    pub fn pid_file(self) -> Self {
+    pub fn pid_file(mut self) -> Self {
+        self.host.retain(|(key, _)| key != "pid_file");
         let path = quoted(&self.folder().join("pid").display().to_string());
         self.host("pid_file", &path)
     }
@@ -241,10 +242,24 @@ impl Setup {
         self.launch().ends(code, PATIENCE)
     }
 
+    /// Starts a daemon that cannot start. What is left of it can be looked at.
+    #[track_caller]
+    pub fn daemon_that_fails(self) -> (Host, Started) {
+        let (host, started) = self.daemon();
+        assert_ne!(started.code, 0, "the daemon has started\n{}", host.report());
+        (host, started)
+    }
+
     /// Starts the host as a daemon. What the starting command wrote and its exit code come with it. Sets pid file and log file.
     #[track_caller]
     pub fn daemon(self) -> (Host, Started) {
-        let this = self.pid_file().log_file().host("daemon", "true");
+        self.pid_file().log_file().daemon_as_configured()
+    }
+
+    /// The same with the pid file and the log that were configured. Its pid is read from `pid` in the folder.
+    #[track_caller]
+    pub fn daemon_as_configured(self) -> (Host, Started) {
+        let this = self.host("daemon", "true");
         let mut command = this.command("run");
         let stderr = File::options().create(true).append(true).open(this.folder().join("terminal")).expect("a file for output");
         let mut child = command.stderr(stderr).spawn().expect("the host can be started");

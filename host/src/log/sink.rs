@@ -47,8 +47,11 @@ impl Sink {
         match target {
             Target::Stderr => Ok(Self::Stderr(Stream::of(std::io::stderr().as_fd()))),
             Target::File(path) => {
-                let file = open_file(path, Creation::IfMissing)
-                    .map_err(|error| Error::failed("cannot open the log file").detail(format_args!("{}: {}", path.display(), io_text(&error))).hint("its folder must exist, and the path must be that of a file that can be written"))?;
+                let file = open_file(path, Creation::IfMissing).map_err(|error| {
+                    Error::failed("cannot open the log file")
+                        .detail(format_args!("{}: {}", path.display(), io_text(&error)))
+                        .hint("its folder must exist, and the path must be that of a file that can be written")
+                })?;
                 Ok(Self::File { stream: Stream::of(file.as_fd()), file, path: path.clone() })
             }
             Target::Syslog => Self::datagram(Protocol::Syslog, "/dev/log".into()),

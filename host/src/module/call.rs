@@ -7,7 +7,7 @@
 //! afterwards), and after it the trampoline checks that it is still in the process it started in. A module that forks, through the
 //! host or on its own, and returns in the child must not continue main's sequence there: that process ends on the spot.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::raw::c_int;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -21,10 +21,12 @@ use crate::sys::{descriptor, exit, fork, local::local};
 thread_local! {
     /// What the module said about the failure that it is about to return.
     static ERROR_TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+    static HAS_ERROR: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Keeps the text that goes with a failing return.
 pub fn set_error(text: &str) {
+    HAS_ERROR.set(true);
     ERROR_TEXT.with_borrow_mut(|kept| {
         kept.clear();
         kept.push_str(text);
@@ -54,6 +56,12 @@ pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
     let loaded = load();
     trail.store(0, Relaxed);
     loaded
+}
+
+/// Leaves the breadcrumb of a call that failed, for whoever asks what this process did last: it is about to end.
+#[cold]
+pub fn ends_after(module: &Module, phase: Phase) {
+    local().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
 }
 
 /// The call began in one process and came back in another: the module forked inside it.
@@ -133,7 +141,11 @@ pub fn error_text() -> String {
 }
 
 fn clear_error() {
-    ERROR_TEXT.with_borrow_mut(String::clear);
+    // Nothing is written when there is nothing to clear: this runs in every new process, and each page it writes to is one more.
+    if HAS_ERROR.get() {
+        HAS_ERROR.set(false);
+        ERROR_TEXT.with_borrow_mut(String::clear);
+    }
 }
 
 fn outcome(module: &Module, phase: std::fmt::Arguments<'_>, code: i32) -> Result<()> {

@@ -32,9 +32,9 @@ enum Older {
 /// Compares the layouts behind a Rust module's header with the host's own.
 ///
 /// # Safety
-/// `info` is what the header of a loaded module with `FLAG_RUST` points to.
+/// `info` is what the header of a module with `FLAG_RUST` points to, and not null.
 pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
-    // SAFETY: the caller's: a RustInfo constant, which starts with the description's own version.
+    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the description's own version.
     let (header, exports, host) = unsafe { ((*info).abi_stable, &raw const (*info).exports, &raw const (*info).host) };
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
         return Err(Error::config("").detail("its type description has another version").hint("rebuild the module against module-api 1.x"));
@@ -42,17 +42,13 @@ pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()>
     // SAFETY: the description's version is ours, so these are references to layouts of ours.
     let (exports, host) = unsafe { (*exports, *host) };
     let older = if module_minor > abi::ABI_MINOR { Older::Host } else { Older::Module };
-    compare("exports table", exports, module_api::layout::exports_layout(), older)?;
-    compare("host functions", host, module_api::layout::host_layout(), older)
-}
-
-fn compare(what: &str, module: &'static TypeLayout, ours: &'static TypeLayout, older: Older) -> Result<()> {
-    let lines = differences(module, ours, older);
+    let mut lines = differences(exports, module_api::layout::exports_layout(), older);
+    lines.extend(differences(host, module_api::layout::host_layout(), older));
     if lines.is_empty() {
         return Ok(());
     }
     Err(Error::config("")
-        .detail(format!("its {what} differs from this host's:\n{}", lines.join("\n")))
+        .detail(format!("what it was built with differs from this host's module-api:\n{}", lines.join("\n")))
         .hint(format!("rebuild the module against module-api {}.x", abi::ABI_MAJOR)))
 }
 

@@ -108,7 +108,7 @@ fn check_layout(header: &abi::Header) -> Result<()> {
     if header.flags & abi::FLAG_RUST == 0 || header.rust.is_null() {
         return Ok(());
     }
-    // SAFETY: FLAG_RUST promises a RustInfo there.
+    // SAFETY: FLAG_RUST says what the pointer is, and it is not null.
     unsafe { super::layout::check(header.rust.cast(), header.abi_minor) }
 }
 

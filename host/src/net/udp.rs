@@ -104,6 +104,7 @@ fn receive_failed(listener: &Listener, errno: Errno) -> Result<(), GaveUp> {
 fn gave_up(listener: &Listener, code: i32) -> GaveUp {
     let (module, handler) = (&listener.module.name, &listener.handler);
     let text = call::error_text();
+    call::ends_after(listener.module, Phase::Handler);
     if code == module_api::abi::E_PANIC {
         tracing::error!("a datagram handler panicked module=\"{module}\" handler=\"{handler}\" error=\"{text}\"");
         GaveUp(EXIT_FAULT)

@@ -127,10 +127,19 @@ pub struct Family {
     modules: OnceLock<Vec<&'static Module>>,
     /// By process number. Read on every fork, so reading must not write: a page that main writes between two forks is copied for each child.
     rows: OnceLock<Vec<Row>>,
-    /// Descriptors that are main's alone.
-    mains_own: OnceLock<Vec<RawFd>>,
+    /// Descriptors that are not for everybody.
+    reserved: OnceLock<Vec<Reserved>>,
     /// Written by the child that completes a start.
     done: EventFd,
+}
+
+/// A descriptor that main has open for itself, or for one kind of child.
+#[derive(Debug, Clone, Copy)]
+pub struct Reserved {
+    /// Its number.
+    pub descriptor: RawFd,
+    /// Whose it is: every other child closes it.
+    pub kind: Kind,
 }
 
 /// One row of the table.
@@ -158,7 +167,7 @@ impl Family {
         main.set_pid(main_pid.as_raw());
         main.set_name("main");
         local().become_process(main_pid.as_raw(), 0, 0, main.trail());
-        Ok(Self { slots, main_pid, modules: OnceLock::new(), rows: OnceLock::new(), mains_own: OnceLock::new(), done })
+        Ok(Self { slots, main_pid, modules: OnceLock::new(), rows: OnceLock::new(), reserved: OnceLock::new(), done })
     }
 
     /// The modules in load order, once they are all loaded.
@@ -171,9 +180,9 @@ impl Family {
         self.modules.get().map_or(&[], Vec::as_slice)
     }
 
-    /// The descriptors that every child closes. Before the first fork, once.
-    pub fn keep_in_main(&self, descriptors: Vec<RawFd>) -> Result<()> {
-        self.mains_own.set(descriptors).map_err(|_| Error::fault("main's own descriptors were listed twice"))
+    /// The descriptors that all children close, or all but one. Before the first fork, once.
+    pub fn reserve(&self, descriptors: Vec<Reserved>) -> Result<()> {
+        self.reserved.set(descriptors).map_err(|_| Error::fault("the reserved descriptors were listed twice"))
     }
 
     /// Readable when the awaited children are done.
@@ -273,8 +282,10 @@ impl Family {
         if let Err(error) = fork::die_with_parent(self.main_pid).and_then(|()| signal::fresh()) {
             fail(&error);
         }
-        for descriptor in self.mains_own.get().into_iter().flatten() {
-            let _ = nix::unistd::close(*descriptor);
+        for reserved in self.reserved.get().into_iter().flatten() {
+            if reserved.kind != spec.kind {
+                let _ = nix::unistd::close(reserved.descriptor);
+            }
         }
         title::set_title(&spec.title);
         if let Err(error) = title::set_comm(spec.kind.comm()) {
@@ -284,6 +295,7 @@ impl Family {
         if spec.child_init == ChildInit::Call {
             for module in self.modules() {
                 if let Err(error) = call::init_child(module, spec.rank) {
+                    call::ends_after(module, Phase::ChildInit);
                     fail(&error);
                 }
             }

@@ -213,12 +213,8 @@ impl Watch {
         if self.records.len() <= process_no {
             self.records.resize_with(process_no + 1, Record::default);
         }
-        let who = format!(
-            "process_no={process_no} name=\"{}\" how=\"{}\" last=\"{}\"",
-            spec.name,
-            describe(end),
-            Self::blame(family, process_no)
-        );
+        let who =
+            format!("process_no={process_no} name=\"{}\" how=\"{}\" last={:?}", spec.name, describe(end), Self::blame(family, process_no));
         if matches!(spec.entry, Entry::Return) {
             if end == End::Exit(0) {
                 tracing::info!("a module's process has finished {who}");
@@ -291,7 +287,7 @@ impl Watch {
                 if signal == Signal::SIGKILL && !killed {
                     let (name, where_) = (slot.name(), Self::blame(family, process_no));
                     tracing::warn!(
-                        "a process did not stop in time and is killed process_no={process_no} name=\"{name}\" pid={pid} last=\"{where_}\""
+                        "a process did not stop in time and is killed process_no={process_no} name=\"{name}\" pid={pid} last={where_:?}"
                     );
                 }
                 if let Err(errno) = kill(Pid::from_raw(pid), signal)

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
+use nix::sys::wait::waitpid;
 use nix::unistd::{pipe2, setsid};
 
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
@@ -33,9 +34,14 @@ pub fn detach() -> Result<Detached> {
     let failed = |call: &str, errno: nix::errno::Errno| Error::failed("cannot go into daemon mode").detail(format!("{call}: {errno}"));
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno))?;
     match fork()? {
-        Side::Parent(_) => {
+        Side::Parent(supervisor) => {
             drop(writer);
-            Ok(Detached::Starter(hear(File::from(reader))))
+            let outcome = hear(File::from(reader));
+            if outcome.is_err() {
+                // It reports, then it ends: nothing is left when this command returns.
+                let _ = waitpid(supervisor, None);
+            }
+            Ok(Detached::Starter(outcome))
         }
         Side::Child => {
             drop(reader);

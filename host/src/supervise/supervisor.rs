@@ -69,8 +69,17 @@ pub struct Supervisor {
     starter: Option<Starter>,
     pid_file: Option<PidFile>,
     /// What is bound, for this main and the next.
-    bound: Vec<(Address, OwnedFd)>,
+    bound: Vec<Bound>,
     announced: bool,
+}
+
+/// Something bound.
+#[derive(Debug)]
+struct Bound {
+    address: Address,
+    descriptor: OwnedFd,
+    /// Given to the main that runs now. With port 0 an address may be asked for more than once, each time for a socket of its own.
+    given: bool,
 }
 
 /// How one main ended.
@@ -148,6 +157,9 @@ impl Supervisor {
 
     /// One main, from its fork to its end.
     fn generation(&mut self, main: &impl Fn(Cradle) -> u8) -> Result<Ended> {
+        for bound in &mut self.bound {
+            bound.given = false;
+        }
         let slots = Slots::new()?;
         let (ours, theirs) = Link::pair()?;
         let supervisor = getpid();
@@ -160,7 +172,7 @@ impl Supervisor {
                 let mut supervisors_own = vec![ours.as_fd().as_raw_fd(), self.signals.as_fd().as_raw_fd()];
                 supervisors_own.extend(self.pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()));
                 supervisors_own.extend(self.starter.iter().map(|starter| starter.pipe().as_raw_fd()));
-                supervisors_own.extend(self.bound.iter().map(|(_, descriptor)| descriptor.as_raw_fd()));
+                supervisors_own.extend(self.bound.iter().map(|bound| bound.descriptor.as_raw_fd()));
                 let cradle = Cradle { link: SupervisorLink(theirs), slots, supervisor, supervisors_own };
                 crate::sys::exit::leave(main(cradle))
             }
@@ -205,6 +217,10 @@ impl Supervisor {
                         self.announce_ready();
                     }
                     FromMain::Ready => {}
+                    // The start has failed and is being undone: that is still no stop that somebody asked for.
+                    FromMain::Stopping if failure.is_some() && stage == Stage::Starting => {
+                        deadline_ns = Some(self.stop_deadline_ns());
+                    }
                     FromMain::Stopping => {
                         if stage != Stage::Stopping {
                             self.announce_stopping();
@@ -248,7 +264,7 @@ impl Supervisor {
             if deadline_ns.is_some_and(|deadline_ns| time::now_ns() >= deadline_ns) && !forced {
                 forced = true;
                 let blame = self.blame(slots);
-                if stage == Stage::Starting {
+                if stage == Stage::Starting && failure.is_none() {
                     failure = Some(
                         Error::failed("the start did not finish in time")
                             .detail(format!("after {} s main was {blame}", self.charge.start_timeout.as_secs()))
@@ -319,14 +335,19 @@ impl Supervisor {
     /// Binds, or hands out what an earlier main had bound: nothing that is queued there is lost.
     fn bind(&mut self, address: &Address) -> Result<OwnedFd> {
         let duplicate = |descriptor: &OwnedFd| {
-            descriptor.try_clone().map_err(|error| Error::failed("cannot pass a listener on").detail(format!("dup: {}", io_text(&error))).hint("raise the limit on open files (ulimit -n)"))
+            descriptor.try_clone().map_err(|error| {
+                Error::failed("cannot pass a listener on")
+                    .detail(format!("dup: {}", io_text(&error)))
+                    .hint("raise the limit on open files (ulimit -n)")
+            })
         };
-        if let Some((_, kept)) = self.bound.iter().find(|(bound, _)| bound == address) {
-            return duplicate(kept);
+        if let Some(kept) = self.bound.iter_mut().find(|kept| kept.address == *address && !kept.given) {
+            kept.given = true;
+            return duplicate(&kept.descriptor);
         }
         // Kept before anything else can fail: what is kept is also cleaned up.
-        self.bound.push((address.clone(), bind::bind(address)?));
-        self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |(_, kept)| duplicate(kept))
+        self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address)?, given: true });
+        self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |kept| duplicate(&kept.descriptor))
     }
 
     fn announce_ready(&mut self) {
@@ -360,16 +381,10 @@ impl Supervisor {
         }
     }
 
-    /// The same where nothing is to be said of main itself.
-    fn blame_module(&self, slots: Slots) -> String {
-        let blame = self.blame(slots);
-        if blame.contains('"') { format!(" {blame}") } else { String::new() }
-    }
-
     fn ended(&self, stage: Stage, status: WaitStatus, failure: Option<Error>, slots: Slots, served_from_ns: u64) -> Ended {
         let (end, how) = match status {
-            // A module may call exit.
-            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code}{}", self.blame_module(slots))),
+            // A main that ends in a module's call has not ended by itself: the module has called exit.
+            WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code} {}", self.blame(slots))),
             WaitStatus::Signaled(_, signal, _) => (End::Signal(signal as i32), format!("was killed by {signal} {}", self.blame(slots))),
             other => (End::Exit(-1), format!("ended: {other:?}")),
         };
@@ -405,7 +420,7 @@ impl Supervisor {
     }
 
     fn clean_up(&mut self) {
-        for (address, descriptor) in self.bound.drain(..) {
+        for Bound { address, descriptor, .. } in self.bound.drain(..) {
             drop(descriptor);
             if let Address::Control(path) = address
                 && let Err(error) = std::fs::remove_file(&path)

@@ -90,7 +90,12 @@ impl RobustMutex {
             }
             let outcome = match patience {
                 Patience::Wait => libc::pthread_mutex_lock(&raw mut (*robust).lock),
-                Patience::Try => libc::pthread_mutex_trylock(&raw mut (*robust).lock),
+                // Not pthread_mutex_trylock: glibc's leaves a lock that is not recoverable taken, and whoever locks it next waits for ever
+                // (`a_lock_that_nobody_repairs_is_unusable_for_all`). A wait that ended long ago is the same otherwise.
+                Patience::Try => match libc::pthread_mutex_timedlock(&raw mut (*robust).lock, &libc::timespec { tv_sec: 0, tv_nsec: 0 }) {
+                    libc::ETIMEDOUT => libc::EBUSY,
+                    code => code,
+                },
             };
             let locked = match outcome {
                 0 => Locked::Clean,
@@ -151,7 +156,7 @@ mod tests {
         mutex.initialise().unwrap();
         assert_eq!(mutex.lock(Patience::Wait), Ok(Locked::Clean));
         assert_eq!(mutex.lock(Patience::Wait), Err(Errno::EDEADLK));
-        assert_eq!(mutex.lock(Patience::Try), Err(Errno::EBUSY));
+        assert_eq!(mutex.lock(Patience::Try), Err(Errno::EDEADLK));
         mutex.unlock().unwrap();
         assert_eq!(mutex.unlock(), Err(Errno::EPERM));
     }

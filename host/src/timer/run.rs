@@ -95,6 +95,7 @@ fn run(timer: &TimerFunction, expirations: u64, slow_times: &mut u64) -> Option<
         }
     }
     if code == module_api::abi::E_PANIC {
+        call::ends_after(module, Phase::Timer);
         tracing::error!("a timer function panicked module=\"{}\" timer=\"{name}\" error=\"{}\"", module.name, call::error_text());
         return Some(EXIT_FAULT);
     }

@@ -16,7 +16,7 @@ params! {
         period: Duration = "1s",
         /// Time between two reports in the log.
         report: Duration = "10s",
-        /// Ticks after which a ticking process ends and is restarted; 0 for never.
+        /// Ticks after which a ticking process has finished and ends; 0 for never.
         ticks: i64 = 0 in 0..=1_000_000_000,
     }
 }

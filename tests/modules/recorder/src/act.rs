@@ -124,6 +124,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
             }
             Some(status) => status,
         },
+        "children" => children(),
         // Values.
         "set" => {
             VARIABLE.store(number(1)?, SeqCst);
@@ -134,6 +135,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "add" => shared().ok_or("no shared memory")?.fetch_add(1, SeqCst) as i64 + 1,
         "value" => shared().ok_or("no shared memory")?.load(SeqCst) as i64,
         "await" => await_shared(number(1)? as u64)?,
+        "await_file" => await_file(text(1))?,
         "await_time" => {
             std::thread::park_timeout(Duration::from_millis(number(1)? as u64));
             0
@@ -150,6 +152,18 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "find" => (api().listener_find)(handle(), number(1)? as u32).into(),
         "send" => send(number(1)? as u32, text(2), text(3))?.into(),
         // Rights, descriptors, randomness.
+        "bad_lock" => {
+            let mut outside = abi::Mutex { opaque: [0; 8] };
+            i64::from((api().mutex_init)(handle(), &mut outside)) * 100
+                + i64::from((api().mutex_lock)(handle(), &mut outside, ptr::null_mut()))
+        }
+        "fail_if_file" => {
+            if std::path::Path::new(text(1)).exists() {
+                return Err(Error::new("the file is there"));
+            }
+            0
+        }
+        "send_bytes" => send(number(1)? as u32, text(2), &"x".repeat(number(3)? as usize))?.into(),
         "bind" => bind(text(1)),
         "read" => i64::from(std::fs::read(text(1)).is_ok()),
         // SAFETY: changes the identity of this process, or not.
@@ -272,6 +286,25 @@ fn await_shared(value: u64) -> Result<i64> {
         std::thread::park_timeout(Duration::from_millis(1));
     }
     Ok(0)
+}
+
+/// Waits until a file exists, in the same way.
+fn await_file(path: &str) -> Result<i64> {
+    let started = std::time::Instant::now();
+    while !std::path::Path::new(path).exists() {
+        if started.elapsed() > AWAIT_MAX {
+            return Err("the file was not made".into());
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    Ok(0)
+}
+
+/// Number of this process's children.
+fn children() -> i64 {
+    let parent = format!("PPid:\t{}\n", std::process::id());
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    folders.filter(|entry| std::fs::read_to_string(entry.path().join("status")).is_ok_and(|status| status.contains(&parent))).count() as i64
 }
 
 fn make_lock() -> i64 {

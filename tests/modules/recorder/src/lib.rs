@@ -77,6 +77,9 @@ impl<N: Name> Module for Recorder<N> {
     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
         let rank = cx.rank().number();
         write::call("init_child_f", Some(rank));
+        if world().script.asks_for("rng") {
+            write::event("rng", &format!("sdk={:016x}", cx.rng()?.next_u64()));
+        }
         act::run("child_init")?;
         Ok(Child { rank })
     }

@@ -26,6 +26,11 @@ impl Script {
         Ok(Script(statements.map(Statement::parse).collect::<Result<_>>()?))
     }
 
+    /// Whether a word stands there in place of a statement: something that is done in every process.
+    pub fn asks_for(&self, word: &str) -> bool {
+        self.0.iter().any(|statement| statement.phase == word)
+    }
+
     /// What is to be done now, in the order of the script.
     pub fn actions(&self, phase: &str, rank: i32, process_no: i32, restarts: u32) -> impl Iterator<Item = &str> {
         let now = self.0.iter().filter(move |statement| {

@@ -3,9 +3,7 @@
 use core::ptr;
 
 use module_api::RUST_INFO;
-use module_api::abi::{
-    ABI_MAJOR, ABI_MINOR, FLAG_RUST, Header, HostSlot, MODULE_MAGIC, ModuleExports, NOTE_TYPE, Note, NoteDescriptor,
-};
+use module_api::abi::{ABI_MAJOR, ABI_MINOR, FLAG_RUST, Header, HostSlot, MODULE_MAGIC, ModuleExports, NOTE_TYPE, Note, NoteDescriptor};
 
 #[allow(non_upper_case_globals)]
 static mut SLOT: HostSlot = HostSlot { api: ptr::null(), module: ptr::null_mut(), log_level: ptr::null() };

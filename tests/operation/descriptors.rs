@@ -1,0 +1,138 @@
+//! What each kind of process holds open, compared with `golden/descriptors.txt`; and its signals.
+//!
+//! `MODHOST_GOLDEN=write cargo test -p modhost-tests --test operation descriptors` writes the file anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use harness::{Host, Setup, built, fixture, processes};
+
+/// A host with everything that opens something.
+fn service() -> Host {
+    let script = "init_f: register 2; proc_main: fork 7 entry, fork_return 8 returning; returned: hang";
+    let host = Setup::new()
+        .pid_file()
+        .control()
+        .log_file()
+        .module(fixture("recorder_a").script(script))
+        .listen("recorder_a:serve", 1)
+        .listen("recorder_a:echo", 1)
+        .start();
+    host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host
+}
+
+/// Names of the sockets that have one, by what `/proc/PID/fd` shows.
+fn sockets(host: &Host) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for listener in 0..2 {
+        let port = format!(":{:04X}", host.address(listener).port());
+        for line in fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if fields[1].ends_with(&port) {
+                names.insert(format!("socket:[{}]", fields[9]), format!("listener {listener}"));
+            }
+        }
+    }
+    for line in fs::read_to_string("/proc/net/unix").unwrap().lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if fields.get(7).is_some_and(|path| path.starts_with(host.folder().to_str().unwrap())) {
+            names.insert(format!("socket:[{}]", fields[6]), "control socket".to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn golden_descriptors() {
+    let host = service();
+    let (folder, sockets) = (host.folder().to_path_buf(), sockets(&host));
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    for pid in host.processes() {
+        let mut held: Vec<String> = processes::descriptors(pid)
+            .into_iter()
+            .map(|(number, path)| {
+                let text =
+                    path.strip_prefix(&folder).map_or_else(|_| path.display().to_string(), |path| format!("file {}", path.display()));
+                let text = sockets.get(&text).cloned().unwrap_or(text);
+                let text = if text.starts_with("socket:") { "link".to_owned() } else { text };
+                if number <= 2 { format!("{number} {text}") } else { format!("  {text}") }
+            })
+            .collect();
+        held.sort();
+        let title = processes::title(pid);
+        let name = title.trim_start_matches("modhost: ").split(" udp ").next().unwrap().to_owned();
+        rows.push((name, held));
+    }
+    host.stop();
+    rows.sort();
+    let mut text = String::new();
+    for (name, held) in rows {
+        let _ = writeln!(text, "{name}");
+        held.iter().for_each(|line| drop(writeln!(text, "    {line}")));
+    }
+    let path = built::root().join("tests/golden/descriptors.txt");
+    if std::env::var_os("MODHOST_GOLDEN").is_some_and(|wish| wish == "write") {
+        fs::write(&path, &text).expect("the golden file");
+    }
+    assert!(text == fs::read_to_string(&path).unwrap_or_default(), "not as in {}; it is now:\n{text}", path.display());
+}
+
+#[test]
+fn a_replacement_holds_what_its_predecessor_held() {
+    let host = service();
+    let kinds = |pid: i32| -> Vec<String> {
+        let mut kinds: Vec<String> =
+            processes::descriptors(pid).values().map(|path| path.display().to_string().split(':').next().unwrap().to_owned()).collect();
+        kinds.sort();
+        kinds
+    };
+    let worker = host.records().child_inits(1)[0].pid();
+    let before = kinds(worker);
+    host.kill(worker);
+    let again = host.wait_for_record("the replacement", |record| record.is_child_init(1) && record.number("restarts") == 1);
+    host.client().ask(b"info");
+    assert_eq!(kinds(again.pid()), before);
+    let _ = host.allowing("a process died and is replaced").stop();
+}
+
+#[test]
+fn children_have_the_signals_of_a_fresh_program() {
+    let host = service();
+    for pid in host.children() {
+        let (status, title) = (processes::status(pid), processes::title(pid));
+        let bits = |key: &str| u64::from_str_radix(&status[key], 16).unwrap();
+        assert_eq!(bits("SigBlk"), 0, "{title}");
+        assert_eq!(bits("SigIgn") & !(1 << 12), 0, "{title} ignores more than SIGPIPE");
+        assert_ne!(bits("SigIgn") & (1 << 12), 0, "{title} does not ignore SIGPIPE");
+        assert_eq!(status["NoNewPrivs"], "0", "{title}: a module may start programs that change the user");
+        assert_eq!(status["Threads"], "1", "{title}");
+    }
+    assert_eq!(processes::status(host.main_pid())["Threads"], "1");
+    assert_eq!(processes::status(host.pid())["Threads"], "1");
+    host.stop();
+}
+
+#[test]
+fn titles_and_short_names() {
+    let host = service();
+    let address = host.address(0);
+    let mut names: Vec<(String, String)> =
+        host.processes().into_iter().map(|pid| (processes::title(pid), processes::status(pid)["Name"].clone())).collect();
+    names.sort();
+    let titles: Vec<&str> = names.iter().map(|(title, _)| title.as_str()).collect();
+    assert!(titles.contains(&format!("modhost: worker 1 udp {address}").as_str()), "{titles:?}");
+    for (title, name) in &names {
+        let expected = match title.trim_start_matches("modhost: ").split(' ').next().unwrap() {
+            "main" => "modhost-main",
+            "worker" => "modhost-worker",
+            "timer" | "slow" => "modhost-timer",
+            "control" => "modhost-control",
+            "entry" | "returning" => "modhost-module",
+            _ => "modhost",
+        };
+        assert_eq!(name, expected, "{title}");
+    }
+    host.stop();
+}

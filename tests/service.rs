@@ -1,0 +1,8 @@
+//! What modules do for a service: datagrams, timers, shared memory and locks.
+
+#[path = "service/shared_memory.rs"]
+mod shared_memory;
+#[path = "service/timers.rs"]
+mod timers;
+#[path = "service/udp.rs"]
+mod udp;
