@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use module_api::abi;
+use nix::unistd::{Pid, getppid, setpgid};
 
 use crate::config::{Fork, ListenAddress};
 use crate::control;
@@ -39,6 +40,8 @@ pub struct Main {
     plan: Arc<Plan>,
     state: &'static State,
     watch: Watch,
+    /// The parent that main must not outlive.
+    supervisor: Pid,
     /// When the command was started, for the time to ready.
     started_ns: u64,
     deadline_ns: u64,
@@ -110,7 +113,7 @@ impl Main {
     fn begin(cradle: &Cradle, plan: &Plan) -> Result<(&'static State, Signals)> {
         fork::die_with_parent(cradle.supervisor)?;
         // Ctrl-C is for the supervisor alone.
-        nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))
             .map_err(|errno| Error::failed("main cannot have a process group of its own").detail(format!("setpgid: {errno}")))?;
         for descriptor in &cradle.supervisors_own {
             // They were open a moment ago, in the supervisor.
@@ -138,7 +141,17 @@ impl Main {
 
     fn with(plan: Arc<Plan>, state: &'static State, watch: Watch, started_ns: u64) -> Self {
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), controls_own: Vec::new(), control: None }
+        Self {
+            plan,
+            state,
+            watch,
+            supervisor: getppid(),
+            started_ns,
+            deadline_ns,
+            own: Vec::new(),
+            controls_own: Vec::new(),
+            control: None,
+        }
     }
 
     /// Main's whole life under a supervisor.
@@ -251,9 +264,9 @@ impl Main {
         self.reserve_descriptors()?;
         if let Some(identity) = &self.plan.identity {
             cred::give_up_privileges(identity)?;
-            if self.watch.supervisor().is_some() {
+            if self.forks() {
                 // The change of identity has untied main from its supervisor.
-                fork::die_with_parent(nix::unistd::getppid())?;
+                fork::die_with_parent(self.supervisor)?;
             }
         }
         Ok(Sealed(()))
