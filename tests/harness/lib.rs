@@ -8,6 +8,7 @@
 //!       ──fails()───────────────────► Ended
 //! ```
 
+pub mod attempt;
 pub mod built;
 pub mod client;
 pub mod log;
@@ -17,6 +18,7 @@ pub mod running;
 pub mod setup;
 pub mod watch;
 
+pub use attempt::{Attempt, Complaint, Said};
 pub use client::Client;
 pub use log::Log;
 pub use record::{Record, Records};
