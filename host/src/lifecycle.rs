@@ -114,6 +114,9 @@ impl Main {
             let _ = nix::unistd::close(*descriptor);
         }
         crate::sys::title::set_title("modhost: main");
+        if let Err(error) = crate::sys::title::set_comm(Kind::Main.comm()) {
+            tracing::debug!("{error}");
+        }
         crate::log::set_process("main");
         let watch = Watch::new(Signals::watch()?, Some(cradle.link));
         Self::with(plan, cradle.slots, watch, started_ns)

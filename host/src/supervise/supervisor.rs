@@ -221,9 +221,12 @@ impl Supervisor {
                     FromMain::Stopping if failure.is_some() && stage == Stage::Starting => {
                         deadline_ns = Some(self.stop_deadline_ns());
                     }
+                    // An answer to our own wish; the clock runs since then.
+                    FromMain::Stopping if stage == Stage::Stopping => {}
                     FromMain::Stopping => {
                         self.announce_stopping();
                         stage = Stage::Stopping;
+                        stopping_from_ns = time::now_ns();
                         deadline_ns = Some(self.stop_deadline_ns());
                     }
                 }
