@@ -244,6 +244,22 @@ impl Setup {
         host
     }
 
+    /// As `start`, from a program that ignores these signals.
+    #[track_caller]
+    pub fn start_ignoring(self, signals: &str) -> Host {
+        let host = self.command("run");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("trap '' {signals}; exec \"$@\"")).arg("sh").arg(host.get_program()).args(host.get_args());
+        shell.current_dir(self.folder()).stdin(Stdio::null());
+        for (stream, set) in [("out", Command::stdout as fn(&mut Command, File) -> &mut Command), ("log", Command::stderr)] {
+            set(&mut shell, File::options().append(true).open(self.folder().join(stream)).expect("a file for output"));
+        }
+        let child = shell.spawn().expect("a shell");
+        let host = Host::of_child(self.folder, child, self.expected, self.allowed);
+        host.wait_for_log("ready in ");
+        host
+    }
+
     /// Starts a host that cannot start, and waits for its end.
     #[track_caller]
     pub fn fails(self, code: i32) -> Ended {

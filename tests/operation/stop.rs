@@ -42,7 +42,10 @@ fn each_stop_signal_stops_in_order() {
 
 #[test]
 fn two_signals_at_one_moment_are_one_wish() {
-    let host = service("destroy_f: await_time 100").start();
+    let host = service("destroy_f: await_time 200").start();
+    // Tools that signal every process of a name reach main too, and maybe first.
+    processes::signal_process(host.main_pid(), Signal::TERM);
+    host.wait_for_record("destroy_f", |record| record.event == "destroy_f");
     for signal in [Signal::INT, Signal::TERM, Signal::INT] {
         host.signal(signal);
     }
