@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use module_api::abi;
+use nix::unistd::{Pid, getppid, setpgid};
 
 use crate::config::{Fork, ListenAddress};
 use crate::control;
@@ -39,6 +40,8 @@ pub struct Main {
     plan: Arc<Plan>,
     state: &'static State,
     watch: Watch,
+    /// The parent that main must not outlive.
+    supervisor: Pid,
     /// When the command was started, for the time to ready.
     started_ns: u64,
     deadline_ns: u64,
@@ -93,9 +96,9 @@ pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
 /// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
-    let mut main = Main::with(plan, Slots::new()?, Watch::new(signals, None), started_ns)?;
-    main.own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
-    let outcome = main.live_alone();
+    let own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
+    let begun = Slots::new().and_then(|slots| Main::with(plan, slots, Watch::new(signals, None), started_ns));
+    let outcome = begun.and_then(|main| Main { own, ..main }.live_alone());
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }
@@ -107,7 +110,7 @@ impl Main {
     fn begin(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> Result<Self> {
         fork::die_with_parent(cradle.supervisor)?;
         // Ctrl-C is for the supervisor alone.
-        nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))
             .map_err(|errno| Error::failed("main cannot have a process group of its own").detail(format!("setpgid: {errno}")))?;
         for descriptor in &cradle.supervisors_own {
             // They were open a moment ago, in the supervisor.
@@ -134,7 +137,17 @@ impl Main {
         }
         .install()?;
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Ok(Self { plan, state, watch, started_ns, deadline_ns, own: Vec::new(), controls_own: Vec::new(), control: None })
+        Ok(Self {
+            plan,
+            state,
+            watch,
+            supervisor: getppid(),
+            started_ns,
+            deadline_ns,
+            own: Vec::new(),
+            controls_own: Vec::new(),
+            control: None,
+        })
     }
 
     /// Main's whole life under a supervisor.
@@ -248,9 +261,9 @@ impl Main {
         self.reserve_descriptors()?;
         if let Some(identity) = &self.plan.identity {
             cred::give_up_privileges(identity)?;
-            if self.watch.supervisor().is_some() {
+            if self.forks() {
                 // The change of identity has untied main from its supervisor.
-                fork::die_with_parent(nix::unistd::getppid())?;
+                fork::die_with_parent(self.supervisor)?;
             }
         }
         Ok(Sealed(()))

@@ -67,6 +67,14 @@ impl Slots {
         Ok(slots)
     }
 
+    /// The same memory as an empty table again: nobody that was in it is left.
+    pub fn cleared(self) -> Self {
+        let used = (self.count() + 1) * SLOT_WORDS;
+        self.words[..used].iter().for_each(|word| word.store(0, SeqCst));
+        self.await_nobody();
+        self
+    }
+
     /// The slot of a process. None past the table's capacity.
     pub fn slot(&self, process_no: usize) -> Option<Slot> {
         let start = (process_no + 1) * SLOT_WORDS;
@@ -219,6 +227,8 @@ mod tests {
         assert_eq!((slot.pid(), slot.rank(), slot.restarts(), slot.forked_ns()), (4_000_000, -127, 9, 77));
         assert_eq!(slot.name(), "a name that is much longer than the forty-seven");
         assert_eq!(slot.state(), State::Starting);
+        assert_eq!(slots.cleared().count(), 0);
+        assert_eq!((slot.pid(), slot.state(), slot.name().as_str()), (0, State::Free, ""));
         assert!(slots.slot(MAX_PROCESSES).is_none());
         assert!(slots.fix_count(MAX_PROCESSES + 1).is_err());
     }

@@ -213,12 +213,8 @@ impl Watch {
         if self.records.len() <= process_no {
             self.records.resize_with(process_no + 1, Record::default);
         }
-        let who = format!(
-            "process_no={process_no} name=\"{}\" how=\"{}\" last={:?}",
-            spec.name,
-            describe(end),
-            Self::blame(family, process_no)
-        );
+        let who =
+            format!("process_no={process_no} name=\"{}\" how=\"{}\" last={:?}", spec.name, describe(end), Self::blame(family, process_no));
         if matches!(spec.entry, Entry::Return) {
             if end == End::Exit(0) {
                 tracing::info!("a module's process has finished {who}");

@@ -71,6 +71,8 @@ pub struct Supervisor {
     /// What is bound, for this main and the next.
     bound: Vec<Bound>,
     announced: bool,
+    /// The process table: one mapping for all mains, one after the other.
+    slots: Option<Slots>,
 }
 
 /// Something bound.
@@ -105,7 +107,7 @@ enum Stage {
 impl Supervisor {
     /// The supervisor of a service that is not started yet.
     pub fn new(charge: Charge, signals: Signals, manager: Option<ServiceManager>, starter: Option<Starter>) -> Self {
-        Self { charge, signals, manager, starter, pid_file: None, bound: Vec::new(), announced: false }
+        Self { charge, signals, manager, starter, pid_file: None, bound: Vec::new(), announced: false, slots: None }
     }
 
     /// Runs the service until it is stopped or cannot go on; whatever happens, the starting command hears of it and nothing stays behind.
@@ -160,7 +162,10 @@ impl Supervisor {
         for bound in &mut self.bound {
             bound.given = false;
         }
-        let slots = Slots::new()?;
+        let slots = match self.slots {
+            Some(slots) => slots.cleared(),
+            None => *self.slots.insert(Slots::new()?),
+        };
         let (ours, theirs) = Link::pair()?;
         let supervisor = getpid();
         let pid = match fork::fork()? {
