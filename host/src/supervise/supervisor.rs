@@ -203,6 +203,10 @@ impl Supervisor {
                 None
             }) {
                 match message {
+                    // Everything is bound during a start. A main that asks later is not the one that was forked.
+                    FromMain::Bind(address) if stage != Stage::Starting => {
+                        tracing::error!("main asked for a listener after its start, and gets none address=\"{address:?}\"");
+                    }
                     FromMain::Bind(address) => {
                         let outcome = self.bind(&address);
                         let answered = match &outcome {
