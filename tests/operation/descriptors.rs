@@ -73,7 +73,9 @@ fn golden_descriptors() {
     let mut text = String::new();
     for (name, held) in rows {
         let _ = writeln!(text, "{name}");
-        held.iter().for_each(|line| drop(writeln!(text, "    {line}")));
+        for line in held {
+            let _ = writeln!(text, "    {line}");
+        }
     }
     let path = built::root().join("tests/golden/descriptors.txt");
     if std::env::var_os("MODHOST_GOLDEN").is_some_and(|wish| wish == "write") {
