@@ -155,7 +155,8 @@ fn act(action: &str) -> Result<(Flow, String)> {
         // Rights, descriptors, randomness.
         "bad_lock" => {
             let mut outside = abi::Mutex { opaque: [0; 8] };
-            i64::from((api().mutex_init)(handle(), &mut outside)) * 100 + i64::from((api().mutex_lock)(handle(), &mut outside, ptr::null_mut()))
+            i64::from((api().mutex_init)(handle(), &mut outside)) * 100
+                + i64::from((api().mutex_lock)(handle(), &mut outside, ptr::null_mut()))
         }
         "fail_if_file" => {
             if std::path::Path::new(text(1)).exists() {
