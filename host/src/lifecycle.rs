@@ -120,6 +120,9 @@ impl Main {
             let _ = nix::unistd::close(*descriptor);
         }
         crate::sys::title::set_title("modhost: main");
+        if let Err(error) = crate::sys::title::set_comm(Kind::Main.comm()) {
+            tracing::debug!("{error}");
+        }
         crate::log::set_process("main");
         let signals = Signals::watch()?;
         Ok((Self::state(plan, cradle.slots)?, signals))

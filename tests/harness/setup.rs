@@ -236,6 +236,33 @@ impl Setup {
         host
     }
 
+    /// As `start`, from a program that ignores these signals.
+    #[track_caller]
+    pub fn start_ignoring(self, signals: &str) -> Host {
+        let ignoring = format!("trap '' {signals}; exec \"$@\"");
+        self.start_through(&["sh", "-c", &ignoring, "sh"])
+    }
+
+    /// As `start`, from a program that runs as that user. For root.
+    #[track_caller]
+    pub fn start_as(self, user: u32) -> Host {
+        let user = user.to_string();
+        self.start_through(&["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"])
+    }
+
+    #[track_caller]
+    fn start_through(self, before: &[&str]) -> Host {
+        let host = self.command("run");
+        let mut command = Command::new(before[0]);
+        command.args(&before[1..]).arg(host.get_program()).args(host.get_args());
+        let stream = |name: &str| File::options().append(true).open(self.folder().join(name)).expect("a file for output");
+        command.current_dir(self.folder()).stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
+        let child = command.spawn().expect("the host can be started");
+        let host = Host::of_child(self.folder, child, self.expected, self.allowed);
+        host.wait_for_log("ready in ");
+        host
+    }
+
     /// Starts a host that cannot start, and waits for its end.
     #[track_caller]
     pub fn fails(self, code: i32) -> Ended {

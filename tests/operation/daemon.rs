@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use harness::setup::quoted;
-use harness::{Client, Host, PATIENCE, Setup, fixture, processes};
+use harness::{Client, PATIENCE, Setup, fixture, processes};
 
 fn service() -> Setup {
     Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2)
@@ -23,7 +23,7 @@ fn the_starting_command_returns_when_the_service_is_ready() {
     assert_eq!((started.code, started.output.as_str(), started.errors.as_str()), (0, "", ""));
     let records = host.records();
     assert!(records.iter().any(|record| record.event == "did" && record.text("action") == "await_time"), "{records}");
-    assert!(host.log().contains("ready in "));
+    host.wait_for_log("ready in ");
     assert_eq!(host.client().ask_text("max_procs"), "6");
 
     let supervisor = host.pid();
@@ -47,7 +47,7 @@ fn paths_of_a_daemon_are_relative_to_where_it_was_started() {
     let (host, started) = setup.log("target", "\"./log\"").daemon_as_configured();
     assert_eq!(started.code, 0, "{}", started.errors);
     assert!(host.path("control").exists());
-    assert!(host.log().contains("ready in "));
+    host.wait_for_log("ready in ");
     let ended = host.stop();
     assert!(!ended.folder().join("pid").exists() && !ended.folder().join("control").exists());
 }
@@ -178,9 +178,24 @@ fn the_service_manager_of_a_failing_start_hears_nothing_of_readiness() {
 }
 
 #[test]
+fn signals_that_the_starting_program_ignored_are_heard() {
+    // A shell without job control starts background commands like this, and some launchers ignore the death of their children.
+    let host = service().expect_log("a process died and is replaced").start_ignoring("HUP INT QUIT TERM CHLD USR1 USR2");
+    let worker = host.records().child_inits(1)[0].pid();
+    host.kill(worker);
+    host.wait_for_record("the replacement", |record| record.is_child_init(1) && record.number("restarts") == 1);
+    for pid in host.children() {
+        let ignored = u64::from_str_radix(&processes::status(pid)["SigIgn"], 16).unwrap();
+        for signal in [1, 2, 3, 10, 12, 15, 17] {
+            assert_eq!(ignored & (1 << (signal - 1)), 0, "signal {signal} of {}", processes::title(pid));
+        }
+    }
+    host.stop();
+}
+
+#[test]
 fn a_daemon_serves_on_after_its_terminal_is_gone() {
     let (host, _) = service().daemon();
-    let host: Host = host;
     // The command has ended and with it whatever it was connected to.
     let client = Client::of(host.address(0));
     assert_eq!(client.ask_text("max_procs"), "5");

@@ -48,10 +48,13 @@ fn sockets(host: &Host) -> BTreeMap<String, String> {
 fn golden_descriptors() {
     let host = service();
     let (folder, sockets) = (host.folder().to_path_buf(), sockets(&host));
+    // What whoever runs the tests has left open in all of them.
+    let inherited = processes::descriptors(std::process::id() as i32);
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     for pid in host.processes() {
         let mut held: Vec<String> = processes::descriptors(pid)
             .into_iter()
+            .filter(|(number, path)| *number <= 2 || inherited.get(number) != Some(path))
             .map(|(number, path)| {
                 let text =
                     path.strip_prefix(&folder).map_or_else(|_| path.display().to_string(), |path| format!("file {}", path.display()));
@@ -70,7 +73,9 @@ fn golden_descriptors() {
     let mut text = String::new();
     for (name, held) in rows {
         let _ = writeln!(text, "{name}");
-        held.iter().for_each(|line| drop(writeln!(text, "    {line}")));
+        for line in held {
+            let _ = writeln!(text, "    {line}");
+        }
     }
     let path = built::root().join("tests/golden/descriptors.txt");
     if std::env::var_os("MODHOST_GOLDEN").is_some_and(|wish| wish == "write") {
@@ -104,8 +109,8 @@ fn children_have_the_signals_of_a_fresh_program() {
         let (status, title) = (processes::status(pid), processes::title(pid));
         let bits = |key: &str| u64::from_str_radix(&status[key], 16).unwrap();
         assert_eq!(bits("SigBlk"), 0, "{title}");
-        assert_eq!(bits("SigIgn") & !(1 << 12), 0, "{title} ignores more than SIGPIPE");
-        assert_ne!(bits("SigIgn") & (1 << 12), 0, "{title} does not ignore SIGPIPE");
+        // 32 and 33 are the C library's own.
+        assert_eq!(bits("SigIgn") & 0x7fff_ffff, 1 << 12, "{title} ignores something else than SIGPIPE");
         assert_eq!(status["NoNewPrivs"], "0", "{title}: a module may start programs that change the user");
         assert_eq!(status["Threads"], "1", "{title}");
     }

@@ -42,7 +42,10 @@ fn each_stop_signal_stops_in_order() {
 
 #[test]
 fn two_signals_at_one_moment_are_one_wish() {
-    let host = service("destroy_f: await_time 100").start();
+    let host = service("destroy_f: await_time 200").start();
+    // Tools that signal every process of a name reach main too, and maybe first.
+    processes::signal_process(host.main_pid(), Signal::TERM);
+    host.wait_for_record("destroy_f", |record| record.event == "destroy_f");
     for signal in [Signal::INT, Signal::TERM, Signal::INT] {
         host.signal(signal);
     }
@@ -231,4 +234,48 @@ fn nothing_outlives_a_main_without_fork() {
     let host = service("init_f: register 1; proc_main: fork 7 stubborn; process: hang_hard").argument("--no-fork").start();
     host.wait_for_record("the process", |record| record.event == "process");
     host.ends_with_its_supervisor();
+}
+
+/// A child of a fork past the host belongs to nobody, and yet ends with the service.
+#[test]
+fn nothing_that_modules_forked_past_the_host_is_left() {
+    let script = "init_f: fork_raw_stubborn; proc_main: fork_raw_stubborn; child_init: fork_raw_stubborn; timer_tick: fork_raw_stubborn";
+    let setup = || service(&format!("{script}; init_f: timer fast tick 0 0"));
+    let forks = |host: &Host| {
+        host.wait_for_records("the forks", 2 + 5 + 1, |record| record.event == "did" && record.text("action") == "fork_raw_stubborn");
+    };
+    let host = setup().start();
+    forks(&host);
+    assert_eq!(host.client().ask_text("fork_raw_stubborn").parse::<i32>().map(|pid| pid > 0), Ok(true));
+    host.stop();
+
+    // Also when the process that forked has died, and when main has.
+    let host = setup().allow_log("a process died and is replaced").expect_log("starting a new main").start();
+    forks(&host);
+    let main = host.main_pid();
+    host.kill(host.records().child_inits(1)[0].pid());
+    host.kill(main);
+    host.wait_for_log_lines("ready in ", 2);
+    // A killed supervisor is no part of this: the kernel ends what the host has forked, and these have nobody to end them.
+    host.stop();
+}
+
+#[test]
+fn a_main_that_stands_still_is_ended() {
+    let host = service("").host("stop_timeout", "\"100ms\"").expect_log("main was killed").allow_log("modhost:").start();
+    processes::signal_process(host.main_pid(), Signal::STOP);
+    host.signal(Signal::TERM);
+    let ended = host.ends(1, PATIENCE);
+    assert_undone(&ended);
+}
+
+#[test]
+fn without_fork_a_destroy_f_that_hangs_is_ended_too() {
+    let host = Setup::new()
+        .module(fixture("recorder_a").script("destroy_f: hang_hard"))
+        .argument("--no-fork")
+        .host("stop_timeout", "\"100ms\"")
+        .start();
+    host.signal(Signal::TERM);
+    host.ends(128 + 14, PATIENCE);
 }

@@ -167,6 +167,21 @@ fn l30_ranks_for_fork_process() {
     assert_eq!(records.child_inits(1).len(), 2, "a worker and the module's process");
 }
 
+/// Flags: a link to the TCP main process is no use without TCP listeners, and does no harm; what is unknown is refused.
+#[test]
+fn l30_flags_and_names_for_fork_process() {
+    let script = "init_f: register 3; proc_main: fork 7 linked 1, fork 7 unknown 2, fork 7 both 3, fork 7, \
+                  fork 7 a_name_that_is_longer_than_thirty-one_bytes, fork -128 bare 1";
+    let host =
+        Setup::new().module(fixture("recorder_a").script(script)).expect_log("unknown flags").expect_log("a process needs a name").start();
+    host.wait_for_records("three processes", 3, |record| record.event == "process");
+    let titles: Vec<String> = host.children().into_iter().map(harness::processes::title).collect();
+    assert!(titles.contains(&"modhost: a_name_that_is_longer_than_thir".to_owned()), "{titles:?}");
+    let outcomes = host.stop().records.outcomes("recorder_a", "fork");
+    assert!(outcomes[0] > 0 && outcomes[4] > 0 && outcomes[5] > 0, "{outcomes:?}");
+    assert_eq!(outcomes[1..4], [E_INVALID; 3]);
+}
+
 #[test]
 fn l31_customary_c_module() {
     let start = |name: &str| Setup::new().module(fixture(name)).module(fixture("recorder_a")).listen("recorder_a:serve", 1);

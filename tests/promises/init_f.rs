@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use harness::{Client, Host, Setup, fixture, is_root, processes};
+use harness::{Client, Host, Setup, fixture, has_root_or_says_so, is_root, processes};
 
 use crate::{E_INVALID, E_PHASE, PROC_INIT};
 
@@ -80,7 +80,7 @@ fn numbers_of(command: &[&str]) -> Vec<u32> {
 
 #[test]
 fn l03_privileges_end_after_init_f() {
-    if !is_root() {
+    if !has_root_or_says_so() {
         return;
     }
     let port = privileged_port();
@@ -142,7 +142,7 @@ fn l03_privileges_end_after_init_f() {
 
 #[test]
 fn l03_users_and_groups_without_names_have_no_other_groups() {
-    if !is_root() {
+    if !has_root_or_says_so() {
         return;
     }
     let host = Setup::new().host("user", "\"54321\"").host("group", "\"54322\"").module(fixture("recorder_a")).start();
@@ -151,6 +151,42 @@ fn l03_users_and_groups_without_names_have_no_other_groups() {
     }
     // The tie to the supervisor survives the change of user, which clears it.
     host.ends_with_its_supervisor();
+}
+
+#[test]
+fn l03_an_ordinary_user_starts_it_too() {
+    // Only root can become somebody else; for others the setting says nothing.
+    let setup = Setup::new().host("user", "\"daemon\"").module(fixture("recorder_a")).listen("recorder_a:serve", 1);
+    let setup = setup.expect_log("host.user and host.group are ignored: only root can become somebody else");
+    let host = if is_root() { setup.start_as(54_321) } else { setup.start() };
+    let (uids, ..) = processes::identity(host.pid());
+    assert_ne!(uids, [0; 4]);
+    for pid in host.processes() {
+        assert_eq!(processes::identity(pid).0, uids);
+    }
+    assert_eq!(host.client().ask_text("become_root"), "-1");
+    host.stop();
+}
+
+/// The supervisor, which stays root, takes few messages from main and believes none.
+#[test]
+fn l03_the_supervisor_survives_what_main_sends() {
+    let setup = Setup::new().pid_file();
+    let forged = setup.folder().join("forged").display().to_string();
+    let host = setup
+        .module(fixture("talks_to_supervisor").text("forged", &forged))
+        .module(fixture("recorder_a"))
+        .listen("recorder_a:serve", 1)
+        .allow_log("a message between processes has the wrong size")
+        .expect_log("main sent an unknown message")
+        .expect_log("main asked for a listener after its start, and gets none")
+        .start();
+    host.wait_for_log("main asked for a listener after its start, and gets none");
+    assert_eq!(host.client().ask_text("max_procs"), "4");
+    let ended = host.stop();
+    assert_eq!(ended.records.event("destroy_f").len(), 1);
+    assert!(!ended.folder().join("pid").exists());
+    assert!(!ended.folder().join("forged").exists(), "a socket was made for a main that is no longer to ask");
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Spec {
 
 impl Kind {
     /// What `top` shows; at most 15 bytes.
-    fn comm(self) -> &'static str {
+    pub fn comm(self) -> &'static str {
         match self {
             Self::Main => "modhost-main",
             Self::Worker => "modhost-worker",

@@ -203,6 +203,10 @@ impl Supervisor {
                 None
             }) {
                 match message {
+                    // Everything is bound during a start. A main that asks later is not the one that was forked.
+                    FromMain::Bind(address) if stage != Stage::Starting => {
+                        tracing::error!("main asked for a listener after its start, and gets none address=\"{address:?}\"");
+                    }
                     FromMain::Bind(address) => {
                         let outcome = self.bind(&address);
                         let answered = match &outcome {
@@ -226,11 +230,14 @@ impl Supervisor {
                     FromMain::Stopping if failure.is_some() && stage == Stage::Starting => {
                         deadline_ns = Some(self.stop_deadline_ns());
                     }
+                    // An answer to our own wish; the clock runs since then.
+                    FromMain::Stopping if stage == Stage::Stopping => {}
                     FromMain::Stopping => {
                         if stage != Stage::Stopping {
                             self.announce_stopping();
                         }
                         stage = Stage::Stopping;
+                        stopping_from_ns = time::now_ns();
                         deadline_ns = Some(self.stop_deadline_ns());
                     }
                 }

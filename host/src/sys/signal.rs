@@ -24,6 +24,12 @@ impl Signals {
     /// Blocks the watched signals and opens a descriptor for them. SIGPIPE is ignored from here on, in every process.
     pub fn watch() -> Result<Self> {
         let failed = |call: &str, errno| Error::failed("cannot watch for signals").detail(format!("{call}: {errno}"));
+        // What the starting program ignored would never reach the descriptor, and children would be reaped before main sees them die.
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        for signal in WATCHED {
+            // SAFETY: no handler is involved.
+            unsafe { sigaction(signal, &default) }.map_err(|errno| failed("sigaction", errno))?;
+        }
         let set: SigSet = WATCHED.into_iter().collect();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(|errno| failed("sigprocmask", errno))?;
         let descriptor =

@@ -124,6 +124,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
             }
             Some(status) => status,
         },
+        "fork_raw_stubborn" => fork_stubborn().into(),
         "children" => children(),
         // Values.
         "set" => {
@@ -266,6 +267,17 @@ fn fork_raw() -> Option<i64> {
         return Some(-1);
     }
     Some(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status).into() } else { i64::from(128 + libc::WTERMSIG(status)) })
+}
+
+/// Forks past the host a process that does not listen to SIGTERM, and leaves it alone. Its pid.
+fn fork_stubborn() -> i32 {
+    // SAFETY: as above.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        ignore(libc::SIGTERM);
+        pause_for_ever();
+    }
+    pid
 }
 
 fn allocate(bytes: usize) -> i64 {

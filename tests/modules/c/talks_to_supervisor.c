@@ -1,0 +1,76 @@
+/* Sends garbage over every socket that main has to another process of the host, and later, when everything runs, forged requests for
+ * a socket at a place of its own. Serves L03: the supervisor takes few messages from main and believes none. */
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <modhost.h>
+
+/* The host's messages have this size. */
+#define MESSAGE_SIZE 4096
+#define BIND_CONTROL 2
+
+static struct modhost_str forged;
+
+static const struct modhost_param params[] = {
+    {.name = "forged", .kind = MODHOST_PARAM_STRING, .target = &forged, .default_text = "", .help = "Path of the socket to ask for."},
+};
+
+static int is_link(int file) {
+    int type = 0;
+    struct sockaddr peer;
+    socklen_t type_len = sizeof type, peer_len = sizeof peer;
+    return getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &type_len) == 0 && type == SOCK_SEQPACKET &&
+           getpeername(file, &peer, &peer_len) == 0 && peer.sa_family == AF_UNIX;
+}
+
+static void garbage(int file) {
+    unsigned char message[MESSAGE_SIZE];
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec part = {message, sizeof message};
+    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+
+    memset(message, 0xee, sizeof message);
+    for (size_t len = 1; len < sizeof message; len = len * 3 + 1)
+        (void)!send(file, message, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)!send(file, message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    /* One that carries a descriptor. */
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(rights), &(int){0}, sizeof(int));
+    (void)!sendmsg(file, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* In main, whatever it is doing. */
+static void forge(int signal) {
+    unsigned char message[MESSAGE_SIZE] = {BIND_CONTROL, 0, (unsigned char)forged.len, (unsigned char)(forged.len >> 8)};
+    (void)signal;
+    memcpy(message + 16, forged.ptr, forged.len);
+    for (int file = 3; file < 256; file++)
+        if (is_link(file))
+            (void)!send(file, message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static int mod_child(int rank) {
+    struct sigaction action = {.sa_handler = forge, .sa_flags = SA_RESTART};
+    const struct itimerval later = {.it_value = {.tv_usec = 100000}, .it_interval = {.tv_usec = 100000}};
+
+    if (rank == PROC_MAIN)
+        for (int file = 3; file < 256; file++)
+            if (is_link(file))
+                garbage(file);
+    /* This is the last call before the host is ready. */
+    if (rank == PROC_POSTCHILDINIT)
+        return sigaction(SIGALRM, &action, NULL) < 0 || setitimer(ITIMER_REAL, &later, NULL) < 0 ? -1 : 0;
+    return 0;
+}
+
+MODULE_EXPORTS(.name = "talks_to_supervisor", .version = "1", .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(params),
+               .init_child_f = mod_child);
