@@ -76,6 +76,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What the system said, as the rest of our texts are written: lower case, without the number.
+pub fn io_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

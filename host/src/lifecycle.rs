@@ -82,13 +82,14 @@ struct Ready(());
 
 /// What the supervisor's forked main does. Returns its exit code.
 pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
-    let supervisor = cradle.supervisor;
-    let begun = Main::begin(cradle, plan, started_ns);
-    match begun {
-        Ok(main) => main.live(),
+    match Main::begin(&cradle, &plan) {
+        Ok((state, signals)) => Main::with(plan, state, Watch::new(signals, Some(cradle.link)), started_ns).live(),
         Err(error) => {
-            tracing::error!("{error} supervisor={supervisor}");
-            error.exit
+            let code = error.exit;
+            if let Err(unheard) = cradle.link.tell(&FromMain::Failed(error)) {
+                tracing::debug!("{unheard}");
+            }
+            code
         }
     }
 }
@@ -96,9 +97,11 @@ pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
 /// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
-    let own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
-    let begun = Slots::new().and_then(|slots| Main::with(plan, slots, Watch::new(signals, None), started_ns));
-    let outcome = begun.and_then(|main| Main { own, ..main }.live_alone());
+    let outcome = Slots::new().and_then(|slots| Main::state(&plan, slots)).and_then(|state| {
+        let mut main = Main::with(plan, state, Watch::new(signals, None), started_ns);
+        main.own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
+        main.live_alone()
+    });
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }
@@ -107,7 +110,7 @@ pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8>
 
 impl Main {
     /// The forked main settles in: tied to its supervisor, a group of its own, signals as a descriptor.
-    fn begin(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> Result<Self> {
+    fn begin(cradle: &Cradle, plan: &Plan) -> Result<(&'static State, Signals)> {
         fork::die_with_parent(cradle.supervisor)?;
         // Ctrl-C is for the supervisor alone.
         setpgid(Pid::from_raw(0), Pid::from_raw(0))
@@ -121,13 +124,14 @@ impl Main {
             tracing::debug!("{error}");
         }
         crate::log::set_process("main");
-        let watch = Watch::new(Signals::watch()?, Some(cradle.link));
-        Self::with(plan, cradle.slots, watch, started_ns)
+        let signals = Signals::watch()?;
+        Ok((Self::state(plan, cradle.slots)?, signals))
     }
 
-    fn with(plan: Arc<Plan>, slots: Slots, watch: Watch, started_ns: u64) -> Result<Self> {
+    /// What main and its children share.
+    fn state(plan: &Plan, slots: Slots) -> Result<&'static State> {
         local::prepare()?;
-        let state = State {
+        State {
             family: Family::new(slots)?,
             arena: Arena::new(plan.config.host.shared_memory_bytes)?,
             configured_listeners: plan.listeners.len(),
@@ -135,9 +139,12 @@ impl Main {
             listeners: Default::default(),
             timers: Default::default(),
         }
-        .install()?;
+        .install()
+    }
+
+    fn with(plan: Arc<Plan>, state: &'static State, watch: Watch, started_ns: u64) -> Self {
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
-        Ok(Self {
+        Self {
             plan,
             state,
             watch,
@@ -147,7 +154,7 @@ impl Main {
             own: Vec::new(),
             controls_own: Vec::new(),
             control: None,
-        })
+        }
     }
 
     /// Main's whole life under a supervisor.
@@ -192,11 +199,12 @@ impl Main {
     /// Step 3.
     fn load(&mut self) -> Step<Loaded> {
         let mut modules = Vec::with_capacity(self.plan.modules.len());
-        for resolved in &self.plan.modules {
+        // The index is that of the plan, which the supervisor has too, also when an optional module before it is left out.
+        for (index, resolved) in (0_u32..).zip(&self.plan.modules) {
             let level = crate::log::module_level(&resolved.name);
-            let opened = loader::open(&resolved.path).and_then(|opened| {
+            let opened = call::load(index, || loader::open(&resolved.path)).and_then(|opened| {
                 opened.apply(&resolved.settings).map_err(|errors| first_of(errors, "parameters"))?;
-                opened.into_module(modules.len() as u32, &HOST_API, level)
+                opened.into_module(index, &HOST_API, level)
             });
             match opened {
                 Ok(module) if module.name == resolved.name => modules.push(module),
@@ -234,9 +242,7 @@ impl Main {
         let mut listeners = Vec::new();
         for config in &self.plan.listeners {
             let ListenAddress::Udp(address) = config.address else {
-                return Err(Halt::Failed(
-                    Error::config(format!("{}: this listener needs a TCP main process", config.position)).detail(&config.address),
-                ));
+                return Err(Halt::Failed(Error::fault("a listener that cannot be served was not refused").detail(&config.address)));
             };
             let module = self.modules().iter().find(|module| module.name == config.handler.module).copied();
             let Some(module) = module else { continue };
@@ -252,7 +258,7 @@ impl Main {
             let socket = self.receive(&Address::Control(path.clone()))?;
             let (ours, theirs) = Link::pair()?;
             self.watch.hear_control(ours);
-            let names = self.modules().iter().map(|module| module.name.clone()).collect();
+            let names = self.plan.modules.iter().map(|module| module.name.clone()).collect();
             self.controls_own = vec![socket.as_raw_fd(), theirs.as_fd().as_raw_fd()];
             self.control = Some(control::Server::new(socket, theirs, names, self.plan.config.host.stop_timeout));
         }

@@ -29,17 +29,18 @@ fn main() -> ExitCode {
 
 fn dispatch(started_ns: u64) -> u8 {
     // First of all: titles need the environment where the kernel put it, and a stop may be asked for from now on.
-    let prepared = title::prepare().and_then(|()| ServiceManager::take_from_environment());
-    let manager = match prepared {
-        Ok(manager) => manager,
-        Err(error) => return complain(&[error]),
-    };
+    if let Err(error) = title::prepare() {
+        return complain(&[error]);
+    }
+    // Taken by every command, needed by one.
+    let manager = ServiceManager::take_from_environment();
     match cli::parse().command {
         Command::Run(args) => {
             let (file, overrides) = args.into_overrides();
-            match plan::configuration(file.as_deref(), overrides).and_then(plan::plan) {
-                Ok(plan) => run(plan, manager, started_ns),
-                Err(errors) => complain(&errors),
+            match (plan::configuration(file.as_deref(), overrides).and_then(plan::plan), manager) {
+                (Ok(plan), Ok(manager)) => run(plan, manager, started_ns),
+                (Ok(_), Err(error)) => complain(&[error]),
+                (Err(errors), _) => complain(&errors),
             }
         }
         Command::Check(args) => {
@@ -47,8 +48,10 @@ fn dispatch(started_ns: u64) -> u8 {
             let report = check::run(args.source, form);
             output::warn(&report.warnings);
             // In JSON the errors are part of the report.
-            let code = if form == Form::Json || report.errors.is_empty() { report.code } else { complain(&report.errors) };
-            output::print(&report.text, code)
+            if form == Form::Text {
+                complain(&report.errors);
+            }
+            output::print(&report.text, report.code)
         }
         Command::Inspect(args) => {
             let (report, code) = inspect::run(&args.files, form(args.json));

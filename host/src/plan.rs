@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
-use crate::config::{self, Config, ListenConfig, Overrides};
-use crate::error::{Error, Result};
+use crate::config::address::UNIX_PATH_MAX_BYTES;
+use crate::config::{self, Config, ListenAddress, ListenConfig, Overrides};
+use crate::error::{Error, Result, io_text};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
 use crate::sys::cred::{self, Identity};
@@ -39,16 +40,16 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
     let mut errors = Vec::new();
     match std::env::current_dir() {
         Ok(folder) => config.anchor(&folder),
-        Err(error) => errors.push(Error::failed("cannot find the working directory").detail(error)),
+        Err(error) => errors
+            .push(Error::config("cannot find the working directory").detail(io_text(&error)).hint("it was removed; change to another one")),
     }
     let mut warnings = Vec::new();
-    let identity = match identity(&config, &mut warnings) {
-        Ok(identity) => identity,
-        Err(error) => {
-            errors.push(error);
-            None
-        }
-    };
+    let identity = identity(&config, &mut warnings).unwrap_or_else(|more| {
+        errors.extend(more);
+        None
+    });
+    errors.extend(config.listeners.iter().filter_map(not_served));
+    errors.extend(config.host.control.as_deref().and_then(too_long));
     match resolve(&config) {
         Ok(resolution) if errors.is_empty() => {
             warnings.extend(resolution.skipped.iter().map(|skipped| format!("left out: {}: {}", skipped.what, skipped.reason)));
@@ -68,13 +69,41 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
     }
 }
 
+/// The system limits the path of a socket more than others.
+fn too_long(control: &Path) -> Option<Error> {
+    let bytes = control.as_os_str().len();
+    (bytes > UNIX_PATH_MAX_BYTES).then(|| {
+        Error::config(format!("the path of the control socket is too long: {}", control.display()))
+            .detail(format_args!("{bytes} bytes, the system's limit is {UNIX_PATH_MAX_BYTES}"))
+            .hint("choose a shorter path for host.control")
+    })
+}
+
+/// An address that the configuration knows and this version cannot serve.
+fn not_served(listener: &ListenConfig) -> Option<Error> {
+    let kind = match listener.address {
+        ListenAddress::Udp(_) => return None,
+        ListenAddress::Tcp(_) => "tcp",
+        ListenAddress::Unix(_) => "unix",
+    };
+    Some(
+        Error::config(format!("{}: this version of modhost does not serve {kind} listeners", listener.position))
+            .detail(format_args!("{} for \"{}\"", listener.address, listener.handler))
+            .hint("remove it, or listen on udp"),
+    )
+}
+
 /// Whom to become. Only root can become somebody else; for anybody else the setting says nothing.
-fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identity>> {
+fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identity>, Vec<Error>> {
     let (user, group) = (config.host.user.as_deref(), config.host.group.as_deref());
     let identity = match (user, group) {
         (None, None) => return Ok(None),
-        (Some(user), group) => cred::identity(user, group)?,
-        (None, Some(group)) => cred::own_identity(cred::group_id(group)?),
+        (Some(user), None) => cred::identity(user).map_err(|error| vec![error])?,
+        (None, Some(group)) => cred::own_identity(cred::group_id(group).map_err(|error| vec![error])?),
+        (Some(user), Some(group)) => match (cred::identity(user), cred::group_id(group)) {
+            (Ok(identity), Ok(gid)) => Identity { gid, ..identity },
+            (identity, gid) => return Err(identity.err().into_iter().chain(gid.err()).collect()),
+        },
     };
     if cred::is_root() {
         return Ok(Some(identity));

@@ -2,6 +2,7 @@
 //! up to date, so that a plain `cargo test` in a fresh clone works as well as `make test`.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -48,6 +49,48 @@ pub fn fixture(name: &str) -> PathBuf {
     if in_c.exists() { in_c } else { existing(fixtures_target().join(format!("debug/lib{name}.so"))) }
 }
 
+/// A module in Rust that must be refused: a crate of `tests/modules/refused`, whose build differs from all others.
+pub fn refused(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    build();
+    BUILT.get_or_init(|| {
+        let _lock = lock(&fixtures_target());
+        cargo(&fixtures().join("refused"), &["build", "--workspace", "--target-dir", "../target/refused"]);
+    });
+    existing(fixtures_target().join(format!("refused/debug/lib{name}.so")))
+}
+
+/// `tests/modules/malformed/table.c`, told by these options what to be, as a file of this name.
+///
+/// Kept from one run to the next, unless the options name a folder of the test, which is another one each time.
+pub fn table(library: &Path, options: &[&str]) {
+    let source = fixtures().join("malformed/table.c");
+    let build = |library: &Path| {
+        let mut command = compiler();
+        command.arg("-o").arg(library).arg(&source).args(options);
+        run(command);
+    };
+    if options.iter().any(|option| option.starts_with("-L")) {
+        return build(library);
+    }
+    let mut hasher = DefaultHasher::new();
+    options.hash(&mut hasher);
+    let kept = fixtures_target().join("tables").join(format!("{:016x}.so", hasher.finish()));
+    if is_older(&kept, &[&source, &root().join("module-api/include/modhost.h")]) {
+        fs::create_dir_all(kept.parent().expect("a folder")).expect("a folder");
+        // Several tests may want it at once.
+        let new = kept.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
+        build(&new);
+        fs::rename(&new, &kept).expect("a place");
+    }
+    fs::copy(&kept, library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
+}
+
+fn is_older(made: &Path, sources: &[&Path]) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    changed(made) <= sources.iter().filter_map(|source| changed(source)).max()
+}
+
 fn existing(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "there is no {}", path.display());
     path
@@ -72,8 +115,7 @@ fn build() {
         for folder in ["c", "use"] {
             fs::create_dir_all(fixtures_target().join(folder)).expect("a target folder");
         }
-        let lock = File::create(fixtures_target().join("building")).expect("a file to lock");
-        lock.lock().expect("the lock");
+        let _lock = lock(&fixtures_target());
         // The same words as in the Makefile: another choice of packages would have other features, and be built again.
         cargo(root(), &["build", "--release", "--workspace"]);
         cargo(&fixtures(), &["build", "--workspace"]);
@@ -85,7 +127,23 @@ fn build() {
     });
 }
 
-fn cargo(folder: &Path, arguments: &[&str]) {
+/// Calls make in the folder of the repository, one at a time.
+pub fn make(arguments: &[&str]) {
+    build();
+    let _lock = lock(&fixtures_target());
+    let mut command = Command::new("make");
+    command.current_dir(root()).args(arguments).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    run(command);
+}
+
+/// Held until it is dropped.
+pub fn lock(folder: &Path) -> File {
+    let lock = File::create(folder.join("building")).expect("a file to lock");
+    lock.lock().expect("the lock");
+    lock
+}
+
+pub fn cargo(folder: &Path, arguments: &[&str]) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(folder).args(arguments).arg("--quiet").env_remove("CARGO_TARGET_DIR");
@@ -94,19 +152,22 @@ fn cargo(folder: &Path, arguments: &[&str]) {
 
 /// Compiles a module in C if it is older than its source or the header.
 fn compile(source: &Path, library: &Path) {
-    let include = root().join("module-api/include");
-    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
-    if changed(library) > changed(source).max(changed(&include.join("modhost.h"))) {
+    if !is_older(library, &[source, &root().join("module-api/include/modhost.h")]) {
         return;
     }
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(compiler);
-    command.args(["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]);
-    command.arg("-I").arg(include).arg("-o").arg(library).arg(source);
+    let mut command = compiler();
+    command.arg("-o").arg(library).arg(source);
     run(command);
 }
 
-fn run(mut command: Command) {
+fn compiler() -> Command {
+    let mut command = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    command.args(["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]);
+    command.arg("-I").arg(root().join("module-api/include"));
+    command
+}
+
+pub fn run(mut command: Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }

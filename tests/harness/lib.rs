@@ -10,6 +10,7 @@
 
 use std::io::Write as _;
 
+pub mod attempt;
 pub mod built;
 pub mod client;
 pub mod log;
@@ -19,6 +20,7 @@ pub mod running;
 pub mod setup;
 pub mod watch;
 
+pub use attempt::{Attempt, Complaint, Said};
 pub use client::Client;
 pub use log::Log;
 pub use record::{Record, Records};
@@ -26,16 +28,12 @@ pub use running::{Ended, Host};
 pub use setup::{Fixture, Setup, fixture};
 pub use watch::{Deadline, PATIENCE};
 
-/// Whether this test runs as root.
+/// Whether this test runs as root. A test that needs it is not run otherwise, and this says so on stderr.
 pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// For tests that need root: otherwise they say so, and are not run.
-pub fn has_root_or_says_so() -> bool {
-    if !is_root() {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
         // Past the test runner, which keeps what a passing test prints to itself.
         let _ = writeln!(std::io::stderr(), "{}: needs root: not run", std::thread::current().name().unwrap_or("a test"));
     }
-    is_root()
+    root
 }

@@ -88,17 +88,9 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// The folder carries the test's name, and can be passed through by everybody.
     pub fn new() -> Self {
-        let test = std::thread::current().name().unwrap_or("test").rsplit(':').next().unwrap_or("test").to_owned();
-        let folder = tempfile::Builder::new().prefix(&format!("modhost-{test}-")).tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
-        let record = folder.path().join("record");
-        File::create(&record).expect("a record");
-        fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("its mode");
-        install(&built::host(), &folder.path().join("modhost"));
         Self {
-            folder,
+            folder: folder(),
             host: Vec::new(),
             log: Vec::new(),
             modules: Vec::new(),
@@ -327,6 +319,18 @@ pub struct Started {
 /// Text as it stands in TOML.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// A folder with the host's program. It carries the test's name, and can be passed through by everybody.
+pub(crate) fn folder() -> TempDir {
+    let test = std::thread::current().name().unwrap_or("test").rsplit(':').next().unwrap_or("test").to_owned();
+    let folder = tempfile::Builder::new().prefix(&format!("modhost-{test}-")).tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let record = folder.path().join("record");
+    File::create(&record).expect("a record");
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o666)).expect("its mode");
+    install(&built::host(), &folder.path().join("modhost"));
+    folder
 }
 
 /// A copy by which the test's processes can be told from all others. Written by another program: a descriptor that is open for writing

@@ -309,7 +309,8 @@ impl Config {
     pub fn anchor(&mut self, working_directory: &Path) {
         let anchor = |path: &mut PathBuf| {
             if path.is_relative() {
-                *path = working_directory.join(&*path);
+                // Without the "." of "./x.so", which would stand in every message.
+                *path = working_directory.join(&*path).components().collect();
             }
         };
         let host = &mut self.host;

@@ -206,7 +206,7 @@ impl<'d, 't> Section<'d, 't> {
         };
         let result = size.and_then(|size| {
             let fits = usize::try_from(size).ok().filter(|_| range.contains(&size));
-            fits.ok_or_else(|| format!("it must be from {} KiB to {} GiB", range.start() >> 10, range.end() >> 30))
+            fits.ok_or_else(|| format!("it must be from {} MiB to {} TiB", range.start() >> 20, range.end() >> 40))
         });
         self.or_report(key, entry, result, expected)
     }

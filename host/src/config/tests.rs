@@ -125,7 +125,7 @@ fn each_error_says_where_what_and_how() {
         ("[host]\npid_file = \"a\\u0000b\"", &["must not contain a NUL"]),
         ("[host]\nmodule_path = \"x\"", &["a list of strings", "write [\"x\"]"]),
         ("[host]\nmodule_path = [\"x\",\n 1]", &["etc/t.toml:3:2", "a list of strings"]),
-        ("[host]\nshared_memory = \"64\"", &["from 1024 KiB to 1024 GiB"]),
+        ("[host]\nshared_memory = \"64\"", &["from 1 MiB to 1 TiB"]),
         ("[host]\nshared_memory = \"64 MIB\"", &["unknown unit", "expected a size such as \"64MiB\""]),
         ("[host]\nshared_memory = true", &["found true"]),
         ("[host]\nstart_timeout = 10", &["expected a duration", "write the unit: start_timeout = \"10s\""]),

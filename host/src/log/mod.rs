@@ -17,7 +17,7 @@ pub use levels::MODULES_MAX;
 pub use line::RECORD_BYTES;
 pub use settings::{Format, LogSettings, Severity, Target};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 use levels::Levels;
 use line::Line;
 use nix::unistd::{Gid, Uid};
@@ -173,7 +173,7 @@ impl Log {
     fn reopen(&self, owner: Option<(Uid, Gid)>) -> Result<()> {
         let Some(path) = self.sink.path() else { return Ok(()) };
         self.sink.reopen(Creation::IfMissing, owner).map_err(|error| {
-            let detail = format_args!("{}: {error}", path.display()).to_string();
+            let detail = format!("{}: {}", path.display(), io_text(&error));
             Error::failed("cannot reopen the log file").detail(detail).hint("records go to the old file until it can be opened")
         })?;
         // First ours, then everyone's, so that this process does not follow itself.

@@ -3,7 +3,7 @@
 //! *Runs in:* every process. *Never:* waits for a datagram's receiver, dies of SIGPIPE, changes a descriptor's number after the start.
 
 use super::settings::Target;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 use crate::sys::descriptor;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
@@ -47,8 +47,11 @@ impl Sink {
         match target {
             Target::Stderr => Ok(Self::Stderr(Stream::of(std::io::stderr().as_fd()))),
             Target::File(path) => {
-                let file = open_file(path, Creation::IfMissing)
-                    .map_err(|error| Error::failed("cannot open the log file").detail(format_args!("{}: {error}", path.display())))?;
+                let file = open_file(path, Creation::IfMissing).map_err(|error| {
+                    Error::failed("cannot open the log file")
+                        .detail(format_args!("{}: {}", path.display(), io_text(&error)))
+                        .hint("its folder must exist, and the path must be that of a file that can be written")
+                })?;
                 Ok(Self::File { stream: Stream::of(file.as_fd()), file, path: path.clone() })
             }
             Target::Syslog => Self::datagram(Protocol::Syslog, "/dev/log".into()),
@@ -62,7 +65,7 @@ impl Sink {
         let name = if protocol == Protocol::Syslog { "syslog" } else { "the journal" };
         let cannot = |error: std::io::Error| {
             Error::failed(format!("cannot log to {name}"))
-                .detail(format_args!("{}: {error}", path.display()))
+                .detail(format_args!("{}: {}", path.display(), io_text(&error)))
                 .hint("start its daemon, or choose another log target")
         };
         let socket = UnixDatagram::unbound().map_err(cannot)?;

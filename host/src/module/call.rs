@@ -49,6 +49,15 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     code
 }
 
+/// Loads a module: its file's constructors run, which can do whatever a function of it can.
+pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
+    let trail = local().trail();
+    trail.store(Breadcrumb::word(index, Phase::Load), Relaxed);
+    let loaded = load();
+    trail.store(0, Relaxed);
+    loaded
+}
+
 /// Leaves the breadcrumb of a call that failed, for whoever asks what this process did last: it is about to end.
 #[cold]
 pub fn ends_after(module: &Module, phase: Phase) {

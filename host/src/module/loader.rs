@@ -33,7 +33,7 @@ pub fn open(path: &Path) -> Result<Opened> {
     // SAFETY: opening runs the file's constructors: loading a module is trusting it, which the operator decided by configuring it.
     // RTLD_LOCAL keeps two modules' symbols of one name apart.
     let library = unsafe { Library::open(Some(&absolute), RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE) }
-        .map_err(|error| refused(error.to_string()).hint("the library and all it links to must be present and built for this machine"))?;
+        .map_err(|error| refused(linker_text(&error)).hint("the module and all it links to must be present and built for this machine"))?;
     // SAFETY: the symbol is only used as an address here.
     let symbol = unsafe { library.get::<*const c_void>(abi::EXPORTS_SYMBOL) }.map_err(|_| {
         refused(format!("it has no symbol \"{}\"", abi::EXPORTS_SYMBOL)).hint("is this a modhost module? see \"modhost inspect\"")
@@ -51,6 +51,11 @@ pub fn open(path: &Path) -> Result<Opened> {
     // SAFETY: magic, major number and size say that a whole ModuleExports of ABI 1.0 or later is there, for the process's life.
     let table = unsafe { &*address.cast::<abi::ModuleExports>() };
     Ok(Opened { table, path: path.to_path_buf() })
+}
+
+/// What the dynamic linker said; the error itself only says that there was one.
+fn linker_text(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Magic, version, size and flags.

@@ -35,7 +35,7 @@ use module_api::abi;
 pub struct Module {
     /// `MARK`; tells a handle from garbage.
     pub mark: u64,
-    /// Position in load order.
+    /// Position in the planned load order, in which optional modules that could not be loaded leave gaps.
     pub index: u32,
     /// Its own name.
     pub name: String,

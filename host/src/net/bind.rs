@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 
 /// Asked of the kernel for each datagram socket: a burst waits here while the workers are busy. The kernel may grant less.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
@@ -44,7 +44,7 @@ pub fn bound_address(socket: &OwnedFd) -> Result<SocketAddr> {
 
 fn udp(address: SocketAddr) -> Result<OwnedFd> {
     let socket = UdpSocket::bind(address).map_err(|error| {
-        let error_text = Error::failed(format!("cannot listen on udp {address}")).detail(format!("bind: {error}"));
+        let error_text = Error::failed(format!("cannot listen on udp {address}")).detail(format!("bind: {}", io_text(&error)));
         match error.kind() {
             ErrorKind::AddrInUse => error_text.hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
             ErrorKind::AddrNotAvailable => error_text.hint("no interface of this machine has that address"),
@@ -74,15 +74,15 @@ fn control(path: &Path) -> Result<OwnedFd> {
             Err(_) => fs::remove_file(path).map_err(|error| failed(&format!("unlink of a stale socket: {error}")))?,
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(&error)),
+        Err(error) => return Err(failed(&io_text(&error))),
     }
     // Whoever may write to the socket may stop the host: nobody but the starting user and root.
     let before = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(path);
     umask(before);
     let listener = listener.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT) => failed(&format!("bind: {error}")).hint("create its folder first"),
-        _ => failed(&format!("bind: {error}")),
+        Some(Errno::ENOENT) => failed(&format!("bind: {}", io_text(&error))).hint("create its folder first"),
+        _ => failed(&format!("bind: {}", io_text(&error))),
     })?;
     Ok(listener.into())
 }

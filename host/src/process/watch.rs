@@ -201,7 +201,7 @@ impl Watch {
     pub fn blame(family: &Family, process_no: usize) -> String {
         let crumb = family.slots.slot(process_no).map(|slot| slot.trail().load(std::sync::atomic::Ordering::Relaxed));
         let crumb = Breadcrumb::from_word(crumb.unwrap_or(0));
-        match crumb.module.and_then(|index| family.modules().get(index as usize)) {
+        match crumb.module.and_then(|index| family.modules().iter().find(|module| module.index == index)) {
             Some(module) => format!("in {} of module \"{}\"", crumb.phase, module.name),
             None => "outside any module".to_owned(),
         }

@@ -85,6 +85,10 @@ impl Starter {
         if let Err(error) = self.pipe.write_all(&bytes) {
             tracing::warn!("cannot report to the starting command: {error}");
         }
+        if outcome.is_err() {
+            // The starting command returns when the pipe closes: with this process, so that nothing is left of it by then.
+            std::mem::forget(self.pipe);
+        }
     }
 
     /// The pipe, which is the supervisor's alone.

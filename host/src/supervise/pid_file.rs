@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 
 /// A pid file that this process holds. The lock goes with the process, however it ends.
 #[derive(Debug)]
@@ -28,7 +28,9 @@ impl PidFile {
             .mode(0o644)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
             .open(path)
-            .map_err(|error| failed(format!("open: {error}")))?;
+            .map_err(|error| {
+                failed(format!("open: {}", io_text(&error))).hint("its folder must exist, and the path must be that of a plain file")
+            })?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Err(failed("it is not a plain file".into()));
         }
@@ -45,10 +47,13 @@ impl PidFile {
             Err(TryLockError::Error(error)) => return Err(failed(format!("flock: {error}"))),
         }
         // Whatever a killed host left in it is stale now.
-        file.set_len(0)
-            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-            .map_err(|error| failed(format!("write: {error}")))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        let written = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+        let claimed = Self { path: path.to_path_buf(), file };
+        if let Err(error) = written {
+            claimed.remove();
+            return Err(failed(format!("write: {}", io_text(&error))));
+        }
+        Ok(claimed)
     }
 
     /// The file's descriptor, which is this process's alone.

@@ -16,7 +16,7 @@ use super::daemon::Starter;
 use super::pid_file::PidFile;
 use super::policy::{Death, End, History, Policy, Reached, Restart};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 use crate::net::bind::{self, Address};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::slots::Slots;
@@ -233,7 +233,9 @@ impl Supervisor {
                     // An answer to our own wish; the clock runs since then.
                     FromMain::Stopping if stage == Stage::Stopping => {}
                     FromMain::Stopping => {
-                        self.announce_stopping();
+                        if stage != Stage::Stopping {
+                            self.announce_stopping();
+                        }
                         stage = Stage::Stopping;
                         stopping_from_ns = time::now_ns();
                         deadline_ns = Some(self.stop_deadline_ns());
@@ -345,16 +347,19 @@ impl Supervisor {
     /// Binds, or hands out what an earlier main had bound: nothing that is queued there is lost.
     fn bind(&mut self, address: &Address) -> Result<OwnedFd> {
         let duplicate = |descriptor: &OwnedFd| {
-            descriptor.try_clone().map_err(|error| Error::failed("cannot pass a listener on").detail(format!("dup: {error}")))
+            descriptor.try_clone().map_err(|error| {
+                Error::failed("cannot pass a listener on")
+                    .detail(format!("dup: {}", io_text(&error)))
+                    .hint("raise the limit on open files (ulimit -n)")
+            })
         };
         if let Some(kept) = self.bound.iter_mut().find(|kept| kept.address == *address && !kept.given) {
             kept.given = true;
             return duplicate(&kept.descriptor);
         }
-        let descriptor = bind::bind(address)?;
-        let copy = duplicate(&descriptor)?;
-        self.bound.push(Bound { address: address.clone(), descriptor, given: true });
-        Ok(copy)
+        // Kept before anything else can fail: what is kept is also cleaned up.
+        self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address)?, given: true });
+        self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |kept| duplicate(&kept.descriptor))
     }
 
     fn announce_ready(&mut self) {
@@ -362,7 +367,7 @@ impl Supervisor {
         if let Some(manager) = &self.manager
             && let Err(error) = manager.ready(getpid(), "serving")
         {
-            tracing::warn!("cannot tell the service manager that the service is ready: {error}");
+            tracing::warn!("cannot tell the service manager that the service is ready: {}", io_text(&error));
         }
         if let Some(starter) = self.starter.take() {
             starter.report(Ok(()));
@@ -373,7 +378,7 @@ impl Supervisor {
         if let Some(manager) = &self.manager
             && let Err(error) = manager.stopping("stopping")
         {
-            tracing::warn!("cannot tell the service manager that the service stops: {error}");
+            tracing::warn!("cannot tell the service manager that the service stops: {}", io_text(&error));
         }
     }
 

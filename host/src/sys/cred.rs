@@ -20,16 +20,25 @@ pub struct Identity {
     pub name: Option<CString>,
 }
 
+/// What the system calls take for "leave it as it is".
+const NOBODY: u32 = u32::MAX;
+
+fn unusable(kind: &str, name: &str) -> Error {
+    Error::config(format!("nobody can be {kind} \"{name}\""))
+        .detail(format!("host.{kind}: the number {NOBODY} stands for no {kind} at all"))
+}
+
 /// Whether this process may change its identity.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Looks up the configured user and group. A number is accepted where a name is.
-pub fn identity(user: &str, group: Option<&str>) -> Result<Identity> {
+/// Looks up the configured user, with its own group. A number is accepted where a name is.
+pub fn identity(user: &str) -> Result<Identity> {
     let entry = User::from_name(user).map_err(|errno| Error::failed(format!("cannot look up user \"{user}\"")).detail(errno))?;
-    let (uid, primary_gid, name) = match (entry, user.parse::<u32>()) {
+    let (uid, gid, name) = match (entry, user.parse::<u32>()) {
         (Some(entry), _) => (entry.uid, entry.gid, CString::new(entry.name).ok()),
+        (None, Ok(NOBODY)) => return Err(unusable("user", user)),
         (None, Ok(number)) => match User::from_uid(Uid::from_raw(number)) {
             Ok(Some(entry)) => (entry.uid, entry.gid, CString::new(entry.name).ok()),
             _ => (Uid::from_raw(number), Gid::from_raw(number), None),
@@ -39,10 +48,6 @@ pub fn identity(user: &str, group: Option<&str>) -> Result<Identity> {
                 .detail("host.user: the user database has no such name")
                 .hint("create the user, or name an existing one"));
         }
-    };
-    let gid = match group {
-        None => primary_gid,
-        Some(group) => group_id(group)?,
     };
     Ok(Identity { uid, gid, name })
 }
@@ -58,6 +63,7 @@ pub fn own_identity(gid: Gid) -> Identity {
 pub fn group_id(group: &str) -> Result<Gid> {
     match (Group::from_name(group), group.parse::<u32>()) {
         (Ok(Some(entry)), _) => Ok(entry.gid),
+        (_, Ok(NOBODY)) => Err(unusable("group", group)),
         (_, Ok(number)) => Ok(Gid::from_raw(number)),
         (Err(errno), _) => Err(Error::failed(format!("cannot look up group \"{group}\"")).detail(errno)),
         (Ok(None), Err(_)) => Err(Error::config(format!("unknown group \"{group}\""))

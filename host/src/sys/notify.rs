@@ -3,7 +3,7 @@
 //! *Runs in:* the supervisor; without one, main. *Never:* leaves the variable to modules, holds a descriptor, swallows an error.
 
 use super::environ;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_text};
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::ffi::OsStr;
@@ -40,7 +40,7 @@ impl ServiceManager {
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
         };
         let address = address.map_err(|error| {
-            let detail = format_args!("NOTIFY_SOCKET={}: {error}", value.display()).to_string();
+            let detail = format!("NOTIFY_SOCKET={}: {}", value.display(), io_text(&error));
             Error::failed("cannot reach the service manager").detail(detail).hint("an absolute path or @name is understood")
         })?;
         Ok(Self { address })

@@ -42,8 +42,11 @@ pub enum Wait {
 impl Link {
     /// Two ends that talk to each other.
     pub fn pair() -> Result<(Self, Self)> {
-        let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(|errno| Error::failed("cannot link two processes").detail(format!("socketpair: {errno}")))?;
+        let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|errno| {
+            Error::failed("cannot link two processes")
+                .detail(format!("socketpair: {errno}"))
+                .hint("raise the limit on open files (ulimit -n)")
+        })?;
         Ok((Self { socket: one }, Self { socket: other }))
     }
 

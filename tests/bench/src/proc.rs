@@ -38,6 +38,7 @@ pub fn waits_in(pid: i32, calls: &[i64]) -> bool {
 pub fn call_number(name: &str) -> i64 {
     match name {
         "recvfrom" => libc::SYS_recvfrom,
+        "recvmsg" => libc::SYS_recvmsg,
         "recvmmsg" => libc::SYS_recvmmsg,
         "epoll_wait" => EPOLL_WAIT,
         "rt_sigsuspend" => libc::SYS_rt_sigsuspend,

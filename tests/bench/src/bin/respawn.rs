@@ -2,7 +2,7 @@
 //!
 //! `respawn --in CALLS --kills N [--depth D] [--cpu C] [--step-us S] PID` prints one JSON list of milliseconds. PID was started, its
 //! descendant at depth D forks the workers, and CALLS are the system calls in which they wait for work. The observer looks every S
-//! microseconds, without a pause if S is 0.
+//! microseconds, without a pause if S is 0. With `--list` it kills nothing, and prints the pids of the idle workers.
 
 use bench::options::Options;
 use bench::{ms, now_ns, proc, sleep_us};
@@ -10,13 +10,19 @@ use bench::{ms, now_ns, proc, sleep_us};
 const LIMIT_NS: u64 = 5_000_000_000;
 
 fn main() {
-    let options = Options::read(&[]);
+    let options = Options::read(&["list"]);
     let calls = proc::call_numbers(options.text("in").expect("--in"));
     let (kills, step_us) = (options.number("kills", 1_u32), options.number("step-us", 0_u64));
     let pid = options.positional_number(0);
     let master = proc::master(pid, options.number("depth", 0)).expect("a process that forks");
     if let Some(cpu) = options.text("cpu") {
         bench::pin(cpu.parse().expect("--cpu needs a number"));
+    }
+    if options.has("list") {
+        let idle: Vec<i32> =
+            proc::children(master).unwrap_or_default().into_iter().filter(|child| proc::waits_in(*child, &calls)).collect();
+        println!("{idle:?}");
+        return;
     }
     let took: Vec<String> = (0..kills).map(|_| format!("{:.4}", ms(one(master, &calls, step_us)))).collect();
     println!("[{}]", took.join(", "));

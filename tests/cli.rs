@@ -1,0 +1,226 @@
+//! What a person types: help, versions, misuse, and `inspect` over good and bad files.
+
+use std::fs;
+use std::path::Path;
+
+use harness::built;
+use harness::{Attempt, Said};
+
+/// Compares with a file of `tests/golden`. `GOLDEN=write` writes it anew.
+#[track_caller]
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    if std::env::var("GOLDEN").is_ok_and(|wish| wish == "write") {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let want = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, want, "{} differs; GOLDEN=write writes it anew", path.display());
+}
+
+const COMMANDS: [&str; 6] = ["run", "check", "inspect", "ps", "stop", "rpc"];
+
+#[test]
+fn help_texts() {
+    let attempt = Attempt::new();
+    for command in COMMANDS {
+        let said = attempt.run(&[command, "--help"]);
+        assert_eq!((said.code, said.errors.as_str()), (0, ""));
+        golden(&format!("help-{command}.txt"), &said.output);
+    }
+    let said = attempt.run(&["--help"]);
+    assert_eq!((said.code, said.errors.as_str()), (0, ""));
+    golden("help.txt", &said.output);
+    for command in COMMANDS {
+        assert!(said.output.contains(&format!("\n  {command} ")), "{command} is not in\n{}", said.output);
+    }
+    let longest = said.output.lines().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(100), "{longest:?} columns");
+}
+
+#[test]
+fn versions() {
+    let attempt = Attempt::new();
+    for option in ["--version", "-V"] {
+        let said = attempt.run(&[option]);
+        assert_eq!((said.code, said.errors.as_str()), (0, ""));
+        assert!(said.output.starts_with("modhost ") && said.output.ends_with("(module ABI 1.0)\n"), "{:?}", said.output);
+    }
+}
+
+#[test]
+fn misuse_ends_with_2_and_says_why_on_stderr() {
+    let attempt = Attempt::new();
+    let cases: [(&[&str], &str); 14] = [
+        (&[], "Usage: modhost <COMMAND>"),
+        (&["runn"], "run"),
+        (&["--wrong"], "--wrong"),
+        (&["run", "--wrkers", "3"], "--workers"),
+        (&["run", "--workers", "x"], "invalid digit"),
+        (&["run", "--workers", "-1"], "-1"),
+        (&["run", "--workers", "99999999999"], "99999999999"),
+        (&["run", "--no-fork", "--daemon"], "cannot be used with"),
+        (&["run", "-c", "a", "-c", "b"], "cannot be used multiple times"),
+        (&["run", "--log-format", "xml"], "text, json"),
+        (&["inspect"], "FILE.so"),
+        (&["inspect", "--jsn", "x"], "--json"),
+        (&["check", "-c"], "FILE"),
+        (&["rpc"], "METHOD"),
+    ];
+    for (arguments, part) in cases {
+        let said = attempt.run(arguments);
+        assert_eq!((said.code, said.output.as_str()), (2, ""), "{arguments:?}");
+        assert!(said.errors.contains(part), "{part:?} is not in {:?} of {arguments:?}", said.errors);
+        assert!(!said.errors.contains('\x1b'), "colours without a terminal: {:?}", said.errors);
+    }
+    for (arguments, what, hint) in [
+        (&["run", "--listen", "127.0.0.1:1=a"][..], "\"127.0.0.1:1=a\" is not a listener", "udp://"),
+        (&["run", "--listen", "udp://127.0.0.1:1"], "is not a listener", "udp://"),
+        (&["run", "--log-level", "inof"], "\"inof\" is no level", "info"),
+        (&["run", "Bad Name"], "the name \"Bad Name\"", "./FILE"),
+    ] {
+        let complaints = attempt.refused(2, arguments);
+        assert!(complaints[0].what.contains(what) && complaints[0].hint.contains(hint), "{complaints:#?}");
+    }
+}
+
+#[test]
+fn commands_for_a_host_that_is_not_there() {
+    let attempt = Attempt::new();
+    attempt.write("plain", "");
+    for command in [&["ps"][..], &["stop"], &["rpc", "ping"]] {
+        for socket in ["nowhere", "plain", "."] {
+            let mut arguments = command.to_vec();
+            arguments.extend(["-s", socket]);
+            let complaints = attempt.refused(1, &arguments);
+            assert_eq!(complaints.len(), 1, "{complaints:#?}");
+            assert!(complaints[0].detail.contains(socket) || complaints[0].what.contains(socket), "{complaints:#?}");
+        }
+    }
+}
+
+/// The four modules of use, under names that do not change.
+fn modules(attempt: &Attempt) -> Vec<String> {
+    built::make(&["-C", "modules/c-hello"]);
+    let names = ["echo", "hello", "ticker", "c_hello"];
+    names
+        .map(|name| attempt.copy(&built::module(name), &format!("lib{name}.so")).file_name().unwrap().to_str().unwrap().to_owned())
+        .to_vec()
+}
+
+#[test]
+fn inspect_shows_the_four_modules() {
+    let attempt = Attempt::new();
+    for file in modules(&attempt) {
+        let said = attempt.run(&["inspect", &file]);
+        assert_eq!((said.code, said.errors.as_str()), (0, ""));
+        // Compiler, size and machine are another matter.
+        let lines = said
+            .output
+            .lines()
+            .filter(|line| !["  size:", "  built with:", "  machine:", "  libraries:"].iter().any(|changing| line.starts_with(changing)));
+        golden(&format!("inspect-{}.txt", file.trim_end_matches(".so")), &(lines.collect::<Vec<_>>().join("\n") + "\n"));
+        assert!(said.output.lines().any(|line| line.starts_with("  built with: ")), "{}", said.output);
+    }
+}
+
+#[test]
+fn inspect_in_json_has_the_same_keys_whatever_the_file() {
+    let attempt = Attempt::new();
+    let mut files = modules(&attempt);
+    attempt.write("text.so", "hello");
+    attempt.write("empty.so", "");
+    attempt.table("newer.so", &["-DMAJOR=2"]);
+    attempt.table("damaged.so", &["-DSLOT=0"]);
+    files.extend(["text.so", "empty.so", "newer.so", "damaged.so", "missing.so", "."].map(str::to_owned));
+    let arguments: Vec<&str> = ["inspect", "--json"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    let said = attempt.run(&arguments);
+    assert_eq!((said.code, said.errors.as_str()), (2, ""));
+    let reports: serde_json::Value = serde_json::from_str(&said.output).unwrap();
+    let reports = reports.as_array().unwrap();
+    assert_eq!(reports.len(), files.len());
+    let keys = |report: &serde_json::Value| report.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    golden("inspect-keys.txt", &(keys(&reports[0]).join("\n") + "\n"));
+    for (report, file) in reports.iter().zip(&files) {
+        assert_eq!(keys(report), keys(&reports[0]));
+        assert_eq!(report["path"], **file);
+        let good = ["echo", "hello", "ticker"].iter().any(|name| file.contains(name));
+        assert_eq!(report["loadable"], good, "{report:#}");
+        assert_eq!(report["error"].is_null(), good, "{report:#}");
+        assert_eq!(report["name"].is_string(), good || file == "damaged.so", "{report:#}");
+    }
+    // One bad file makes the code 2 and hides nothing of the others.
+    let said = attempt.run(&["inspect", "text.so", "libecho.so"]);
+    assert_eq!(said.code, 2);
+    assert!(said.output.contains("verdict: can be loaded") && said.output.contains("verdict: cannot be loaded"), "{}", said.output);
+}
+
+/// A generator whose numbers are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+#[test]
+fn inspect_survives_any_bytes() {
+    let attempt = Attempt::new();
+    let whole = fs::read(attempt.table("whole.so", &[])).unwrap();
+    let mut numbers = Numbers(1);
+    let mut names = Vec::new();
+    for number in 0..400 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + numbers.below(8) {
+            // Where the headers, the dynamic section and the table are, rather than in the code.
+            let at = if numbers.below(2) == 0 { numbers.below(0x400) } else { numbers.below(bytes.len()) };
+            bytes[at] = [0, 1, 0x7f, 0x80, 0xff, numbers.below(256) as u8][numbers.below(6)];
+        }
+        if numbers.below(8) == 0 {
+            bytes.truncate(numbers.below(whole.len()));
+        }
+        let name = format!("mutated/{number}.so");
+        attempt.write(&name, bytes);
+        names.push(name);
+    }
+    let mut arguments = vec!["inspect", "--json"];
+    arguments.extend(names.iter().map(String::as_str));
+    let Said { code, output, errors } = attempt.run(&arguments);
+    assert!((code == 0 || code == 2) && errors.is_empty(), "{code} {errors}");
+    let reports: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(reports.as_array().unwrap().len(), names.len());
+    // And as text, in which nothing may drive a terminal.
+    arguments.remove(1);
+    let said = attempt.run(&arguments);
+    assert!((said.code == 0 || said.code == 2) && said.errors.is_empty(), "{} {}", said.code, said.errors);
+    assert!(!said.output.contains(|c: char| c.is_control() && c != '\n'));
+}
+
+#[test]
+fn a_closed_reader_is_no_fault() {
+    let attempt = Attempt::new();
+    let file = attempt.table("x.so", &[]).display().to_string();
+    let attempt = attempt.through(&["sh", "-c", "\"$@\" | true", "sh"]);
+    let said = attempt.run(&["inspect", &file, &file, &file]);
+    assert_eq!((said.code, said.errors.as_str()), (0, ""));
+}
+
+#[test]
+fn check_says_what_would_be_started() {
+    let attempt = Attempt::with("[[module]]\npath = \"libtable.so\"\n[[listen]]\nudp = \"127.0.0.1:0\"\nhandler = \"table\"\n");
+    attempt.table("libtable.so", &[]);
+    let said = attempt.run(&["check", "-c", "modhost.toml"]);
+    assert_eq!((said.code, said.errors.as_str()), (0, ""));
+    for part in ["no errors in ", "table", "127.0.0.1:0", "table:serve"] {
+        assert!(said.output.contains(part), "{part:?} is not in\n{}", said.output);
+    }
+    // Nothing of the module but its constructors has run.
+    assert!(!said.output.contains("init_f"));
+    let said = attempt.run(&["check", "-c", "modhost.toml", "--json", "--set", "table.nmber=1"]);
+    assert_eq!((said.code, said.errors.as_str()), (2, ""));
+    let report: serde_json::Value = serde_json::from_str(&said.output).unwrap();
+    assert_eq!(report["errors"].as_array().unwrap().len(), 1, "{report:#}");
+    assert!(report["errors"][0]["hint"].as_str().unwrap().contains("number"), "{report:#}");
+}

@@ -1,0 +1,14 @@
+//! The SDK's structs with one of them changed; see `build.rs`.
+
+/// The changed structs.
+pub mod abi {
+    include!(concat!(env!("OUT_DIR"), "/abi.rs"));
+}
+
+use abi::{HostApiRef, ModuleExportsRef, RustInfo};
+use abi_stable::StableAbi;
+use abi_stable::library::AbiHeader;
+
+/// What the header of a module built with this leads to.
+pub static RUST_INFO: RustInfo =
+    RustInfo { abi_stable: AbiHeader::VALUE, exports: <ModuleExportsRef as StableAbi>::LAYOUT, host: <HostApiRef as StableAbi>::LAYOUT };
