@@ -28,16 +28,12 @@ pub use running::{Ended, Host};
 pub use setup::{Fixture, Setup, fixture};
 pub use watch::{Deadline, PATIENCE};
 
-/// Whether this test runs as root.
+/// Whether this test runs as root. A test that needs it is not run otherwise, and this says so on stderr.
 pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// For tests that need root: otherwise they say so, and are not run.
-pub fn has_root_or_says_so() -> bool {
-    if !is_root() {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
         // Past the test runner, which keeps what a passing test prints to itself.
         let _ = writeln!(std::io::stderr(), "{}: needs root: not run", std::thread::current().name().unwrap_or("a test"));
     }
-    is_root()
+    root
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -102,6 +103,16 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) {
         signal_process(self.pid, signal);
+    }
+
+    /// Stops it with SIGSTOP and waits until it stands still: until then it may take another datagram into its hand.
+    pub fn stop(&self, deadline: Deadline) {
+        self.signal(Signal::STOP);
+        while !status(self.pid).get("State").is_some_and(|state| state.starts_with('T')) {
+            assert!(!deadline.has_passed(), "process {} does not stand still", self.pid);
+            // Only its parent is told, so look again when a moment is over.
+            self.ends(Deadline::after(Duration::from_millis(1)));
+        }
     }
 }
 

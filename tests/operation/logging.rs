@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use harness::{Client, Host, Log, Setup, fixture, has_root_or_says_so};
+use harness::{Client, Host, Log, Setup, fixture, is_root};
 use rustix::process::Signal;
 
 /// Each listener has one worker, so that a test can speak to one at a time.
@@ -56,7 +56,7 @@ fn a_rotated_file_is_left_by_all_without_fork() {
 
 #[test]
 fn a_rotated_file_belongs_to_the_configured_user() {
-    if !has_root_or_says_so() {
+    if !is_root() {
         return;
     }
     let host = check_rotation(Setup::new().host("user", "\"54321\"").host("group", "\"54322\""));

@@ -223,7 +223,7 @@ fn nothing_outlives_a_killed_supervisor() {
     let host = service(script).start();
     host.wait_for_records("the processes", 3, |record| matches!(record.event.as_str(), "process" | "returned"));
     let standing = host.records().that(|record| record.event == "process" && record.rank() == 9)[0].pid();
-    processes::signal_process(standing, Signal::STOP);
+    processes::Process::open(standing).unwrap().stop(Deadline::after(PATIENCE));
     host.client().send(b"hang_hard");
     host.wait_for_record("the order", |record| record.event == "handler");
     host.ends_with_its_supervisor();
@@ -263,7 +263,7 @@ fn nothing_that_modules_forked_past_the_host_is_left() {
 #[test]
 fn a_main_that_stands_still_is_ended() {
     let host = service("").host("stop_timeout", "\"100ms\"").expect_log("main was killed").allow_log("modhost:").start();
-    processes::signal_process(host.main_pid(), Signal::STOP);
+    processes::Process::open(host.main_pid()).unwrap().stop(Deadline::after(PATIENCE));
     host.signal(Signal::TERM);
     let ended = host.ends(1, PATIENCE);
     assert_undone(&ended);

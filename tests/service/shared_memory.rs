@@ -68,6 +68,7 @@ fn who_waits_for_a_lock_is_told_as_well() {
     host.kill(worker(&host, 1));
     assert_eq!(second.receive(), OWNER_DIED.as_bytes());
     assert_eq!(second.ask_text("repaired"), "0");
+    host.wait_for_log("a process died and is replaced");
     host.stop();
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::setup::module;
-use harness::{Client, Deadline, Setup, fixture, processes};
+use harness::{Client, Deadline, PATIENCE, Setup, fixture, processes};
 use rustix::process::Signal;
 
 #[test]
@@ -92,7 +92,7 @@ fn clients_that_leave_disturb_nobody() {
 fn a_process_that_stands_still_does_not_keep_datagrams() {
     let host = Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2).start();
     let stopped = host.records().child_inits(1)[0].pid();
-    processes::signal_process(stopped, Signal::STOP);
+    processes::Process::open(stopped).unwrap().stop(Deadline::after(PATIENCE));
     let client = host.client();
     for _ in 0..20 {
         let info = client.ask_text("info");
