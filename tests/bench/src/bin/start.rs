@@ -57,7 +57,7 @@ fn main() {
         sleep_us(microseconds.parse().expect("--term-after-us needs a number"));
     } else {
         match ready {
-            "byte" => drop(server.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("the server ended")),
+            "byte" => server.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("the server ended"),
             "notify" => notified.expect("a socket").wait(),
             "waiting" => wait_for_workers(pid, &options, started_ns),
             _ => panic!("--ready byte, notify or waiting"),
