@@ -253,6 +253,8 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
     let family = &state.family;
     let process_no = family.claim(spec).map_err(|error| refuse(abi::E_LIMIT, &error))?;
     let returning = family.spec(process_no).is_some_and(|spec| matches!(spec.entry, Entry::Return));
+    // What the module has printed in this very call.
+    crate::sys::fork::flush_c_streams();
     let side = if returning { family.fork(process_no, 0) } else { family.start(process_no, 0).map(Side::Parent) };
     match side {
         Ok(side) => {

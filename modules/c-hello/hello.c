@@ -33,7 +33,7 @@ static int mod_child(int rank) {
         break;
     default: /* every forked process, before it does anything else */
         own_rank = rank;
-        modhost_log(MODHOST_INFO, "%s from process %d of rank %d", greeting.ptr, process_no(), rank);
+        modhost_log(MODHOST_DEBUG, "%s from process %d of rank %d", greeting.ptr, process_no(), rank);
     }
     return 0;
 }

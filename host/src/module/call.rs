@@ -116,6 +116,7 @@ fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<
     clear_error();
     let open_before = descriptor::open_count();
     let code = enter(module, phase, call);
+    fork::flush_c_streams();
     outcome(module, format_args!("{phase}"), code)?;
     if let (Some(before), Some(after)) = (open_before, descriptor::open_count())
         && after > before

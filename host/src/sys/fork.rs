@@ -25,9 +25,6 @@ pub fn fork() -> Result<Side> {
     if threads != 1 {
         return Err(Error::fault("refusing to fork a process with more than one thread").detail(format!("{threads} threads exist")));
     }
-    // Text that stands in a C stream's buffer now would be written by parent and child.
-    // SAFETY: fflush(NULL) flushes every stream of this single-threaded process.
-    unsafe { libc::fflush(std::ptr::null_mut()) };
     // SAFETY: the process is single-threaded (checked above), so every lock of the C library and of ours is free in the child.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Parent { child }) => Ok(Side::Parent(child)),
@@ -36,6 +33,13 @@ pub fn fork() -> Result<Side> {
             .detail(format!("fork: {errno}"))
             .hint("check the limits on processes (ulimit -u, pids.max of the control group) and on memory")),
     }
+}
+
+/// Writes what stands in the buffers of C streams: after a fork, parent and child would both write it. After each call into a module
+/// that may print, rather than in `fork`, because it writes to memory that parent and child share until then.
+pub fn flush_c_streams() {
+    // SAFETY: fflush(NULL) flushes every stream of this process; callers are single-threaded.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 /// Number of threads of this process. The link count of a folder in /proc is 2 plus the number of sub-folders, at a fraction of the cost

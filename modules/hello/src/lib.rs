@@ -49,7 +49,8 @@ impl Module for Hello {
 
     /// In every forked process, before it does anything else: the place to open connections and start threads.
     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
-        info!("{} from process {} of rank {}", self.greeting, cx.process_no(), cx.rank());
+        // At a level that is off by default: with a thousand workers nobody wants a thousand lines at each start.
+        debug!("{} from process {} of rank {}", self.greeting, cx.process_no(), cx.rank());
         Ok(Child { rank: cx.rank(), greeted: 0 })
     }
 
