@@ -274,6 +274,8 @@ fn constructors_that_misbehave_are_blamed() {
         let complaints = attempt.refused(1, &["run", "./table.so"]);
         assert_eq!(complaints.len(), 1);
         complaints[0].assert(&format!("main {how} in loading of module \"table\" while starting"), "", "");
+        let complaints = attempt.refused(2, &["check", "./table.so"]);
+        complaints[0].assert("module \"table\" ends the process that loads it", "its constructors", "init_f");
     }
     attempt.table("table.so", &["-DINIT_FAILS"]);
     let complaints = attempt.refused(1, &["run", "./table.so"]);

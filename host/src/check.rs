@@ -1,17 +1,25 @@
 //! `modhost check`: everything that can go wrong before the first `init_f`, without starting anything.
 //!
-//! *Runs in:* the command of that name. *Never:* calls a function of a module, binds, forks, or writes a file. The constructors of the
+//! *Runs in:* the command of that name. *Never:* calls a function of a module, binds, or writes a file. The constructors of the
 //! modules' files do run: a module is really loaded, or its symbols and its table in memory would not be known.
 
+use std::fs::File;
+use std::io::{Read, Write};
+
+use nix::fcntl::OFlag;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::pipe2;
 use serde_json::{Value, json};
 
 use crate::cli::SourceArgs;
 use crate::config::{Config, Fork, ListenAddress};
-use crate::error::{EXIT_CONFIG, EXIT_OK, Error};
+use crate::error::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Error};
 use crate::inspect::Form;
 use crate::module::{Resolved, loader};
 use crate::output::{table, visible};
 use crate::plan::{self, Plan};
+use crate::sys::exit;
+use crate::sys::fork::{self, Side};
 
 /// What is printed, and how the command ends.
 #[derive(Debug)]
@@ -33,7 +41,8 @@ pub fn run(source: SourceArgs, form: Form) -> Report {
     let (plan, warnings, errors) = match planned {
         Ok(mut plan) => {
             let mut warnings = std::mem::take(&mut plan.warnings);
-            let errors = load(&plan, &mut warnings);
+            // First where it does no harm: a constructor may end the process it runs in, and that must not pass for a verdict.
+            let errors = rehearse(&plan).map_or_else(|error| vec![error], |()| load(&plan, &mut warnings));
             (Some(plan), warnings, errors)
         }
         Err(errors) => (None, Vec::new(), errors),
@@ -44,6 +53,41 @@ pub fn run(source: SourceArgs, form: Form) -> Report {
         Form::Text => {
             let text = plan.filter(|_| errors.is_empty()).map_or_else(String::new, |plan| summary(&plan));
             Report { text, errors, warnings, code }
+        }
+    }
+}
+
+/// Loads every module in a process of its own, which must live to its end.
+fn rehearse(plan: &Plan) -> Result<(), Error> {
+    let failed = |call: &str, detail: String| Error::failed("cannot try the modules out").detail(format!("{call}: {detail}"));
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno.to_string()))?;
+    match fork::fork()? {
+        Side::Child => {
+            drop(reader);
+            let mut progress = File::from(writer);
+            // One byte for each module that has been loaded, good or not.
+            for module in &plan.modules {
+                drop(load_one(module));
+                if progress.write_all(&[1]).is_err() {
+                    exit::leave_now(EXIT_FAILED);
+                }
+            }
+            exit::leave_now(EXIT_OK)
+        }
+        Side::Parent(pid) => {
+            drop(writer);
+            let mut loaded = Vec::new();
+            File::from(reader).read_to_end(&mut loaded).map_err(|error| failed("read", error.to_string()))?;
+            let status = waitpid(pid, None).map_err(|errno| failed("waitpid", errno.to_string()))?;
+            let Some(culprit) = plan.modules.get(loaded.len()) else { return Ok(()) };
+            let how = match status {
+                WaitStatus::Exited(_, code) => format!("its constructors exited with status {code}"),
+                WaitStatus::Signaled(_, signal, _) => format!("its constructors died of {signal}"),
+                other => format!("{other:?}"),
+            };
+            Err(Error::config(format!("{}: module \"{}\" ends the process that loads it", culprit.position, culprit.name))
+                .detail(format!("{}: {how}", culprit.path.display()))
+                .hint("a module does its work in init_f, not in constructors"))
         }
     }
 }

@@ -310,9 +310,9 @@ impl Supervisor {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::failed("the supervisor cannot wait").detail(format!("poll: {errno}"))),
         }
-        let link_events = watched[1].revents().unwrap_or(PollFlags::empty());
-        if link_events.contains(PollFlags::POLLHUP) && !link_events.contains(PollFlags::POLLIN) {
-            // Main has closed its end: only its death is left to wait for, and a closed end would make poll return at once.
+        if watched[1].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
+            // Main has closed its end, and its death is all that is left to wait for: a closed end stays readable, which would make this
+            // loop spin. What main said last is read when it is dead.
             let mut dying = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             if let Err(errno) = poll(&mut dying, PollTimeout::from(100_u8))
                 && errno != Errno::EINTR
