@@ -4,6 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
@@ -83,10 +84,11 @@ impl Mapping {
     }
 }
 
-/// Size of a page in bytes.
+/// Size of a page in bytes. Asked for once, in main: every child asks again for the answer that it inherited.
 pub fn page_bytes() -> usize {
-    match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {
+    static PAGE_BYTES: OnceLock<usize> = OnceLock::new();
+    *PAGE_BYTES.get_or_init(|| match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {
         Ok(Some(bytes)) => usize::try_from(bytes).unwrap_or(4096),
         _ => 4096,
-    }
+    })
 }

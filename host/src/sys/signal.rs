@@ -74,7 +74,10 @@ pub fn stop_by_flag() -> Result<()> {
 
 /// Gives a forked child the signal state that a fresh program has: nothing blocked, everything at its default but SIGPIPE (ignored).
 pub fn fresh() -> Result<()> {
-    STOP.store(false, Relaxed);
+    // Read before it is written: nearly always there is nothing to write, and a page that a child writes to is a page that it has to copy.
+    if STOP.load(Relaxed) {
+        STOP.store(false, Relaxed);
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::failed("cannot restore the signal mask").detail(format!("sigprocmask: {errno}")))
 }
