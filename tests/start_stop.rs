@@ -27,3 +27,30 @@ fn every_kind_of_process_at_once() {
     assert!(!ended.folder().join("pid").exists());
     assert!(!ended.folder().join("control").exists());
 }
+
+#[test]
+fn wrong_calls_are_errors_and_nothing_worse() {
+    for setup in [Setup::new(), Setup::new().argument("--no-fork")] {
+        // Most are told to the module alone; some are worth a line.
+        let host = setup.module(fixture("wrong_calls")).listen("wrong_calls:serve", 1).allow_log("wrong_calls").allow_log("] ?: ").start();
+        for _ in 0..3 {
+            assert_eq!(host.client().ask_text("go"), "as expected");
+        }
+        host.stop();
+    }
+}
+
+#[test]
+fn every_module_of_use_at_once() {
+    let modules = ["echo", "hello", "ticker"].into_iter().map(module);
+    let setup = modules.fold(Setup::new(), Setup::module);
+    let host = setup.listen("hello", 1).listen("echo", 1).argument("--set").argument("ticker.period=10ms").start();
+    assert_eq!(harness::Client::of(host.address(1)).ask(b"x"), b"x");
+    let greeting = host.client().ask_text("x");
+    assert!(greeting.starts_with("hello 127.0.0.1:") && greeting.ends_with("you are number 1 at worker 1\n"), "{greeting}");
+    // Its two processes count until they are stopped; the count is its last word.
+    host.wait_for_log("hello: hello from post_child_init");
+    let ended = host.stop();
+    assert!(ended.log.contains("ticker: "), "{}", ended.log);
+    assert!(ended.log.contains("hello: hello for the last time, from destroy"));
+}

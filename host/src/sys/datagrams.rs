@@ -263,6 +263,8 @@ impl Datagrams {
     /// A buffer for one answer, valid until the next `buffer` or `copy`. None: too large.
     pub fn buffer(&self, size_bytes: usize) -> Option<*mut u8> {
         if size_bytes > MAX_DATAGRAM_BYTES {
+            // Nor is an earlier one what the caller means to send now.
+            self.reserved_bytes.set(0);
             return None;
         }
         if self.out_used_bytes.get() + size_bytes > OUT_BYTES {
@@ -278,7 +280,8 @@ impl Datagrams {
 
     /// Queues the first bytes of the last `buffer`.
     pub fn commit(&self, index: usize, length_bytes: usize) -> Result<(), Errno> {
-        if length_bytes > self.reserved_bytes.get() {
+        // Good for one attempt.
+        if length_bytes > self.reserved_bytes.replace(0) {
             return Err(Errno::EINVAL);
         }
         // The buffer's place survives the sending that a full queue causes only if it is at the start: send first, then queue.
@@ -290,7 +293,6 @@ impl Datagrams {
             self.out_used_bytes.set(used);
         }
         self.queue(index, data, length_bytes)?;
-        self.reserved_bytes.set(0);
         self.out_used_bytes.set((self.out_used_bytes.get() + length_bytes).next_multiple_of(8).min(OUT_BYTES));
         Ok(())
     }
