@@ -411,11 +411,13 @@ impl Main {
             return Ok(());
         }
         let name = family.slots.slot(process_no).map(|slot| slot.name()).unwrap_or_default();
-        Err(Halt::Failed(
-            Error::failed(format!("process {process_no} \"{name}\" {} in its initialisation", describe(end)))
-                .detail(format!("it was {}", Watch::blame(family, process_no)))
-                .hint("the log has its reason"),
-        ))
+        let error = Error::failed(format!("process {process_no} \"{name}\" {} in its initialisation", describe(end)))
+            .detail(format!("it was {}", Watch::blame(family, process_no)));
+        // A process that leaves by itself has said why; one that is killed has said nothing.
+        Err(Halt::Failed(match end {
+            End::Exit(_) => error.hint("the log has its reason"),
+            End::Signal(_) => error,
+        }))
     }
 
     /// Main supervises its children until it is told to stop. Returns its exit code.

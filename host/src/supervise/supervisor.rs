@@ -41,6 +41,8 @@ pub struct Charge {
     pub stop_timeout: Duration,
     /// Written before main exists, removed at the end.
     pub pid_file: Option<PathBuf>,
+    /// The one path that is bound in the file system.
+    pub control: Option<PathBuf>,
     /// Who must be able to reopen the log file.
     pub log_owner: Option<(Uid, Gid)>,
     /// Names of the modules in load order, for blame.
@@ -356,6 +358,12 @@ impl Supervisor {
         if let Some(kept) = self.bound.iter_mut().find(|kept| kept.address == *address && !kept.given) {
             kept.given = true;
             return duplicate(&kept.descriptor);
+        }
+        // Ports are the modules' to ask for; a path in the file system is the operator's to choose.
+        if let Address::Control(path) = address
+            && self.charge.control.as_ref() != Some(path)
+        {
+            return Err(Error::failed("main asked for a socket that is not configured").detail(path.display()));
         }
         // Kept before anything else can fail: what is kept is also cleaned up.
         self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address)?, given: true });
