@@ -59,6 +59,9 @@ pub fn run(source: SourceArgs, form: Form) -> Report {
 
 /// Loads every module in a process of its own, which must live to its end.
 fn rehearse(plan: &Plan) -> Result<(), Error> {
+    if plan.modules.is_empty() {
+        return Ok(());
+    }
     let failed = |call: &str, detail: String| Error::failed("cannot try the modules out").detail(format!("{call}: {detail}"));
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno.to_string()))?;
     match fork::fork()? {
