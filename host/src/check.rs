@@ -12,7 +12,7 @@ use nix::unistd::pipe2;
 use serde_json::{Value, json};
 
 use crate::cli::SourceArgs;
-use crate::config::{Config, Fork, ListenAddress};
+use crate::config::{Config, Fork};
 use crate::error::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Error};
 use crate::inspect::Form;
 use crate::module::{Resolved, loader};
@@ -95,7 +95,7 @@ fn rehearse(plan: &Plan) -> Result<(), Error> {
     }
 }
 
-/// Loads every module as main would, up to its parameters, and looks at the listeners once more.
+/// Loads every module as main would, up to its parameters.
 fn load(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
     let mut errors = Vec::new();
     for module in &plan.modules {
@@ -113,11 +113,6 @@ fn load(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
             errors.push(Error { what: format!("{position}: {}", error.what), ..error });
             // It stays, and would be blamed on every module behind this one.
             break;
-        }
-    }
-    for listener in &plan.listeners {
-        if !matches!(listener.address, ListenAddress::Udp(_)) {
-            errors.push(Error::config(format!("{}: this host cannot serve {}", listener.position, listener.address)).hint("listen on udp"));
         }
     }
     errors

@@ -79,6 +79,12 @@ impl Records {
         self.iter().filter(|record| condition(record)).collect()
     }
 
+    /// Module and rank of each `init_child_f` call in that process, in order.
+    pub fn child_inits_in(&self, pid: i32) -> Vec<(String, i32)> {
+        let calls = self.that(|record| record.event == "init_child_f" && record.pid() == pid);
+        calls.iter().map(|record| (record.module().to_owned(), record.rank())).collect()
+    }
+
     pub fn event(&self, event: &str) -> Vec<&Record> {
         self.that(|record| record.event == event)
     }

@@ -70,11 +70,7 @@ fn l10_calls_in_main() {
     wait_for_everything(&host);
     let main = host.main_pid();
     let records = host.stop().records;
-    let calls: Vec<(String, i32)> = records
-        .that(|record| record.event == "init_child_f" && record.pid() == main)
-        .iter()
-        .map(|record| (record.module().to_owned(), record.rank()))
-        .collect();
+    let calls = records.child_inits_in(main);
     let expected = [
         ("recorder_a", PROC_INIT),
         ("recorder_b", PROC_INIT),

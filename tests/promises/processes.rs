@@ -42,11 +42,7 @@ fn l27_ranks_of_main_without_fork() {
         }
     }
     let records = host.stop().records;
-    let calls: Vec<(String, i32)> = records
-        .that(|record| record.event == "init_child_f" && record.pid() == main)
-        .iter()
-        .map(|record| (record.module().to_owned(), record.rank()))
-        .collect();
+    let calls = records.child_inits_in(main);
     let expected = [
         ("recorder_a", PROC_INIT),
         ("recorder_b", PROC_INIT),
