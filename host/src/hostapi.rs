@@ -3,6 +3,8 @@
 //! *Runs in:* whatever process and phase the module calls from; each function says which it accepts. *Never:* lets a panic out,
 //! holds a lock across a call into a module, or believes a pointer's length without a limit.
 
+mod stream;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +56,14 @@ pub static HOST_API: HostApi = HostApi {
     udp_reply_buffer,
     udp_reply_commit,
     udp_send,
+    stream_write: stream::stream_write,
+    stream_buffer: stream::stream_buffer,
+    stream_commit: stream::stream_commit,
+    stream_write_file: stream::stream_write_file,
+    stream_queued: stream::stream_queued,
+    stream_read: stream::stream_read,
+    stream_close: stream::stream_close,
+    stream_send: stream::stream_send,
 };
 
 /// Longest name of a process or a timer function, in bytes.

@@ -137,6 +137,7 @@ impl Main {
             configured_listeners: plan.listeners.len(),
             wanted: Default::default(),
             listeners: Default::default(),
+            streams: Default::default(),
             timers: Default::default(),
         }
         .install()

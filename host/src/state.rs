@@ -7,6 +7,8 @@ use std::sync::{Mutex, OnceLock};
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::net::listener::Listener;
+use crate::net::stream::StreamListener;
+use crate::net::stream::directory::Directory;
 use crate::process::family::Family;
 use crate::shm::arena::Arena;
 use crate::timer::TimerFunction;
@@ -24,6 +26,15 @@ pub struct Wanted {
     pub workers: Option<u32>,
 }
 
+/// What the processes that serve connections have in common.
+#[derive(Debug)]
+pub struct Streams {
+    /// Which connections exist.
+    pub directory: Directory,
+    /// The bound listeners.
+    pub listeners: Vec<StreamListener>,
+}
+
 /// The state.
 #[derive(Debug)]
 pub struct State {
@@ -37,6 +48,8 @@ pub struct State {
     pub wanted: Mutex<Vec<Wanted>>,
     /// The bound listeners, by number.
     pub listeners: OnceLock<Vec<Listener>>,
+    /// What serves connections; none if no listener takes any.
+    pub streams: OnceLock<Streams>,
     /// Timer functions in the order of registration.
     pub timers: Mutex<Vec<TimerFunction>>,
 }

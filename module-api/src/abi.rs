@@ -70,6 +70,8 @@ pub const E_BUSY: i32 = -7;
 pub const E_DEADLOCK: i32 = -8;
 /// What a lock protects was left damaged and not repaired; the lock is unusable for good.
 pub const E_NOT_RECOVERABLE: i32 = -9;
+/// That connection does not exist any more.
+pub const E_GONE: i32 = -10;
 /// What the SDK's guard returns for a panic in the module.
 pub const E_PANIC: i32 = -70;
 /// `mutex_lock`: the lock is held, and its last owner died holding it.
@@ -101,6 +103,29 @@ pub const PARAM_RANGE: u32 = 2;
 
 /// [`Handler::kind`]: datagrams, in batches.
 pub const HANDLER_UDP: u32 = 1;
+
+/// [`Handler::kind`]: connections.
+pub const HANDLER_STREAM: u32 = 2;
+
+/// [`StreamFunctions::on_close`]: the module asked for it, or both sides had finished.
+pub const CLOSED_NORMALLY: u32 = 0;
+/// [`StreamFunctions::on_close`]: the peer is gone, or the connection was reset.
+pub const CLOSED_BY_PEER: u32 = 1;
+/// [`StreamFunctions::on_close`]: a time limit of the listener.
+pub const CLOSED_BY_TIMEOUT: u32 = 2;
+/// [`StreamFunctions::on_close`]: a limit on buffered bytes.
+pub const CLOSED_BY_LIMIT: u32 = 3;
+/// [`StreamFunctions::on_close`]: a function of the handler returned a failure.
+pub const CLOSED_BY_ERROR: u32 = 4;
+/// [`StreamFunctions::on_close`]: the worker stops.
+pub const CLOSED_BY_STOP: u32 = 5;
+
+/// `stream_close`: send what is queued, then close.
+pub const CLOSE_AFTER_SENDING: u32 = 0;
+/// `stream_close`: drop what is queued, reset the connection.
+pub const CLOSE_NOW: u32 = 1;
+/// `stream_close`: send what is queued, then end this side; the peer may go on sending.
+pub const CLOSE_SENDING_SIDE: u32 = 2;
 
 /// [`Dependency::kind`]: the named module must be loaded, and its `init_f` runs first.
 pub const DEPEND_REQUIRED: u32 = 1;
@@ -206,14 +231,67 @@ pub struct Param {
 pub struct Handler {
     /// Name after the colon in `handler = "module:name"`; the first of a kind is the default.
     pub name: *const c_char,
-    /// `HANDLER_UDP`.
+    /// `HANDLER_UDP` or `HANDLER_STREAM`.
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
     /// One sentence for `modhost inspect`; may be null.
     pub help: *const c_char,
-    /// Called in a worker (in main in no-fork mode) with each batch of datagrams. A negative return ends the process.
+    /// With `HANDLER_UDP`. Called in a worker (in main in no-fork mode) with each batch of datagrams. A negative return ends the process.
     pub on_datagrams: Option<extern "C" fn(batch: *mut UdpBatch) -> i32>,
+    /// With `HANDLER_STREAM`. Called in a TCP worker (in main in no-fork mode).
+    pub stream: *const StreamFunctions,
+}
+
+/// What a stream handler does with a connection. A negative return closes that connection, and no other; a panic ends the process.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StreamFunctions {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// A new connection; before any data. May be null.
+    pub on_open: Option<extern "C" fn(stream: *mut Stream) -> i32>,
+    /// Bytes that have arrived and were not used yet: `len` (at least 1) of them, valid until the return. Returns how many were used, 0 to
+    /// `len`; the rest comes again, with more behind it. Must not be null.
+    pub on_data: Option<extern "C" fn(stream: *mut Stream, data: *const u8, len: usize) -> i64>,
+    /// The queue had reached its high-water mark and has fallen below the low one: there is room again. May be null.
+    pub on_writable: Option<extern "C" fn(stream: *mut Stream) -> i32>,
+    /// The peer has finished sending; `unused` bytes of what it sent were never used. Null: what is queued is sent, then the connection closed.
+    pub on_end: Option<extern "C" fn(stream: *mut Stream, unused: usize) -> i32>,
+    /// The connection is over (`CLOSED_*`); the last call about it. Called once if `on_open` was called and succeeded. May be null.
+    pub on_close: Option<extern "C" fn(stream: *mut Stream, reason: u32)>,
+}
+
+/// A connection, as its handler sees it. Made by the host; lives from `on_open` to the return of `on_close`, in one process.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Stream {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// The listener it came to.
+    pub listener: u32,
+    /// Names this connection in every process, and never another one.
+    pub id: u64,
+    /// The module's. Zero at first.
+    pub user: *mut c_void,
+    /// The peer's socket address; of an unnamed Unix socket its family alone.
+    pub peer: *const c_void,
+    /// Length of `peer` in bytes.
+    pub peer_len: u32,
+    /// Length of `alpn` in bytes.
+    pub alpn_len: u32,
+    /// With TLS, the application protocol that was agreed on; null without.
+    pub alpn: *const u8,
+    /// With TLS, the host name that the client asked for; null without.
+    pub server_name: *const u8,
+    /// Length of `server_name` in bytes.
+    pub server_name_len: u32,
+    /// 1 with TLS, 0 without.
+    pub tls: u32,
 }
 
 /// A module that another one needs.
@@ -281,6 +359,8 @@ unsafe impl Sync for ModuleExports {}
 unsafe impl Sync for Param {}
 // SAFETY: as above.
 unsafe impl Sync for Handler {}
+// SAFETY: as above.
+unsafe impl Sync for StreamFunctions {}
 // SAFETY: as above.
 unsafe impl Sync for Dependency {}
 
@@ -486,6 +566,27 @@ pub struct HostApi {
     pub udp_reply_commit: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, len: usize) -> i32,
     /// Any process and thread from `PROC_INIT` on. Sends one datagram from a listener's socket at once. 0, `E_INVALID`, `E_BUSY`, `E_SYSTEM`.
     pub udp_send: extern "C" fn(module: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32,
+
+    // Connections. All but the last: in a function of the stream's handler, about its own connection.
+    /// Queues a copy of `data`. 0; `E_BUSY` if the queue has reached its high-water mark; `E_INVALID`; `E_GONE` after a close.
+    pub stream_write: extern "C" fn(module: *mut c_void, stream: *mut Stream, data: *const u8, len: usize) -> i32,
+    /// A host buffer of `size` bytes (at most 16 MiB) at the end of the queue, initialised with anything, valid until the next call about
+    /// this connection or the return. Null where `stream_write` would fail.
+    pub stream_buffer: extern "C" fn(module: *mut c_void, stream: *mut Stream, size: usize) -> *mut u8,
+    /// Queues the first `len` bytes of the last `stream_buffer`. 0 or `E_INVALID`.
+    pub stream_commit: extern "C" fn(module: *mut c_void, stream: *mut Stream, len: usize) -> i32,
+    /// Queues `len` bytes of a file from `offset` on. The descriptor is duplicated; the caller keeps its own. As `stream_write`, and `E_SYSTEM`.
+    pub stream_write_file: extern "C" fn(module: *mut c_void, stream: *mut Stream, descriptor: c_int, offset: u64, len: u64) -> i32,
+    /// Bytes queued and not sent yet, those of this call included; negative on error.
+    pub stream_queued: extern "C" fn(module: *mut c_void, stream: *mut Stream) -> i64,
+    /// With `on` 0 no more data is read or delivered, until it is called with 1. 0 or `E_INVALID`.
+    pub stream_read: extern "C" fn(module: *mut c_void, stream: *mut Stream, on: u32) -> i32,
+    /// `CLOSE_*`. Nothing can be queued afterwards. 0 or `E_INVALID`.
+    pub stream_close: extern "C" fn(module: *mut c_void, stream: *mut Stream, how: u32) -> i32,
+    /// From `PROC_MAIN` on, in a process with a link to the TCP main process (`FORK_MAKE_SOCK`), a TCP worker, and main in no-fork mode. Queues
+    /// `data` (at most 65,536 bytes) on the connection `id` and waits until its worker has taken it, at most 100 ms. 0, `E_GONE`, `E_BUSY`,
+    /// `E_INVALID`, `E_LIMIT` (no link), `E_SYSTEM` (no answer: whether it was sent is unknown).
+    pub stream_send: extern "C" fn(module: *mut c_void, id: u64, data: *const u8, len: usize) -> i32,
 }
 
 // SAFETY: constants and function pointers only.

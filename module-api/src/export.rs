@@ -13,6 +13,7 @@ use crate::abi::{self, Note, NoteDescriptor, UdpBatch};
 use crate::guard::{guard, install_panic_hook};
 use crate::params::ParamSet as _;
 use crate::process::{ChildInit, Destroy, PostChildInit, Rank};
+use crate::stream::{CloseReason, Stream, StreamHandler};
 use crate::udp::Batch;
 use crate::{Error, ModInit, Module, ProcInit, ProcMain, Result, logging};
 
@@ -134,6 +135,80 @@ impl<M: Module> ModuleCell<M> {
                 handler(module, child, &batch)
             })
         })
+    }
+
+    /// A stream handler's `on_open`: makes the value that stands for the connection.
+    ///
+    /// # Safety
+    /// As for `on_datagrams`, with a stream that lives until `on_close` returns.
+    pub unsafe fn on_open<H: StreamHandler<M>>(&'static self, stream: *mut abi::Stream) -> i32 {
+        guard(|| {
+            // SAFETY: the stream is the host's and valid until this returns.
+            let handler = self.with_child(|module, child| H::open(module, child, &mut unsafe { Stream::new(stream) }))?;
+            // SAFETY: as above; `user` is this module's.
+            unsafe { (*stream).user = Box::into_raw(Box::new(handler)).cast() };
+            Ok(())
+        })
+    }
+
+    /// A stream handler's `on_data`.
+    ///
+    /// # Safety
+    /// As for `on_open`; `data` leads to `len` readable bytes.
+    #[inline]
+    pub unsafe fn on_data<H: StreamHandler<M>>(&'static self, stream: *mut abi::Stream, data: *const u8, len: usize) -> i64 {
+        let mut used = 0;
+        let code = guard(|| {
+            // SAFETY: the caller's contract, and the host calls about a stream one at a time.
+            let (handler, data) = unsafe { (&mut *(*stream).user.cast::<H>(), std::slice::from_raw_parts(data, len)) };
+            // SAFETY: as above.
+            used = self.with_child(|module, child| handler.data(module, child, &mut unsafe { Stream::new(stream) }, data))?;
+            if used > len {
+                return Err(Error::new(format_args!("the handler says it used {used} of {len} bytes")));
+            }
+            Ok(())
+        });
+        if code < 0 { i64::from(code) } else { used as i64 }
+    }
+
+    /// A stream handler's `on_writable`.
+    ///
+    /// # Safety
+    /// As for `on_open`.
+    pub unsafe fn on_writable<H: StreamHandler<M>>(&'static self, stream: *mut abi::Stream) -> i32 {
+        guard(|| {
+            // SAFETY: the host calls about a stream one at a time, between `on_open` and `on_close`.
+            let (handler, mut stream) = unsafe { (&mut *(*stream).user.cast::<H>(), Stream::new(stream)) };
+            self.with_child(|module, child| handler.writable(module, child, &mut stream))
+        })
+    }
+
+    /// A stream handler's `on_end`.
+    ///
+    /// # Safety
+    /// As for `on_open`.
+    pub unsafe fn on_end<H: StreamHandler<M>>(&'static self, stream: *mut abi::Stream, unused: usize) -> i32 {
+        guard(|| {
+            // SAFETY: as in `on_writable`.
+            let (handler, mut stream) = unsafe { (&mut *(*stream).user.cast::<H>(), Stream::new(stream)) };
+            self.with_child(|module, child| handler.end(module, child, &mut stream, unused))
+        })
+    }
+
+    /// A stream handler's `on_close`.
+    ///
+    /// # Safety
+    /// As for `on_open`, after it succeeded, once.
+    pub unsafe fn on_close<H: StreamHandler<M>>(&'static self, stream: *mut abi::Stream, reason: u32) {
+        // A failure is logged by the guard; the connection is over either way.
+        let _ = guard(|| {
+            // SAFETY: `on_open` made it, and this is the last call about it.
+            let handler = unsafe { Box::from_raw((*stream).user.cast::<H>()) };
+            self.with_child(|module, child| {
+                handler.close(module, child, CloseReason::of(reason));
+                Ok(())
+            })
+        });
     }
 
     fn proc_init(&'static self) -> Result<()> {
@@ -348,6 +423,14 @@ macro_rules! __c_text {
 /// #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> { Ok(()) }
 /// # }
 /// # impl Echo { fn serve(&self, _: &mut (), _: &Batch<'_>) -> Result<()> { Ok(()) } }
+/// # struct Bytes;
+/// # impl StreamHandler<Echo> for Bytes {
+/// #     fn open(_: &Echo, _: &mut (), _: &mut Stream<'_>) -> Result<Bytes> { Ok(Bytes) }
+/// #     fn data(&mut self, _: &Echo, _: &mut (), stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
+/// #         stream.write(data)?;
+/// #         Ok(data.len())
+/// #     }
+/// # }
 /// module_api::export_module! {
 ///     Echo,
 ///     name: "echo",                        // 1 to 31 of a-z, 0-9, _ and -
@@ -359,6 +442,10 @@ macro_rules! __c_text {
 ///     udp: {
 ///         /// Sends each datagram back.       (shown by `modhost inspect`)
 ///         "echo" => Echo::serve,           // the first one is the default handler of a listener
+///     },
+///     stream: {
+///         /// Sends each byte back.
+///         "bytes" => Bytes,                // a type that is a `StreamHandler`
 ///     },
 /// }
 /// # fn main() {}
@@ -377,12 +464,13 @@ macro_rules! export_module {
         $(, after: [$($after:expr),* $(,)?])?
         $(, post_child_init: $post_child_init:literal)?
         $(, udp: { $( $(#[doc = $help:literal])* $handler_name:literal => $handler:expr ),* $(,)? })?
+        $(, stream: { $( $(#[doc = $stream_help:literal])* $stream_name:literal => $stream:ty ),* $(,)? })?
         $(,)?
     ) => {
         const _: () = {
             use ::core::ffi::c_int;
             use ::core::option::Option::{None, Some};
-            use $crate::abi::{Dependency, Handler, ModuleExports, Note, Param, UdpBatch};
+            use $crate::abi::{Dependency, Handler, ModuleExports, Note, Param, Stream, StreamFunctions, UdpBatch};
             use $crate::export::{ModuleCell, checked_name, checked_version, flags, header, help_text, note};
 
             static MODULE: ModuleCell<$module> = ModuleCell::new();
@@ -419,8 +507,48 @@ macro_rules! export_module {
                         }
                         Some(on_datagrams)
                     },
-                }
-            ),*)?];
+                    stream: ::core::ptr::null(),
+                },
+            )*)? $($(
+                Handler {
+                    name: $crate::__c_text!(checked_name($stream_name)),
+                    kind: $crate::abi::HANDLER_STREAM,
+                    reserved: 0,
+                    help: $crate::__c_text!(help_text(::core::concat!("" $(, $stream_help)*))),
+                    on_datagrams: None,
+                    stream: {
+                        extern "C" fn on_open(stream: *mut Stream) -> i32 {
+                            // SAFETY: as above.
+                            unsafe { MODULE.on_open::<$stream>(stream) }
+                        }
+                        extern "C" fn on_data(stream: *mut Stream, data: *const u8, len: usize) -> i64 {
+                            // SAFETY: as above.
+                            unsafe { MODULE.on_data::<$stream>(stream, data, len) }
+                        }
+                        extern "C" fn on_writable(stream: *mut Stream) -> i32 {
+                            // SAFETY: as above.
+                            unsafe { MODULE.on_writable::<$stream>(stream) }
+                        }
+                        extern "C" fn on_end(stream: *mut Stream, unused: usize) -> i32 {
+                            // SAFETY: as above.
+                            unsafe { MODULE.on_end::<$stream>(stream, unused) }
+                        }
+                        extern "C" fn on_close(stream: *mut Stream, reason: u32) {
+                            // SAFETY: as above.
+                            unsafe { MODULE.on_close::<$stream>(stream, reason) }
+                        }
+                        &StreamFunctions {
+                            size: ::core::mem::size_of::<StreamFunctions>() as u32,
+                            reserved: 0,
+                            on_open: Some(on_open),
+                            on_data: Some(on_data),
+                            on_writable: Some(on_writable),
+                            on_end: Some(on_end),
+                            on_close: Some(on_close),
+                        }
+                    },
+                },
+            )*)?];
             const DEPENDS: &[Dependency] = &[
                 $($( Dependency {
                     name: $crate::__c_text!(checked_name($requires)), kind: $crate::abi::DEPEND_REQUIRED, reserved: 0

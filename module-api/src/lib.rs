@@ -101,6 +101,7 @@ mod rng;
 pub mod rules;
 mod shm;
 mod sockaddr;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -118,6 +119,7 @@ pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
 pub use shm::{PerProcess, Shm, ShmSafe};
+pub use stream::{CloseReason, Stream, StreamError, StreamHandler, StreamId, TlsInfo};
 pub use timer::Timer;
 pub use udp::{Batch, Datagram, Datagrams};
 
@@ -125,7 +127,8 @@ pub use udp::{Batch, Datagram, Datagrams};
 pub mod prelude {
     pub use crate::{
         Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
-        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Timer, TimerCx, UdpListen,
+        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Stream, StreamError, StreamHandler, StreamId, Timer,
+        TimerCx, UdpListen,
     };
     pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
 }

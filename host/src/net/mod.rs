@@ -4,4 +4,5 @@
 
 pub mod bind;
 pub mod listener;
+pub mod stream;
 pub mod udp;

@@ -13,7 +13,7 @@
 //! ```
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -24,7 +24,7 @@ use super::slots::{Slot, Slots, State};
 use crate::error::{EXIT_FAILED, Error, Result};
 use crate::module::{Module, call};
 use crate::sys::fork::Side;
-use crate::sys::{exit, fork, local::local, signal, time, title};
+use crate::sys::{exit, fork, handing, local::local, signal, time, title};
 
 /// What a process does once it is initialised. Returns its exit code.
 pub type Work = Arc<dyn Fn() -> u8 + Send + Sync>;
@@ -58,6 +58,10 @@ pub enum Kind {
     Timer,
     /// Serves the control socket.
     Control,
+    /// Serves connections.
+    TcpWorker,
+    /// Accepts connections and hands them to the TCP workers.
+    TcpMain,
     /// Registered by a module.
     Module,
 }
@@ -69,6 +73,8 @@ impl fmt::Display for Kind {
             Self::Worker => "worker",
             Self::Timer => "timer",
             Self::Control => "control",
+            Self::TcpWorker => "TCP worker",
+            Self::TcpMain => "TCP main",
             Self::Module => "module process",
         })
     }
@@ -96,6 +102,8 @@ impl Kind {
             Self::Worker => "modhost-worker",
             Self::Timer => "modhost-timer",
             Self::Control => "modhost-control",
+            Self::TcpWorker => "modhost-tcp",
+            Self::TcpMain => "modhost-tcpmain",
             Self::Module => "modhost-module",
         }
     }
@@ -129,6 +137,8 @@ pub struct Family {
     rows: OnceLock<Vec<Row>>,
     /// Descriptors that are not for everybody.
     reserved: OnceLock<Vec<Reserved>>,
+    /// The links to TCP main, by the number of the process that has the other end. Empty without listeners for connections.
+    links: OnceLock<Vec<OnceLock<Ends>>>,
     /// Written by the child that completes a start.
     done: EventFd,
 }
@@ -140,6 +150,15 @@ pub struct Reserved {
     pub descriptor: RawFd,
     /// Whose it is: every other child closes it.
     pub kind: Kind,
+}
+
+/// Both ends of a link between TCP main and another process. Main keeps them, for the successors of either.
+#[derive(Debug)]
+pub struct Ends {
+    /// TCP main's.
+    pub hub: OwnedFd,
+    /// The other process's.
+    pub own: OwnedFd,
 }
 
 /// One row of the table.
@@ -167,7 +186,15 @@ impl Family {
         main.set_pid(main_pid.as_raw());
         main.set_name("main");
         local().become_process(main_pid.as_raw(), 0, 0, main.trail());
-        Ok(Self { slots, main_pid, modules: OnceLock::new(), rows: OnceLock::new(), reserved: OnceLock::new(), done })
+        Ok(Self {
+            slots,
+            main_pid,
+            modules: OnceLock::new(),
+            rows: OnceLock::new(),
+            reserved: OnceLock::new(),
+            links: OnceLock::new(),
+            done,
+        })
     }
 
     /// The modules in load order, once they are all loaded.
@@ -183,6 +210,38 @@ impl Family {
     /// The descriptors that all children close, or all but one. Before the first fork, once.
     pub fn reserve(&self, descriptors: Vec<Reserved>) -> Result<()> {
         self.reserved.set(descriptors).map_err(|_| Error::fault("the reserved descriptors were listed twice"))
+    }
+
+    /// Processes may have links to TCP main from now on. After `fix`, once.
+    pub fn allow_links(&self) -> Result<()> {
+        let none = (0..self.slots.count()).map(|_| OnceLock::new()).collect();
+        self.links.set(none).map_err(|_| Error::fault("the links were prepared twice"))
+    }
+
+    /// Whether there is a TCP main process to be linked to.
+    pub fn has_links(&self) -> bool {
+        self.links.get().is_some()
+    }
+
+    /// Links a process to TCP main; its successors too. In main, before TCP main is forked.
+    pub fn link(&self, process_no: usize) -> Result<()> {
+        let Some(link) = self.links.get().and_then(|links| links.get(process_no)) else { return Ok(()) };
+        if link.get().is_none() {
+            let (hub, own) = handing::pair()?;
+            // It was empty, and main has one thread.
+            let _ = link.set(Ends { hub, own });
+        }
+        Ok(())
+    }
+
+    /// The links, with the number of the process at the other end.
+    pub fn links(&self) -> impl Iterator<Item = (usize, &Ends)> {
+        self.links.get().into_iter().flatten().enumerate().filter_map(|(process_no, link)| Some((process_no, link.get()?)))
+    }
+
+    /// A process's own end of its link.
+    pub fn own_end(&self, process_no: usize) -> Option<BorrowedFd<'_>> {
+        Some(self.links.get()?.get(process_no)?.get()?.own.as_fd())
     }
 
     /// Readable when the awaited children are done.
@@ -285,6 +344,14 @@ impl Family {
         for reserved in self.reserved.get().into_iter().flatten() {
             if reserved.kind != spec.kind {
                 let _ = nix::unistd::close(reserved.descriptor);
+            }
+        }
+        for (other_no, ends) in self.links() {
+            if spec.kind != Kind::TcpMain {
+                let _ = nix::unistd::close(ends.hub.as_raw_fd());
+            }
+            if other_no != process_no {
+                let _ = nix::unistd::close(ends.own.as_raw_fd());
             }
         }
         title::set_title(&spec.title);

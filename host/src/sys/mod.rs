@@ -2,12 +2,14 @@
 //!
 //! *Runs in:* every process, every phase. *Never:* knows a module, a configuration or a policy.
 
+pub mod accept;
 pub mod cred;
 pub mod datagrams;
 pub mod descriptor;
 pub mod environ;
 pub mod exit;
 pub mod fork;
+pub mod handing;
 pub mod local;
 pub mod mapping;
 pub mod notify;

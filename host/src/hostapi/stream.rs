@@ -1,0 +1,96 @@
+//! The host's functions about connections.
+//!
+//! *Runs in:* the process that serves the connection, inside a call of its handler; `stream_send` in any process with a link.
+
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::os::raw::c_int;
+
+use module_api::abi;
+
+use super::{bytes, caller, guarded, out_of_phase};
+use crate::net::stream::directory::Id;
+use crate::net::stream::exchange::{Close, Exchange, Refusal};
+use crate::net::stream::sender;
+use crate::state::State;
+use crate::sys::local::local;
+
+/// The code for a refusal, or for a connection that is not that of the running call.
+#[inline(always)]
+fn code(outcome: Option<Result<(), Refusal>>) -> i32 {
+    match outcome {
+        Some(Ok(())) => abi::OK,
+        Some(Err(Refusal::Busy)) => abi::E_BUSY,
+        Some(Err(Refusal::Gone)) => abi::E_GONE,
+        Some(Err(Refusal::System)) => abi::E_SYSTEM,
+        Some(Err(Refusal::Invalid)) | None => abi::E_INVALID,
+    }
+}
+
+pub extern "C" fn stream_write(_module: *mut c_void, stream: *mut abi::Stream, data: *const u8, len: usize) -> i32 {
+    guarded(abi::E_FAILED, || {
+        // SAFETY: the ABI's contract: `len` readable bytes.
+        let data = unsafe { bytes(data, len) };
+        code(Exchange::during(stream, |exchange| exchange.write(data)))
+    })
+}
+
+pub extern "C" fn stream_buffer(_module: *mut c_void, stream: *mut abi::Stream, size: usize) -> *mut u8 {
+    guarded(std::ptr::null_mut(), || match Exchange::during(stream, |exchange| exchange.buffer(size)) {
+        Some(Ok(buffer)) => buffer,
+        Some(Err(_)) | None => std::ptr::null_mut(),
+    })
+}
+
+pub extern "C" fn stream_commit(_module: *mut c_void, stream: *mut abi::Stream, len: usize) -> i32 {
+    guarded(abi::E_FAILED, || code(Exchange::during(stream, |exchange| exchange.commit(len))))
+}
+
+pub extern "C" fn stream_write_file(_module: *mut c_void, stream: *mut abi::Stream, descriptor: c_int, offset: u64, len: u64) -> i32 {
+    guarded(abi::E_FAILED, || {
+        if descriptor < 0 {
+            return abi::E_INVALID;
+        }
+        // SAFETY: only borrowed: the descriptor is the caller's for the length of the call, and is not closed here.
+        let file = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(descriptor) });
+        code(Exchange::during(stream, |exchange| exchange.write_file(&file, offset, len)))
+    })
+}
+
+pub extern "C" fn stream_queued(_module: *mut c_void, stream: *mut abi::Stream) -> i64 {
+    guarded(i64::from(abi::E_FAILED), || {
+        Exchange::during(stream, |exchange| i64::try_from(exchange.queued_bytes()).unwrap_or(i64::MAX)).unwrap_or(i64::from(abi::E_INVALID))
+    })
+}
+
+pub extern "C" fn stream_read(_module: *mut c_void, stream: *mut abi::Stream, on: u32) -> i32 {
+    guarded(abi::E_FAILED, || Exchange::during(stream, |exchange| exchange.read(on != 0)).map_or(abi::E_INVALID, |()| abi::OK))
+}
+
+pub extern "C" fn stream_close(_module: *mut c_void, stream: *mut abi::Stream, how: u32) -> i32 {
+    guarded(abi::E_FAILED, || {
+        let how = match how {
+            abi::CLOSE_AFTER_SENDING => Close::AfterSending,
+            abi::CLOSE_NOW => Close::Now,
+            abi::CLOSE_SENDING_SIDE => Close::SendingSide,
+            _ => return abi::E_INVALID,
+        };
+        Exchange::during(stream, |exchange| exchange.close(how)).map_or(abi::E_INVALID, |()| abi::OK)
+    })
+}
+
+pub extern "C" fn stream_send(module: *mut c_void, id: u64, data: *const u8, len: usize) -> i32 {
+    guarded(abi::E_FAILED, || {
+        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
+        if state.listeners.get().is_none() {
+            return out_of_phase("stream_send", module, phase, "init_child_f(PROC_MAIN) and everywhere after it");
+        }
+        // Without listeners there are no connections.
+        let Some(streams) = state.streams.get() else { return abi::E_GONE };
+        let process_no = local().process_no();
+        let link = usize::try_from(process_no).ok().and_then(|process_no| state.family.own_end(process_no));
+        // SAFETY: the ABI's contract: `len` readable bytes.
+        sender::send(streams.directory, link, process_no as u32, Id(id), unsafe { bytes(data, len) })
+    })
+}

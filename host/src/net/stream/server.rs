@@ -1,0 +1,746 @@
+//! Serving connections: one loop that waits for sockets, reads, calls handlers, and sends what they have queued.
+//!
+//! *Runs in:* TCP workers, main in no-fork mode. *Never:* lets one connection's handler, speed or greed stop the others; never allocates
+//! for a request that arrives whole and whose answer the kernel takes.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use module_api::abi;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::connection::{Connection, Ending, Reason};
+use super::directory::{Directory, MAX_CONNECTIONS};
+use super::exchange::{Close, Exchange};
+use super::link::{self, Arrival, Message};
+use super::{Accept, StreamListener, sender};
+use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Error, Result};
+use crate::module::call;
+use crate::net::udp::GaveUp;
+use crate::process::phase::Phase;
+use crate::sys::{accept, signal, time};
+
+/// One read takes at most this.
+const INPUT_BYTES: usize = 64 << 10;
+/// Reads of one connection before others get their turn.
+const READS_IN_A_ROW: usize = 8;
+/// Sockets that are looked at between two waits.
+const EVENTS: usize = 256;
+/// Connections that a worker accepts before it serves those it has.
+const ACCEPTS_IN_A_ROW: usize = 16;
+/// How long a connection is read from after our last byte, so that the peer gets it.
+const LINGER_NS: u64 = 2_000_000_000;
+/// A stopping worker sends what is queued for so long.
+const LAST_WORDS_NS: u64 = 1_000_000_000;
+/// Noted moments that are not worth a clean-up.
+const LOOKS_TO_KEEP: usize = 4096;
+/// Token of the link; listeners follow. Connections have their slot.
+const LINK: u64 = 1 << 32;
+const LISTENERS: u64 = LINK + 1;
+/// Tokens of the links of others, in no-fork mode.
+const GUESTS: u64 = 1 << 33;
+
+/// What a TCP worker does for its whole life. Returns the exit code.
+pub fn work(directory: Directory, index: usize, listeners: &'static [StreamListener], link: BorrowedFd<'static>) -> u8 {
+    let server = signal::stop_by_flag().and_then(|()| Server::new(directory, index, listeners, Some(link)));
+    let mut server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!("{error}");
+            return EXIT_FAILED;
+        }
+    };
+    while !signal::stop_requested() {
+        match server.turn(None) {
+            Ok(()) => {}
+            Err(GaveUp(code)) => return code,
+        }
+    }
+    server.finish();
+    EXIT_OK
+}
+
+/// The connections of one process.
+#[derive(Debug)]
+pub struct Server {
+    epoll: Epoll,
+    directory: Directory,
+    index: usize,
+    listeners: &'static [StreamListener],
+    link: Option<BorrowedFd<'static>>,
+    /// In no-fork mode: the links of processes that modules have forked, which otherwise end in TCP main.
+    guests: Vec<BorrowedFd<'static>>,
+    /// By slot.
+    connections: Vec<Option<Box<Connection>>>,
+    free: Vec<u32>,
+    exchange: Rc<Exchange>,
+    input: Vec<u8>,
+    /// Empty vectors with memory, for bytes that were not used.
+    spare: Vec<Vec<u8>>,
+    events: Vec<EpollEvent>,
+    /// Slots that had more to read than their turn allowed.
+    again: Vec<u32>,
+    /// Moments at which to look at a connection: at the earliest of its limits, or before.
+    looks: BinaryHeap<Reverse<(u64, u32, u64)>>,
+    messages: Vec<u8>,
+    now_ns: u64,
+}
+
+impl Server {
+    /// Makes this process a server; `index` among the TCP workers. What a predecessor had is over.
+    pub fn new(
+        directory: Directory,
+        index: usize,
+        listeners: &'static [StreamListener],
+        link: Option<BorrowedFd<'static>>,
+    ) -> Result<Self> {
+        let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        directory.adopt(index, directory.noted_slots(index));
+        if let Some(link) = link {
+            epoll.add(link, EpollEvent::new(EpollFlags::EPOLLIN, LINK)).map_err(failed)?;
+        }
+        for (number, listener) in (LISTENERS..).zip(listeners) {
+            // Without a link there is nobody else to accept.
+            if listener.accept == Accept::Workers || link.is_none() {
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+                epoll.add(listener.as_fd(), EpollEvent::new(flags, number)).map_err(failed)?;
+            }
+        }
+        let exchange = Exchange::of_this_thread();
+        exchange.serve_as(index);
+        Ok(Self {
+            epoll,
+            guests: Vec::new(),
+            directory,
+            index,
+            listeners,
+            link,
+            connections: Vec::new(),
+            free: Vec::new(),
+            exchange,
+            input: vec![0; INPUT_BYTES],
+            spare: Vec::new(),
+            events: vec![EpollEvent::empty(); EVENTS],
+            again: Vec::new(),
+            looks: BinaryHeap::new(),
+            messages: Vec::new(),
+            now_ns: time::now_ns(),
+        })
+    }
+
+    /// Hears the link of another process, too.
+    pub fn hear_guest(&mut self, link: BorrowedFd<'static>) -> Result<()> {
+        let token = GUESTS + self.guests.len() as u64;
+        self.epoll
+            .add(link, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            .map_err(|errno| Error::failed("cannot wait for connections").detail(format!("epoll_ctl: {errno}")))?;
+        self.guests.push(link);
+        Ok(())
+    }
+
+    /// Readable when there is something to do; see `next_look_ns` too.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    /// When `turn` wants to be called even if nothing happens.
+    pub fn next_look_ns(&self) -> Option<u64> {
+        if !self.again.is_empty() || self.exchange.is_waiting() {
+            return Some(self.now_ns);
+        }
+        self.looks.peek().map(|Reverse((at_ns, ..))| *at_ns)
+    }
+
+    /// Waits until something happens, at most until `until_ns`, and deals with it.
+    pub fn turn(&mut self, until_ns: Option<u64>) -> Result<(), GaveUp> {
+        let until_ns = self.next_look_ns().into_iter().chain(until_ns).min();
+        let timeout = match until_ns {
+            None => EpollTimeout::NONE,
+            Some(at_ns) => {
+                let left_ms = at_ns.saturating_sub(time::now_ns()).div_ceil(1_000_000);
+                EpollTimeout::try_from(left_ms.min(i32::MAX as u64) as i32).unwrap_or(EpollTimeout::ZERO)
+            }
+        };
+        let mut events = std::mem::take(&mut self.events);
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => {
+                tracing::error!("cannot wait for connections: epoll_wait: {errno}");
+                return Err(GaveUp(EXIT_FAILED));
+            }
+        };
+        self.now_ns = time::now_ns();
+        let outcome = self.serve(&events[..count]);
+        self.events = events;
+        outcome?;
+        for slot in std::mem::take(&mut self.again) {
+            self.with(slot, Self::go_on)?;
+        }
+        let arrivals = std::mem::take(&mut *self.exchange.arrivals.borrow_mut());
+        for arrival in arrivals {
+            self.open(arrival)?;
+        }
+        self.deliver_mail()?;
+        self.look()
+    }
+
+    fn serve(&mut self, events: &[EpollEvent]) -> Result<(), GaveUp> {
+        for event in events {
+            match event.data() {
+                LINK => self.hear(self.link)?,
+                token if token >= GUESTS => self.hear(self.guests.get((token - GUESTS) as usize).copied())?,
+                token if token > LINK => self.accept((token - LISTENERS) as usize)?,
+                slot => {
+                    let flags = event.events();
+                    self.with(slot as u32, |server, connection| server.happened(connection, flags))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does something with a connection, if it exists, and ends it if it is over then.
+    fn with(&mut self, slot: u32, act: impl FnOnce(&mut Self, &mut Connection) -> Result<(), GaveUp>) -> Result<(), GaveUp> {
+        let Some(mut connection) = self.connections.get_mut(slot as usize).and_then(Option::take) else { return Ok(()) };
+        let outcome = act(self, &mut connection);
+        self.settle(slot, connection);
+        outcome
+    }
+
+    /// Puts a connection back to its place, or ends it.
+    fn settle(&mut self, slot: u32, mut connection: Box<Connection>) {
+        if connection.ending != Ending::Lingering
+            && let Some(reason) = connection.over
+        {
+            self.close(&mut connection, reason);
+        }
+        if connection.over.is_some() {
+            drop(connection);
+            self.free.push(slot);
+            return;
+        }
+        let deadline_ns = connection.deadline_ns();
+        if deadline_ns < connection.look_ns {
+            connection.look_ns = deadline_ns;
+            self.looks.push(Reverse((deadline_ns, slot, connection.id.0)));
+        }
+        self.connections[slot as usize] = Some(connection);
+        if self.looks.len() > LOOKS_TO_KEEP + 4 * self.connections.len() {
+            // Most are for connections that are over.
+            let looks = self.connections.iter().flatten().filter(|connection| connection.look_ns != u64::MAX);
+            self.looks = looks.map(|connection| Reverse((connection.look_ns, connection.id.slot() as u32, connection.id.0))).collect();
+        }
+    }
+
+    /// Tells the handler that it is over. Afterwards `over` is none if the socket is to linger.
+    fn close(&mut self, connection: &mut Connection, reason: Reason) {
+        self.directory.close(connection.id);
+        if connection.opened
+            && let Some(on_close) = connection.listener.functions.on_close
+        {
+            connection.opened = false;
+            let stream = &raw mut connection.stream;
+            call::enter(connection.listener.module, Phase::Handler, || {
+                on_close(stream, reason);
+                0
+            });
+        }
+        if !connection.unused.is_empty() {
+            self.keep(std::mem::take(&mut connection.unused));
+            // The peer has sent what nobody has read, and may be sending more: to close now would reset the connection.
+            connection.readable = true;
+        }
+        connection.output.clear();
+        let lingers = reason == abi::CLOSED_NORMALLY && !connection.peer_ended && connection.readable;
+        if lingers {
+            connection.end_sending();
+            connection.ending = Ending::Lingering;
+            connection.lingers_until_ns = self.now_ns + LINGER_NS;
+            connection.over = None;
+            self.drop_input(connection);
+            if connection.over.is_none() {
+                self.watch(connection);
+            }
+        }
+    }
+
+    /// Reads and forgets, on a connection that lingers.
+    fn drop_input(&mut self, connection: &mut Connection) {
+        loop {
+            match connection.receive(&mut self.input) {
+                Ok(0) => connection.over = Some(abi::CLOSED_NORMALLY),
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => {}
+                Err(_) => connection.over = Some(abi::CLOSED_BY_PEER),
+            }
+            return;
+        }
+    }
+
+    /// The kernel says that something has happened to a connection.
+    fn happened(&mut self, connection: &mut Connection, flags: EpollFlags) -> Result<(), GaveUp> {
+        if connection.ending == Ending::Lingering {
+            self.drop_input(connection);
+            return Ok(());
+        }
+        if flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            connection.hung_up = true;
+            connection.readable = true;
+        }
+        if flags.contains(EpollFlags::EPOLLIN) {
+            connection.readable = true;
+        }
+        if flags.contains(EpollFlags::EPOLLOUT) && !connection.output.is_empty() {
+            self.send_more(connection)?;
+        }
+        self.go_on(connection)
+    }
+
+    /// Reads and calls the handler as long as it makes sense.
+    fn go_on(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        if connection.stopped_by_full && connection.wants_data() {
+            connection.stopped_by_full = false;
+            self.give_again(connection)?;
+        }
+        let mut reads = 0;
+        while connection.readable && connection.wants_data() {
+            if reads == READS_IN_A_ROW {
+                self.again.push(connection.id.slot() as u32);
+                return Ok(());
+            }
+            reads += 1;
+            match connection.receive(&mut self.input) {
+                Ok(0) => {
+                    connection.readable = false;
+                    connection.peer_ended = true;
+                }
+                Ok(count) => {
+                    connection.active_ns = self.now_ns;
+                    // Less than there was room for: it was all. What comes later is a new event, unless the end is there already.
+                    if count < INPUT_BYTES && !connection.hung_up {
+                        connection.readable = false;
+                    }
+                    self.give(connection, count)?;
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => connection.readable = false,
+                Err(_) => connection.over = Some(abi::CLOSED_BY_PEER),
+            }
+        }
+        if connection.peer_ended && !connection.end_told && connection.wants_data() {
+            connection.end_told = true;
+            self.tell_end(connection)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the first bytes of the input to the handler, behind what it has not used before.
+    fn give(&mut self, connection: &mut Connection, count: usize) -> Result<(), GaveUp> {
+        if connection.unused.is_empty() {
+            let input = std::mem::take(&mut self.input);
+            let outcome = self.offer(connection, &input[..count]);
+            if let Ok(used) = outcome
+                && used < count
+                && connection.over.is_none()
+            {
+                connection.unused = self.spare.pop().unwrap_or_default();
+                connection.unused.extend_from_slice(&input[used..count]);
+                connection.unused_since_ns = self.now_ns;
+            }
+            self.input = input;
+            outcome?;
+        } else {
+            connection.unused.extend_from_slice(&self.input[..count]);
+            self.give_again(connection)?;
+        }
+        if connection.unused.len() >= connection.listener.limits.input_bytes && connection.wants_data() {
+            tracing::debug!("a handler leaves too much unused listener=\"{}\" bytes={}", connection.listener, connection.unused.len());
+            connection.over = Some(abi::CLOSED_BY_LIMIT);
+        }
+        Ok(())
+    }
+
+    /// Gives what was not used once more.
+    fn give_again(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        let mut unused = std::mem::take(&mut connection.unused);
+        let used = self.offer(connection, &unused)?;
+        if used == unused.len() {
+            connection.unused_since_ns = 0;
+            self.keep(unused);
+            return Ok(());
+        }
+        if used > 0 {
+            // The next request begins here.
+            connection.unused_since_ns = self.now_ns;
+            unused.drain(..used);
+        }
+        connection.unused = unused;
+        Ok(())
+    }
+
+    /// Keeps a vector's memory for another connection, if it is of the usual size and few are kept.
+    fn keep(&mut self, mut vector: Vec<u8>) {
+        if vector.capacity() <= 2 * INPUT_BYTES && self.spare.len() < 16 {
+            vector.clear();
+            self.spare.push(vector);
+        }
+    }
+
+    /// Calls the handler with bytes, again and again while it uses some but had to stop because the queue was full, and there is room
+    /// again. Returns how many it has used.
+    fn offer(&mut self, connection: &mut Connection, data: &[u8]) -> Result<usize, GaveUp> {
+        let on_data = connection.listener.functions.on_data;
+        let mut used = 0;
+        while used < data.len() && connection.wants_data() {
+            let rest = &data[used..];
+            let mut now_used = 0;
+            self.call(connection, |stream| {
+                let outcome = on_data(stream, rest.as_ptr(), rest.len());
+                match usize::try_from(outcome) {
+                    Ok(count) if count <= rest.len() => {
+                        now_used = count;
+                        abi::OK
+                    }
+                    Ok(_) => abi::E_INVALID,
+                    Err(_) => i32::try_from(outcome).unwrap_or(abi::E_FAILED),
+                }
+            })?;
+            used += now_used;
+            let refused = self.exchange.was_refused();
+            if refused && used < data.len() {
+                connection.stopped_by_full = connection.full;
+            }
+            // Nothing used and nothing refused: it needs more bytes. Something used, nothing refused: the same.
+            if !refused {
+                break;
+            }
+        }
+        Ok(used)
+    }
+
+    /// One call into the handler, and carrying out what it has asked for.
+    #[inline]
+    fn call(&mut self, connection: &mut Connection, function: impl FnOnce(*mut abi::Stream) -> i32) -> Result<(), GaveUp> {
+        let stream = &raw mut connection.stream;
+        self.exchange.begin(stream, connection.output.queued_bytes(), connection.listener.limits.output_bytes as u64);
+        let code = call::enter(connection.listener.module, Phase::Handler, || function(stream));
+        let (close, read) = self.exchange.end();
+        if let Some(read) = read {
+            connection.paused = !read;
+        }
+        if !self.exchange.is_empty() {
+            self.send(connection);
+        }
+        if let Some(close) = close {
+            self.end(connection, close);
+        }
+        if code < 0 { self.failed(connection, code) } else { Ok(()) }
+    }
+
+    /// A function of the handler has failed: this connection is over. A panic ends the process.
+    #[cold]
+    fn failed(&mut self, connection: &mut Connection, code: i32) -> Result<(), GaveUp> {
+        let (module, handler) = (&connection.listener.module.name, &connection.listener.handler);
+        let text = call::error_text();
+        connection.over = Some(abi::CLOSED_BY_ERROR);
+        if code == abi::E_PANIC {
+            call::ends_after(connection.listener.module, Phase::Handler);
+            tracing::error!("a stream handler panicked module=\"{module}\" handler=\"{handler}\" error=\"{text}\"");
+            return Err(GaveUp(EXIT_FAULT));
+        }
+        tracing::debug!("a stream handler failed module=\"{module}\" handler=\"{handler}\" code={code} error=\"{text}\"");
+        Ok(())
+    }
+
+    /// Sends what the call has queued, behind what was queued before.
+    #[inline]
+    fn send(&mut self, connection: &mut Connection) {
+        let sent = self.exchange.carry_out(|bytes, files| {
+            if connection.output.is_empty() && files.is_empty() {
+                let sent = connection.send_now(bytes)?;
+                connection.output.push(&bytes[sent..]);
+                return Ok(sent > 0);
+            }
+            let mut from = 0;
+            for piece in files {
+                connection.output.push(&bytes[from..piece.after_bytes]);
+                from = piece.after_bytes;
+                connection.output.push_file(piece.file, piece.offset, piece.bytes);
+            }
+            connection.output.push(&bytes[from..]);
+            let before = connection.output.queued_bytes();
+            connection.drain()?;
+            Ok(connection.output.queued_bytes() < before)
+        });
+        self.sent(connection, sent);
+    }
+
+    /// After an attempt to send.
+    fn sent(&mut self, connection: &mut Connection, progress: Result<bool, Errno>) {
+        match progress {
+            Ok(true) => connection.active_ns = self.now_ns,
+            Ok(false) => {}
+            Err(errno) => {
+                tracing::debug!("a connection broke listener=\"{}\": send: {errno}", connection.listener);
+                connection.output.clear();
+                connection.over = Some(abi::CLOSED_BY_PEER);
+                return;
+            }
+        }
+        if connection.output.queued_bytes() >= connection.listener.limits.output_bytes as u64 && !connection.full {
+            connection.full = true;
+            self.directory.set_full(connection.id, true);
+        }
+    }
+
+    /// The kernel takes more.
+    fn send_more(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        let before = connection.output.queued_bytes();
+        let progress = connection.drain().map(|_| connection.output.queued_bytes() < before);
+        self.sent(connection, progress);
+        if connection.over.is_some() {
+            return Ok(());
+        }
+        if connection.full && connection.output.queued_bytes() <= (connection.listener.limits.output_bytes / 4) as u64 {
+            connection.full = false;
+            self.directory.set_full(connection.id, false);
+            if let Some(on_writable) = connection.listener.functions.on_writable
+                && matches!(connection.ending, Ending::No)
+            {
+                self.call(connection, on_writable_of(on_writable))?;
+            }
+        }
+        self.ended(connection);
+        Ok(())
+    }
+
+    /// The handler wants to end it.
+    fn end(&mut self, connection: &mut Connection, how: Close) {
+        match (how, connection.ending) {
+            (Close::Now, _) => {
+                connection.reset_on_close();
+                connection.output.clear();
+                // A reset is no end that lingers.
+                connection.peer_ended = true;
+                connection.over = Some(abi::CLOSED_NORMALLY);
+            }
+            (Close::AfterSending, _) => connection.ending = Ending::AfterSending,
+            (Close::SendingSide, Ending::No) => connection.ending = Ending::SendingSide,
+            (Close::SendingSide, _) => {}
+        }
+        self.ended(connection);
+    }
+
+    /// What it wanted to end after sending, if everything is sent.
+    fn ended(&mut self, connection: &mut Connection) {
+        if !connection.output.is_empty() || connection.over.is_some() {
+            return;
+        }
+        match connection.ending {
+            Ending::AfterSending => connection.over = Some(abi::CLOSED_NORMALLY),
+            Ending::SendingSide => {
+                connection.end_sending();
+                connection.ending = Ending::SendingSideEnded;
+            }
+            Ending::No | Ending::SendingSideEnded | Ending::Lingering => {}
+        }
+        if connection.ending == Ending::SendingSideEnded && connection.end_told {
+            connection.over = Some(abi::CLOSED_NORMALLY);
+        }
+    }
+
+    /// The peer has finished sending.
+    fn tell_end(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        let unused = connection.unused.len();
+        match connection.listener.functions.on_end {
+            Some(on_end) => self.call(connection, |stream| on_end(stream, unused))?,
+            None => self.end(connection, Close::AfterSending),
+        }
+        self.ended(connection);
+        Ok(())
+    }
+
+    /// Takes what waits in a link.
+    fn hear(&mut self, link: Option<BorrowedFd<'static>>) -> Result<(), GaveUp> {
+        let Some(link) = link else { return Ok(()) };
+        if self.messages.is_empty() {
+            self.messages.resize(link::MESSAGE_BYTES, 0);
+        }
+        loop {
+            let handed = self.directory.handed(self.index);
+            let mut messages = std::mem::take(&mut self.messages);
+            let message = link::receive(link, &mut messages);
+            let outcome = match message {
+                Ok(Message::Arrivals(arrivals)) => arrivals.into_iter().try_for_each(|arrival| self.open(arrival)),
+                Ok(Message::Bytes(request, bytes)) => {
+                    sender::take(&self.exchange, self.directory, link, request, bytes);
+                    Ok(())
+                }
+                // An answer that came too late.
+                Ok(Message::Answer(..)) => Ok(()),
+                Err(Errno::EAGAIN) => {
+                    self.messages = messages;
+                    self.directory.taken(self.index, handed);
+                    return Ok(());
+                }
+                Err(Errno::EBADMSG) => {
+                    tracing::error!(target: "fault", "a message in a link makes no sense");
+                    Ok(())
+                }
+                Err(errno) => {
+                    tracing::error!("cannot hear the TCP main process: recvmsg: {errno}");
+                    Err(GaveUp(EXIT_FAILED))
+                }
+            };
+            self.messages = messages;
+            outcome?;
+        }
+    }
+
+    /// Accepts from a listener that its workers share.
+    fn accept(&mut self, number: usize) -> Result<(), GaveUp> {
+        let Some(listener) = self.listeners.get(number) else { return Ok(()) };
+        for _ in 0..ACCEPTS_IN_A_ROW {
+            let (socket, peer) = match accept::accept(listener.as_fd()) {
+                Ok(accepted) => accepted,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(errno) => {
+                    tracing::warn!("cannot accept a connection listener=\"{listener}\": accept4: {errno}");
+                    // Level-triggered: the listener is looked at again; not at full speed.
+                    time::sleep_until_ns(time::now_ns() + 10_000_000);
+                    return Ok(());
+                }
+            };
+            let limits = &listener.limits;
+            match self.directory.charge(number as u32, peer.host(), limits.connections, limits.per_address) {
+                Some(charge) => self.open(Arrival { socket, charge, peer })?,
+                None => tracing::debug!("a connection was refused: over a limit listener=\"{listener}\""),
+            }
+        }
+        Ok(())
+    }
+
+    /// A new connection.
+    fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
+        let listener = self.listeners.get(arrival.charge.listener as usize);
+        let slot = match (self.free.pop(), self.connections.len()) {
+            (Some(slot), _) => slot,
+            (None, used) if used < MAX_CONNECTIONS => {
+                self.connections.push(None);
+                self.directory.note_slots(self.index, used + 1);
+                used as u32
+            }
+            (None, _) => {
+                tracing::warn!("a connection was refused: this worker has {MAX_CONNECTIONS}");
+                self.directory.give_back(arrival.charge);
+                return Ok(());
+            }
+        };
+        let Some(listener) = listener else {
+            self.directory.give_back(arrival.charge);
+            self.free.push(slot);
+            return Ok(());
+        };
+        let id = self.directory.open(self.index, slot as usize, arrival.charge);
+        let mut connection = Connection::new(arrival, id, listener, self.now_ns);
+        let outcome = self.begin(&mut connection);
+        if connection.over.is_none() {
+            self.watch(&mut connection);
+        }
+        self.settle(slot, connection);
+        outcome
+    }
+
+    /// Edges of both directions, once and for all. What is there already is reported by the next wait.
+    fn watch(&self, connection: &mut Connection) {
+        if connection.watched {
+            return;
+        }
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        match self.epoll.add(connection.socket(), EpollEvent::new(flags, connection.id.slot() as u64)) {
+            Ok(()) => connection.watched = true,
+            Err(errno) => {
+                tracing::warn!("a connection cannot be watched listener=\"{}\": epoll_ctl: {errno}", connection.listener);
+                connection.over = Some(abi::CLOSED_BY_ERROR);
+            }
+        }
+    }
+
+    /// `on_open`, and the request that often is there already.
+    fn begin(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        if let Some(on_open) = connection.listener.functions.on_open {
+            self.call(connection, |stream| on_open(stream))?;
+        }
+        // A handler that failed to open has nothing to close.
+        connection.opened = connection.over != Some(abi::CLOSED_BY_ERROR);
+        self.go_on(connection)
+    }
+
+    /// Queues what other processes have sent, and handlers of this one.
+    fn deliver_mail(&mut self) -> Result<(), GaveUp> {
+        while let Some(mail) = self.exchange.next_mail() {
+            self.with(mail.id.slot() as u32, |server, connection| {
+                if connection.id == mail.id && matches!(connection.ending, Ending::No) {
+                    connection.output.push(&mail.bytes);
+                    let before = connection.output.queued_bytes();
+                    let progress = connection.drain().map(|_| connection.output.queued_bytes() < before);
+                    server.sent(connection, progress);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the connections whose time may be up.
+    fn look(&mut self) -> Result<(), GaveUp> {
+        while let Some(Reverse((at_ns, slot, id))) = self.looks.peek().copied()
+            && at_ns <= self.now_ns
+        {
+            self.looks.pop();
+            self.with(slot, |server, connection| {
+                if connection.id.0 == id && connection.look_ns == at_ns {
+                    connection.look_ns = u64::MAX;
+                    if connection.deadline_ns() <= server.now_ns {
+                        connection.over = Some(abi::CLOSED_BY_TIMEOUT);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The process stops: what is queued is sent if the peers take it soon, then every connection ends.
+    pub fn finish(&mut self) {
+        let until_ns = time::now_ns() + LAST_WORDS_NS;
+        let mut events = std::mem::take(&mut self.events);
+        loop {
+            let mut left = false;
+            for connection in self.connections.iter_mut().flatten() {
+                left |= !connection.output.is_empty() && matches!(connection.drain(), Ok(false));
+            }
+            let now_ns = time::now_ns();
+            if !left || now_ns >= until_ns {
+                break;
+            }
+            // What it says does not matter: each is tried again.
+            let _ = self.epoll.wait(&mut events, EpollTimeout::from(10_u8));
+        }
+        for slot in 0..self.connections.len() {
+            if let Some(mut connection) = self.connections[slot].take() {
+                self.close(&mut connection, abi::CLOSED_BY_STOP);
+            }
+        }
+    }
+}
+
+/// A function that gets nothing but the connection.
+fn on_writable_of(function: extern "C" fn(*mut abi::Stream) -> i32) -> impl FnOnce(*mut abi::Stream) -> i32 {
+    move |stream| function(stream)
+}
