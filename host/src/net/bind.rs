@@ -71,7 +71,12 @@ fn udp(bind: &UdpBind) -> Result<OwnedFd> {
     {
         tracing::warn!("busy polling is off listener=\"udp {address}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
     }
-    socket::bind_inet(&socket, *address).map_err(|errno| match errno {
+    let mut bound = socket::bind_inet(&socket, *address);
+    if bound == Err(Errno::EADDRNOTAVAIL) && address.is_ipv6() && interfaces::has_address(address.ip()) {
+        // Just assigned: for a second or two the kernel looks whether another machine has it. Not a reason for a start to fail.
+        bound = socket::set_freebind(&socket).and_then(|()| socket::bind_inet(&socket, *address));
+    }
+    bound.map_err(|errno| match errno {
         Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
         Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
         Errno::EINVAL if address.is_ipv6() => failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\""),

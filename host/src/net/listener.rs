@@ -52,7 +52,9 @@ impl Listener {
             _ => false,
         };
         let socket = self.sockets.iter().find(covers).filter(|socket| socket.reaches(peer)).ok_or(Errno::EINVAL)?;
-        socket.send(Some(from.ip()), peer, data)
+        // How the kernel says that the address is none of this machine's depends on its version and the family.
+        let not_ours = |errno| matches!(errno, Errno::EADDRNOTAVAIL | Errno::ENETUNREACH | Errno::ENODEV);
+        socket.send(Some(from.ip()), peer, data).map_err(|errno| if not_ours(errno) { Errno::EINVAL } else { errno })
     }
 
     /// Every address, with commas.

@@ -39,6 +39,16 @@ pub fn addresses(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
+/// Whether an interface has that address, be it that the kernel still asks the network whether somebody else has it, too.
+pub fn has_address(ip: IpAddr) -> bool {
+    let of = |address: nix::sys::socket::SockaddrStorage| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(IpAddr::V4(v4.ip())),
+        (_, Some(v6)) => Some(IpAddr::V6(v6.ip())),
+        _ => None,
+    };
+    getifaddrs().is_ok_and(|mut found| found.any(|interface| interface.address.and_then(of) == Some(ip)))
+}
+
 /// The names of all interfaces, for messages.
 fn names() -> Vec<String> {
     let Ok(interfaces) = if_nameindex() else { return vec!["not known".into()] };
@@ -53,6 +63,7 @@ mod tests {
     fn the_loopback_interface() {
         assert!(number("lo").unwrap() > 0);
         assert!(addresses("lo", 7).unwrap().contains(&"127.0.0.1:7".parse().unwrap()));
+        assert!(has_address("127.0.0.1".parse().unwrap()) && !has_address("192.0.2.254".parse().unwrap()));
         let error = addresses("nowhere", 7).unwrap_err().to_string();
         assert!(error.contains("no interface \"nowhere\"") && error.contains("lo"), "{error}");
     }

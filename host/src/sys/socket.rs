@@ -13,6 +13,7 @@ use super::names::Name;
 
 /// Not in the libc crate for every target.
 const IPV6_MULTICAST_ALL: i32 = 29;
+const IPV6_FREEBIND: i32 = 78;
 const SO_PREFER_BUSY_POLL: i32 = 69;
 
 /// A new datagram socket of the address's family.
@@ -29,6 +30,11 @@ pub fn unix_datagram_socket() -> Result<OwnedFd, Errno> {
 /// Binds a socket of the internet.
 pub fn bind_inet(socket: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
     bind(socket.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(address))
+}
+
+/// Lets an IPv6 socket be bound to an address that is not usable yet.
+pub fn set_freebind(socket: &OwnedFd) -> Result<(), Errno> {
+    set(socket.as_fd(), libc::IPPROTO_IPV6, IPV6_FREEBIND, &1_i32)
 }
 
 /// Binds a Unix socket.
