@@ -80,6 +80,7 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+mod address;
 mod error;
 #[doc(hidden)]
 pub mod export;
@@ -110,6 +111,7 @@ mod udp;
 pub use std::time::Duration;
 pub use tracing::{debug, error, info, trace, warn};
 
+pub use address::Address;
 pub use error::{Context, Error, Result};
 pub use listener::{Listener, SendError, UdpListen};
 pub use module::Module;
@@ -126,7 +128,7 @@ pub use udp::{Batch, Datagram, Datagrams};
 /// Everything that most modules use.
 pub mod prelude {
     pub use crate::{
-        Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
+        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
         PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Stream, StreamError, StreamHandler, StreamId, Timer,
         TimerCx, UdpListen,
     };

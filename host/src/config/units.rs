@@ -99,6 +99,13 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
+/// A size for people and for `parse_size`: in the largest unit of the powers of two that expresses it exactly.
+pub fn format_size(bytes: u64) -> String {
+    let shift = [40, 30, 20, 10].into_iter().find(|shift| bytes > 0 && bytes.trailing_zeros() >= *shift).unwrap_or(0);
+    let unit = SIZE_UNITS.iter().find(|(name, factor)| !name.is_empty() && *factor == 1 << shift).map_or("B", |(name, _)| name);
+    format!("{} {unit}", bytes >> shift)
+}
+
 fn leading_number(text: &str) -> Result<(u64, &str), &'static str> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
@@ -150,6 +157,14 @@ mod tests {
         ] {
             let error = parse_size(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes_survive_a_round_trip() {
+        for (bytes, text) in [(0, "0 B"), (1, "1 B"), (1 << 20, "1 MiB"), (4 << 40, "4 TiB"), (1000, "1000 B"), (3 << 10, "3 KiB")] {
+            assert_eq!(format_size(bytes), text);
+            assert_eq!(parse_size(text), Ok(bytes));
         }
     }
 

@@ -17,7 +17,8 @@ use super::pid_file::PidFile;
 use super::policy::{Death, End, History, Policy, Reached, Restart};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
 use crate::error::{Error, Result, io_text};
-use crate::net::bind::{self, Address};
+use crate::net::address::{Address, UnixBind};
+use crate::net::bind;
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::slots::Slots;
 use crate::sys::fork::Side;
@@ -41,8 +42,10 @@ pub struct Charge {
     pub stop_timeout: Duration,
     /// Written before main exists, removed at the end.
     pub pid_file: Option<PathBuf>,
-    /// The one path that is bound in the file system.
+    /// Where the control socket is bound.
     pub control: Option<PathBuf>,
+    /// The other Unix sockets that may be bound, and how.
+    pub unix: Vec<UnixBind>,
     /// Who must be able to reopen the log file.
     pub log_owner: Option<(Uid, Gid)>,
     /// Names of the modules in load order, for blame.
@@ -366,7 +369,7 @@ impl Supervisor {
             return Err(Error::failed("main asked for a socket that is not configured").detail(path.display()));
         }
         // Kept before anything else can fail: what is kept is also cleaned up.
-        self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address)?, given: true });
+        self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address, &self.charge.unix)?, given: true });
         self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |kept| duplicate(&kept.descriptor))
     }
 
@@ -442,11 +445,7 @@ impl Supervisor {
     fn clean_up(&mut self) {
         for Bound { address, descriptor, .. } in self.bound.drain(..) {
             drop(descriptor);
-            if let Address::Control(path) = address
-                && let Err(error) = std::fs::remove_file(&path)
-            {
-                tracing::warn!("cannot remove the control socket {}: {error}", path.display());
-            }
+            bind::unbind(&address);
         }
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.remove();
