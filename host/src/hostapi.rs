@@ -267,6 +267,12 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
     let spec = Spec::of_module(module, rank, process, child_init, entry);
     let family = &state.family;
     let process_no = family.claim(spec).map_err(|error| refuse(abi::E_LIMIT, &error))?;
+    if flags & abi::FORK_MAKE_SOCK != 0
+        && let Err(error) = family.link(process_no)
+    {
+        family.release(process_no);
+        return Err(refuse(abi::E_SYSTEM, &error));
+    }
     let returning = family.spec(process_no).is_some_and(|spec| matches!(spec.entry, Entry::Return));
     // What the module has printed in this very call.
     crate::sys::fork::flush_c_streams();

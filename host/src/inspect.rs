@@ -181,6 +181,7 @@ fn depends(table: &TableInfo) -> Vec<String> {
 fn handler_kind(kind: u32) -> String {
     match kind {
         abi::HANDLER_UDP => "udp".to_string(),
+        abi::HANDLER_STREAM => "stream".to_string(),
         other => format!("kind {other}"),
     }
 }

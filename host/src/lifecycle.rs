@@ -19,13 +19,16 @@ use crate::module::{Module, call, loader};
 use crate::net::address::Address;
 use crate::net::bind;
 use crate::net::listener::Listener;
-use crate::net::{resolve, udp};
+use crate::net::stream::StreamListener;
+use crate::net::stream::directory::{Directory, MAX_WORKERS};
+use crate::net::stream::hub::HubLink;
+use crate::net::{resolve, stream, udp};
 use crate::plan::Plan;
 use crate::process::family::{Family, Kind, Reserved, Spec};
 use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
-use crate::state::{State, Wanted};
+use crate::state::{State, Streams, Wanted};
 use crate::summary;
 use crate::supervise::policy::{End, Reached};
 use crate::supervise::protocol::{FromMain, FromSupervisor};
@@ -33,7 +36,7 @@ use crate::supervise::supervisor::Cradle;
 use crate::sys::passing::Link;
 use crate::sys::signal::Signals;
 use crate::sys::wide::Socket;
-use crate::sys::{cred, datagrams, fork, local, time};
+use crate::sys::{cred, datagrams, descriptor, fork, local, random, time};
 use crate::timer::{self, TimerFunction, Which};
 
 /// Main, at whatever step it is.
@@ -247,6 +250,7 @@ impl Main {
     fn seal(&mut self, _: Initialised) -> Step<Sealed> {
         self.heed_stop()?;
         let mut listeners = Vec::new();
+        let mut streams = Vec::new();
         let plan = Arc::clone(&self.plan);
         for config in &plan.listeners {
             let module = self.modules().iter().find(|module| module.name == config.handler.module).copied();
@@ -258,11 +262,16 @@ impl Main {
                 handler: config.handler.handler.clone(),
                 workers: config.workers,
             };
-            listeners.push(self.bind(listeners.len(), &wanted)?);
+            let index = listeners.len() + streams.len();
+            match wanted.addresses.first() {
+                Some(ListenAddress::Tcp(_) | ListenAddress::Unix(_)) => streams.push(self.bind_stream(index, &wanted)?),
+                _ => listeners.push(self.bind(index, &wanted)?),
+            }
         }
         let asked_for = std::mem::take(&mut *self.state.wanted.lock().unwrap_or_else(PoisonError::into_inner));
         for wanted in &asked_for {
-            listeners.push(self.bind(listeners.len(), wanted)?);
+            let index = listeners.len() + streams.len();
+            listeners.push(self.bind(index, wanted)?);
         }
         if let (Some(path), Fork::Processes) = (&self.plan.config.host.control, self.plan.config.host.fork) {
             let socket = self.receive(&Address::Control(path.clone()))?;
@@ -273,7 +282,9 @@ impl Main {
             self.control = Some(control::Server::new(socket, theirs, names, self.plan.config.host.stop_timeout));
         }
         let _ = self.state.listeners.set(listeners);
+        self.prepare_streams(streams)?;
         self.state.family.fix(self.processes())?;
+        self.link_tcp_workers()?;
         self.reserve_descriptors()?;
         if let Some(identity) = &self.plan.identity {
             cred::give_up_privileges(identity)?;
@@ -283,6 +294,30 @@ impl Main {
             }
         }
         Ok(Sealed(()))
+    }
+
+    /// What the processes that serve connections share, if there are any.
+    fn prepare_streams(&self, listeners: Vec<StreamListener>) -> Result<()> {
+        if listeners.is_empty() {
+            return Ok(());
+        }
+        descriptor::raise_limit();
+        let workers = if self.forks() { (self.plan.config.host.workers as usize).min(MAX_WORKERS) } else { 1 };
+        let directory = Directory::new(workers, listeners.len(), random::word()?)?;
+        let _ = self.state.streams.set(Streams { directory, listeners });
+        Ok(())
+    }
+
+    /// Main keeps both ends of every link between TCP main and another process.
+    fn link_tcp_workers(&self) -> Result<()> {
+        let family = &self.state.family;
+        if self.state.streams.get().is_none() {
+            return Ok(());
+        }
+        family.allow_links()?;
+        let workers =
+            (0..family.slots.count()).filter(|process_no| family.spec(*process_no).is_some_and(|spec| spec.kind == Kind::TcpWorker));
+        workers.into_iter().try_for_each(|process_no| family.link(process_no))
     }
 
     /// What main has open and children must not have. Orders to main come from the control process alone.
@@ -299,8 +334,8 @@ impl Main {
         let row = |kind, rank, name, work| Some(Spec::new(kind, rank, name, work));
         let state = self.state;
         let mut rows = vec![row(Kind::Main, abi::PROC_MAIN, "main".into(), Arc::new(|| EXIT_FAILED))];
+        let mut rank = 0;
         if self.forks() {
-            let mut rank = 0;
             for listener in state.listeners.get().into_iter().flatten() {
                 for _ in 0..listener.workers {
                     rank += 1;
@@ -322,6 +357,14 @@ impl Main {
         }
         let registered: u32 = self.modules().iter().map(|module| module.registered.load(Relaxed)).sum();
         rows.extend((0..registered).map(|_| None));
+        if let (Some(streams), true) = (state.streams.get(), self.forks()) {
+            for index in 0..streams.directory.worker_count() {
+                rank += 1;
+                let work = move || tcp_worker(state, streams, index);
+                rows.push(row(Kind::TcpWorker, rank, format!("TCP worker {rank}"), Arc::new(work)));
+            }
+            rows.push(row(Kind::TcpMain, abi::PROC_TCP_MAIN, "TCP main".into(), Arc::new(move || tcp_main(state, streams))));
+        }
         rows
     }
 
@@ -337,7 +380,8 @@ impl Main {
     /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
     fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
         for process_no in 1..self.state.family.slots.count() {
-            if self.state.family.spec(process_no).is_some() {
+            let spec = self.state.family.spec(process_no);
+            if spec.is_some_and(|spec| !matches!(spec.kind, Kind::TcpWorker | Kind::TcpMain)) {
                 self.heed_stop()?;
                 self.state.family.start(process_no, 0)?;
             }
@@ -354,8 +398,15 @@ impl Main {
         Ok(MainCalled(()))
     }
 
-    /// Step 10. In no-fork mode main is the first process, too: it gets rank 1 after `PROC_MAIN`.
+    /// Step 10: the TCP workers, then the TCP main process. In no-fork mode main is the first process, too: it gets rank 1 after `PROC_MAIN`.
     fn start_last(&mut self, _: MainCalled) -> Step<Started> {
+        for process_no in 1..self.state.family.slots.count() {
+            let spec = self.state.family.spec(process_no);
+            if spec.is_some_and(|spec| matches!(spec.kind, Kind::TcpWorker | Kind::TcpMain)) {
+                self.heed_stop()?;
+                self.state.family.start(process_no, 0)?;
+            }
+        }
         if !self.forks() {
             local::local().take_rank(1);
             for module in self.modules() {
@@ -458,12 +509,22 @@ impl Main {
                 return EXIT_FAILED;
             }
         };
+        let mut streams = match self.stream_server() {
+            Ok(streams) => streams,
+            Err(error) => {
+                tracing::error!("{error}");
+                return EXIT_FAILED;
+            }
+        };
         let listeners: &'static [Listener] = self.state.listeners.get().map_or(&[], Vec::as_slice);
-        if listeners.is_empty() {
+        if listeners.is_empty() && streams.is_none() {
             return self.supervise(ready);
         }
         loop {
-            match self.watch.next_or_readable(&self.state.family, listeners.iter().flat_map(|listener| &listener.sockets)) {
+            let look_ns = streams.as_ref().and_then(stream::server::Server::next_look_ns);
+            let sockets = listeners.iter().flat_map(|listener| &listener.sockets).map(|socket| socket.as_fd());
+            let sockets = sockets.chain(streams.as_ref().map(stream::server::Server::descriptor));
+            match self.watch.next_or_readable(&self.state.family, sockets, look_ns) {
                 Ok(Event::Stop) => return EXIT_OK,
                 Ok(Event::Died { process_no, end, reached }) => self.watch.after_death(&self.state.family, process_no, end, reached),
                 Ok(_) => {}
@@ -478,7 +539,20 @@ impl Main {
                     return code;
                 }
             }
+            if let Some(streams) = &mut streams
+                && let Err(udp::GaveUp(code)) = streams.turn(Some(0))
+            {
+                return code;
+            }
         }
+    }
+
+    /// No-fork mode: main serves connections, and hears the processes with a link, which otherwise talk to TCP main.
+    fn stream_server(&self) -> Result<Option<stream::server::Server>> {
+        let Some(streams) = self.state.streams.get() else { return Ok(None) };
+        let mut server = stream::server::Server::new(streams.directory, 0, &streams.listeners, None)?;
+        self.state.family.links().try_for_each(|(_, ends)| server.hear_guest(ends.hub.as_fd()))?;
+        Ok(Some(server))
     }
 
     /// Step 13: the children first, then `destroy_f` of every module whose `init_f` has succeeded, in reverse load order.
@@ -533,13 +607,7 @@ impl Main {
                     .hint("see \"modhost inspect\" for its handlers"),
             ));
         };
-        let mut sockets = Vec::new();
-        for address in resolve::sockets(&wanted.addresses, &wanted.options)? {
-            let descriptor = self.receive(&address)?;
-            sockets.push(Socket::of(descriptor).map_err(|errno| {
-                Error::failed("cannot find out where a listener is bound").detail(format!("{}: {errno}", first(&wanted.addresses)))
-            })?);
-        }
+        let sockets = self.sockets(wanted)?;
         Ok(Listener {
             index: index as u32,
             sockets,
@@ -548,6 +616,41 @@ impl Main {
             on_datagrams,
             workers: wanted.workers.unwrap_or(self.plan.config.host.workers),
         })
+    }
+
+    fn bind_stream(&mut self, index: usize, wanted: &Wanted) -> Step<StreamListener> {
+        let module = wanted.module;
+        let handler = module.handler(abi::HANDLER_STREAM, wanted.handler.as_deref());
+        let Some((handler, functions)) = handler.and_then(|handler| Some((handler, handler.stream?))) else {
+            return Err(Halt::Failed(
+                Error::config(format!("module \"{}\" has no stream handler for {}", module.name, first(&wanted.addresses)))
+                    .detail(wanted.handler.clone().unwrap_or_default())
+                    .hint("see \"modhost inspect\" for its handlers"),
+            ));
+        };
+        let sockets = self.sockets(wanted)?;
+        let kind = if matches!(wanted.addresses.first(), Some(ListenAddress::Unix(_))) { "unix" } else { "tcp" };
+        let names: Vec<String> = sockets.iter().map(|socket| socket.name.to_string()).collect();
+        Ok(StreamListener {
+            index: index as u32,
+            name: format!("{kind} {}", names.join(",")),
+            sockets,
+            module,
+            handler: handler.name.clone(),
+            functions,
+            options: wanted.options.stream,
+        })
+    }
+
+    fn sockets(&mut self, wanted: &Wanted) -> Step<Vec<Socket>> {
+        let mut sockets = Vec::new();
+        for address in resolve::sockets(&wanted.addresses, &wanted.options)? {
+            let descriptor = self.receive(&address)?;
+            sockets.push(Socket::of(descriptor).map_err(|errno| {
+                Error::failed("cannot find out where a listener is bound").detail(format!("{}: {errno}", first(&wanted.addresses)))
+            })?);
+        }
+        Ok(sockets)
     }
 
     /// A bound socket: from the supervisor, or bound here when there is none.
@@ -564,6 +667,28 @@ impl Main {
             FromSupervisor::Stop => Err(Halt::Stopped),
         }
     }
+}
+
+/// What a TCP worker does.
+fn tcp_worker(state: &'static State, streams: &'static Streams, index: usize) -> u8 {
+    let link = usize::try_from(local::local().process_no()).ok().and_then(|process_no| state.family.own_end(process_no));
+    match link {
+        Some(link) => stream::server::work(streams.directory, index, &streams.listeners, link),
+        None => {
+            tracing::error!(target: "fault", "a TCP worker has no link");
+            EXIT_FAILED
+        }
+    }
+}
+
+/// What the TCP main process does.
+fn tcp_main(state: &'static State, streams: &'static Streams) -> u8 {
+    let mut worker = 0..;
+    let links = state.family.links().map(|(process_no, ends)| {
+        let is_worker = state.family.spec(process_no).is_some_and(|spec| spec.kind == Kind::TcpWorker);
+        HubLink { process_no: process_no as u32, worker: if is_worker { worker.next() } else { None }, end: ends.hub.as_fd() }
+    });
+    stream::hub::work(streams.directory, &streams.listeners, links.collect())
 }
 
 fn first(addresses: &[ListenAddress]) -> String {

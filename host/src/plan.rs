@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::config::address::UNIX_PATH_MAX_BYTES;
-use crate::config::{self, Config, ListenAddress, ListenConfig, Overrides};
+use crate::config::{self, Config, ListenConfig, Overrides};
 use crate::error::{Error, Result, io_text};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
@@ -52,7 +52,6 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
         errors.extend(more);
         None
     });
-    errors.extend(config.listeners.iter().filter_map(not_served));
     let mut unix = Vec::new();
     for listener in &config.listeners {
         errors.extend(sockets::check(listener));
@@ -86,20 +85,6 @@ fn too_long(control: &Path) -> Option<Error> {
             .detail(format_args!("{bytes} bytes, the system's limit is {UNIX_PATH_MAX_BYTES}"))
             .hint("choose a shorter path for host.control")
     })
-}
-
-/// An address that the configuration knows and this version cannot serve.
-fn not_served(listener: &ListenConfig) -> Option<Error> {
-    let kind = listener.addresses.iter().find_map(|address| match address {
-        ListenAddress::Tcp(_) => Some("tcp"),
-        ListenAddress::Unix(_) => Some("unix"),
-        _ => None,
-    })?;
-    Some(
-        Error::config(format!("{}: this version of modhost does not serve {kind} listeners", listener.position))
-            .detail(format_args!("{listener} for \"{}\"", listener.handler))
-            .hint("remove it, or listen on udp or unixgram"),
-    )
 }
 
 /// Whom to become. Only root can become somebody else; for anybody else the setting says nothing.

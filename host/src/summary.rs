@@ -14,7 +14,7 @@ pub fn log(state: &State, took_ns: u64) {
         took_ns / 1_000_000,
         took_ns / 1_000 % 1_000,
         modules.len(),
-        listeners.len(),
+        listeners.len() + state.streams.get().map_or(0, |streams| streams.listeners.len()),
         state.family.slots.count()
     );
     for module in modules {
@@ -23,6 +23,9 @@ pub fn log(state: &State, took_ns: u64) {
     for listener in listeners {
         let (addresses, module) = (listener.addresses(), &listener.module.name);
         tracing::info!("  listener {addresses} handler={module}:{} workers={}", listener.handler, listener.workers);
+    }
+    for listener in state.streams.get().into_iter().flat_map(|streams| &streams.listeners) {
+        tracing::info!("  listener {listener} handler={}:{} accept={}", listener.module.name, listener.handler, listener.options.accept);
     }
     let rows: Vec<(usize, Slot)> = state.family.slots.iter().filter(|(_, slot)| slot.pid() > 0).collect();
     // Processes of one kind stand together in the table: one line for each run of them.

@@ -132,7 +132,8 @@ impl<'s> Stream<'s> {
     pub fn peer(&self) -> Option<SocketAddr> {
         let stream = self.stream();
         // SAFETY: the host states the length of the address, which lives as long as the connection.
-        sockaddr::decode(unsafe { slice::from_raw_parts(stream.peer.cast::<u8>(), stream.peer_len as usize) })
+        let bytes = unsafe { slice::from_raw_parts(stream.peer.cast::<u8>(), stream.peer_len as usize) };
+        sockaddr::decode(bytes).and_then(|address| address.inet())
     }
 
     /// With TLS, what was agreed on; none without.

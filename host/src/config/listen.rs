@@ -22,6 +22,11 @@ const MODE_DEFAULT: u32 = 0o660;
 const BUFFER_MIN_BYTES: u64 = 4 << 10;
 /// The kernel doubles what it is asked for, and counts in 31 bits.
 const BUFFER_MAX_BYTES: u64 = 1 << 30;
+/// Limits on buffered bytes of one connection.
+const LIMIT_MIN_BYTES: u64 = 4 << 10;
+const LIMIT_MAX_BYTES: u64 = 1 << 30;
+const TIMEOUT_MAX: Duration = Duration::from_secs(86_400 * 365);
+const CONNECTIONS_MAX: u32 = 1 << 26;
 const BUSY_POLL_MIN: Duration = Duration::from_micros(1);
 const BUSY_POLL_MAX: Duration = Duration::from_millis(10);
 
@@ -137,6 +142,63 @@ pub struct ListenOptions {
     pub owner: Option<String>,
     /// Its group.
     pub group: Option<String>,
+    /// What its connections may take.
+    pub stream: StreamOptions,
+}
+
+/// What the connections of a listener may take. Zero stands for no limit, except in the byte sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Without a byte in either direction.
+    pub idle_timeout: Duration,
+    /// From the first byte that the handler has not used to its use.
+    pub read_timeout: Duration,
+    /// From the opening to the end.
+    pub total_timeout: Duration,
+    /// Connections of the listener.
+    pub max_connections: u32,
+    /// Connections of the listener from one address.
+    pub max_per_address: u32,
+    /// Bytes that a handler may leave unused.
+    pub input_limit_bytes: usize,
+    /// Queued bytes at which the peer is not read from any more; a quarter of it is the low-water mark.
+    pub output_limit_bytes: usize,
+    /// Who accepts.
+    pub accept: Accept,
+}
+
+/// Who accepts the connections of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// TCP main, which gives each connection to the worker with the least load.
+    #[default]
+    Main,
+    /// Each TCP worker for itself.
+    Workers,
+}
+
+impl fmt::Display for Accept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Main => "main",
+            Self::Workers => "workers",
+        })
+    }
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(75),
+            read_timeout: Duration::from_secs(60),
+            total_timeout: Duration::ZERO,
+            max_connections: 0,
+            max_per_address: 0,
+            input_limit_bytes: 1 << 20,
+            output_limit_bytes: 256 << 10,
+            accept: Accept::default(),
+        }
+    }
 }
 
 impl Default for ListenOptions {
@@ -151,12 +213,13 @@ impl Default for ListenOptions {
             mode: MODE_DEFAULT,
             owner: None,
             group: None,
+            stream: StreamOptions::default(),
         }
     }
 }
 
 /// Which kinds of address an option is for.
-const OPTIONS: [(&str, &[Scheme]); 9] = [
+const OPTIONS: [(&str, &[Scheme]); 18] = [
     ("interface", &[Scheme::Udp, Scheme::Tcp]),
     ("v6only", &[Scheme::Udp, Scheme::Tcp]),
     ("multicast", &[Scheme::Udp]),
@@ -166,11 +229,22 @@ const OPTIONS: [(&str, &[Scheme]); 9] = [
     ("mode", &[Scheme::Unixgram, Scheme::Unix]),
     ("owner", &[Scheme::Unixgram, Scheme::Unix]),
     ("group", &[Scheme::Unixgram, Scheme::Unix]),
+    ("workers", &[Scheme::Udp, Scheme::Unixgram]),
+    ("idle_timeout", STREAMS),
+    ("read_timeout", STREAMS),
+    ("total_timeout", STREAMS),
+    ("max_connections", STREAMS),
+    ("max_per_address", STREAMS),
+    ("input_limit", STREAMS),
+    ("output_limit", STREAMS),
+    ("accept", STREAMS),
 ];
+
+const STREAMS: &[Scheme] = &[Scheme::Tcp, Scheme::Unix];
 
 /// Reads one `[[listen]]`; none if it is not clear what to bind, or who serves it.
 pub(super) fn read_listen(section: &Section<'_, '_>) -> Option<ListenConfig> {
-    let mut known = vec!["udp", "unixgram", "tcp", "unix", "handler", "workers"];
+    let mut known = vec!["udp", "unixgram", "tcp", "unix", "handler"];
     known.extend(OPTIONS.iter().map(|(key, _)| *key));
     section.only(&known);
     let workers = section.integer("workers", 1..=WORKERS_MAX);
@@ -232,7 +306,36 @@ fn read_options(section: &Section<'_, '_>) -> ListenOptions {
         mode: section.string("mode").and_then(|found| or_report(section, found.offset, parse_mode(&found.value))).unwrap_or(default.mode),
         owner: section.text("owner"),
         group: section.text("group"),
+        stream: read_stream_options(section),
         interface,
+    }
+}
+
+fn read_stream_options(section: &Section<'_, '_>) -> StreamOptions {
+    let default = StreamOptions::default();
+    let timeout = |key: &str, default: Duration| section.duration(key, Duration::ZERO..=TIMEOUT_MAX).unwrap_or(default);
+    let count = |key: &str| section.integer(key, 0..=CONNECTIONS_MAX).unwrap_or(0);
+    let accept = section.string("accept").and_then(|found| {
+        or_report(
+            section,
+            found.offset,
+            match found.value.as_str() {
+                "main" => Ok(Accept::Main),
+                "workers" => Ok(Accept::Workers),
+                other => Err(Error::config(format!("\"{}\" cannot accept connections", other.escape_debug()))
+                    .hint("write \"main\" (the TCP main process, by load) or \"workers\" (each for itself)")),
+            },
+        )
+    });
+    StreamOptions {
+        idle_timeout: timeout("idle_timeout", default.idle_timeout),
+        read_timeout: timeout("read_timeout", default.read_timeout),
+        total_timeout: timeout("total_timeout", default.total_timeout),
+        max_connections: count("max_connections"),
+        max_per_address: count("max_per_address"),
+        input_limit_bytes: section.size("input_limit", LIMIT_MIN_BYTES..=LIMIT_MAX_BYTES).unwrap_or(default.input_limit_bytes),
+        output_limit_bytes: section.size("output_limit", LIMIT_MIN_BYTES..=LIMIT_MAX_BYTES).unwrap_or(default.output_limit_bytes),
+        accept: accept.unwrap_or_default(),
     }
 }
 

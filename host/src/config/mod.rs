@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::check_duplicates;
-pub use listen::{Group, ListenAddress, ListenConfig, ListenOptions, UnixName};
+pub use listen::{Accept, Group, ListenAddress, ListenConfig, ListenOptions, StreamOptions, UnixName};
 pub use merge::{Overrides, SetParam, merge};
 pub use parse::parse;
 pub use read::read;

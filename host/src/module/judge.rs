@@ -220,9 +220,13 @@ fn check_table(info: &TableInfo) -> Result<(), Error> {
     }
     let handler = info.handlers.iter().find_map(|handler| match () {
         () if !is_name(&handler.name) => Some(format!("a handler is called {:?}, expected 1 to 31 of a-z, 0-9, _ and -", handler.name)),
-        () if handler.kind != abi::HANDLER_UDP => {
-            Some(format!("the handler \"{}\" is of kind {}; known is {}", handler.name, handler.kind, abi::HANDLER_UDP))
-        }
+        () if !matches!(handler.kind, abi::HANDLER_UDP | abi::HANDLER_STREAM) => Some(format!(
+            "the handler \"{}\" is of kind {}; known are {} and {}",
+            handler.name,
+            handler.kind,
+            abi::HANDLER_UDP,
+            abi::HANDLER_STREAM
+        )),
         () => None,
     });
     let repeated =

@@ -11,7 +11,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use module_api::abi;
 
 use super::params::{self, ParamDecl, ParamValue};
-use super::{Depend, Handler, MARK, Module};
+use super::{Depend, Handler, MARK, Module, StreamFunctions};
 use crate::config::ParamSetting;
 use crate::error::{Error, Result};
 use crate::sys::fork;
@@ -192,6 +192,21 @@ impl Opened {
         Ok(())
     }
 
+    /// A stream handler's functions; none for a handler of another kind.
+    fn stream_functions(&self, name: &str, handler: &abi::Handler) -> Result<Option<StreamFunctions>> {
+        if handler.kind != abi::HANDLER_STREAM {
+            return Ok(None);
+        }
+        // SAFETY: null, or a struct of the loaded module that starts with its size.
+        let functions = unsafe { handler.stream.as_ref() };
+        let functions = functions.filter(|functions| functions.size as usize >= size_of::<abi::StreamFunctions>());
+        let Some((functions, on_data)) = functions.and_then(|functions| Some((functions, functions.on_data?))) else {
+            return Err(self.refused(format!("its stream handler \"{name}\" has no function for data")));
+        };
+        let abi::StreamFunctions { on_open, on_writable, on_end, on_close, .. } = *functions;
+        Ok(Some(StreamFunctions { on_open, on_data, on_writable, on_end, on_close }))
+    }
+
     /// The module, with the host's functions in its slot.
     pub fn into_module(self, index: u32, api: &'static abi::HostApi, log_level: &'static AtomicU32) -> Result<&'static Module> {
         let table = self.table;
@@ -202,7 +217,9 @@ impl Opened {
             .entries(table.handlers, table.handler_count, table.handler_stride, "handler")?
             .into_iter()
             .map(|handler| {
-                Ok(Handler { name: self.text(handler.name, "handler name")?, kind: handler.kind, on_datagrams: handler.on_datagrams })
+                let name = self.text(handler.name, "handler name")?;
+                let stream = self.stream_functions(&name, handler)?;
+                Ok(Handler { name, kind: handler.kind, on_datagrams: handler.on_datagrams, stream })
             })
             .collect::<Result<Vec<_>>>()?;
         let depends = self

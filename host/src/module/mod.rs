@@ -71,10 +71,27 @@ pub const MARK: u64 = u64::from_le_bytes(*b"MODULE\0\x01");
 pub struct Handler {
     /// Name after the colon.
     pub name: String,
-    /// `HANDLER_UDP`.
+    /// `HANDLER_UDP` or `HANDLER_STREAM`.
     pub kind: u32,
     /// What to call with datagrams.
     pub on_datagrams: Option<extern "C" fn(batch: *mut abi::UdpBatch) -> i32>,
+    /// What to call about connections.
+    pub stream: Option<StreamFunctions>,
+}
+
+/// What a stream handler's functions look like, copied from the module's table.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamFunctions {
+    /// A new connection.
+    pub on_open: Option<extern "C" fn(stream: *mut abi::Stream) -> i32>,
+    /// Bytes that have arrived.
+    pub on_data: extern "C" fn(stream: *mut abi::Stream, data: *const u8, len: usize) -> i64,
+    /// There is room again.
+    pub on_writable: Option<extern "C" fn(stream: *mut abi::Stream) -> i32>,
+    /// The peer has finished sending.
+    pub on_end: Option<extern "C" fn(stream: *mut abi::Stream, unused: usize) -> i32>,
+    /// It is over.
+    pub on_close: Option<extern "C" fn(stream: *mut abi::Stream, reason: u32)>,
 }
 
 /// What a module says of another one.

@@ -290,10 +290,10 @@ pub fn locate(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
 /// Whether the module has what the listener names.
 pub fn check_handler(listener: &ListenConfig, table: &TableInfo) -> Result<(), Error> {
     let name = &table.name;
-    let datagrams = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp(_) | ListenAddress::Unix(_));
-    let kind = listener.addresses.iter().all(datagrams).then_some(abi::HANDLER_UDP);
+    let connections = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(_) | ListenAddress::Unix(_));
+    let kind = if listener.addresses.iter().any(connections) { abi::HANDLER_STREAM } else { abi::HANDLER_UDP };
     let names = || table.handlers.iter().map(|handler| handler.name.as_str());
-    let fits = |handler_kind: u32| kind.is_none_or(|kind| kind == handler_kind);
+    let fits = |handler_kind: u32| kind == handler_kind;
     match &listener.handler.handler {
         Some(wanted) => match table.handlers.iter().find(|handler| handler.name == *wanted) {
             Some(handler) if fits(handler.kind) => Ok(()),

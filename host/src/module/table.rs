@@ -262,7 +262,14 @@ impl Reader<'_> {
         for at in places {
             let name = self.required_text(&block, at + offset_of!(H, name), "a handler's name")?;
             let kind = block.u32(at + offset_of!(H, kind));
-            if kind == abi::HANDLER_UDP && !self.pointer(&block, at + offset_of!(H, on_datagrams))?.is_set() {
+            let function_at = match kind {
+                abi::HANDLER_UDP => Some(offset_of!(H, on_datagrams)),
+                abi::HANDLER_STREAM => Some(offset_of!(H, stream)),
+                _ => None,
+            };
+            if let Some(function_at) = function_at
+                && !self.pointer(&block, at + function_at)?.is_set()
+            {
                 info.problems.push(format!("the handler \"{name}\" has no function"));
             }
             let help = self.text(&block, at + offset_of!(H, help), "a handler's help")?.unwrap_or_default();

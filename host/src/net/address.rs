@@ -17,6 +17,10 @@ pub enum Address {
     Udp(UdpBind),
     /// A datagram socket of the Unix family. How its file is made, the configuration says.
     Unixgram(UnixName),
+    /// A listening socket of the internet.
+    Tcp(UdpBind),
+    /// A listening socket of the Unix family, likewise.
+    Unix(UnixName),
     /// The control socket.
     Control(PathBuf),
 }
@@ -47,9 +51,20 @@ pub struct Buffers {
     pub send_bytes: Option<u32>,
 }
 
-/// A datagram socket of the Unix family, as it is configured.
+/// What a Unix socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnixKind {
+    /// Datagrams.
+    Datagrams,
+    /// Connections.
+    Connections,
+}
+
+/// A socket of the Unix family, as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixBind {
+    /// What for.
+    pub kind: UnixKind,
     /// Its name.
     pub name: UnixName,
     /// Mode of its file.

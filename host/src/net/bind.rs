@@ -13,30 +13,38 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{FchownatFlags, fchownat};
 
-use super::address::{Address, Buffers, UdpBind, UnixBind, kernel_name};
+use super::address::{Address, Buffers, UdpBind, UnixBind, UnixKind, kernel_name};
 use crate::config::UnixName;
 use crate::error::{Error, Result, io_text};
+use crate::sys::names::Name;
 use crate::sys::{interfaces, socket};
 
-/// Asked of the kernel for each socket without a configured size: a burst waits here while the workers are busy.
+/// Asked of the kernel for each datagram socket without a configured size: a burst waits here while the workers are busy.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// Binds it. Of Unix sockets only those that are configured, as they are.
 pub fn bind(address: &Address, configured: &[UnixBind]) -> Result<OwnedFd> {
     match address {
         Address::Udp(bind) => udp(bind),
-        Address::Unixgram(name) => match configured.iter().find(|bind| bind.name == *name) {
-            Some(bind) => unixgram(bind),
-            // Ports are the modules' to ask for; names in the file system are the operator's to choose.
-            None => Err(Error::failed("main asked for a socket that is not configured").detail(name)),
-        },
+        Address::Unixgram(name) => unix(configured, UnixKind::Datagrams, name),
+        Address::Tcp(bind) => tcp(bind),
+        Address::Unix(name) => unix(configured, UnixKind::Connections, name),
         Address::Control(path) => control(path),
+    }
+}
+
+/// Ports are the modules' to ask for; names in the file system are the operator's to choose.
+fn unix(configured: &[UnixBind], kind: UnixKind, name: &UnixName) -> Result<OwnedFd> {
+    match configured.iter().find(|bind| bind.kind == kind && bind.name == *name) {
+        Some(bind) if kind == UnixKind::Datagrams => unixgram(bind),
+        Some(bind) => unix_stream(bind),
+        None => Err(Error::failed("main asked for a socket that is not configured").detail(name)),
     }
 }
 
 /// Removes the file of a socket, if it has one.
 pub fn unbind(address: &Address) {
-    let (Address::Control(path) | Address::Unixgram(UnixName::Path(path))) = address else { return };
+    let (Address::Control(path) | Address::Unixgram(UnixName::Path(path)) | Address::Unix(UnixName::Path(path))) = address else { return };
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!("cannot remove the socket {}: {error}", path.display());
     }
@@ -65,7 +73,7 @@ fn udp(bind: &UdpBind) -> Result<OwnedFd> {
         // Which address was asked, and so answers: only here is there a choice.
         socket::set_packet_info(&socket, address, *v6only).map_err(|errno| failed("IP_PKTINFO", errno))?;
     }
-    buffers(&socket, bind.buffers, &format_args!("udp {address}"));
+    buffers(&socket, bind.buffers, Some(RECEIVE_BUFFER_BYTES), &format_args!("udp {address}"));
     if bind.busy_poll_us > 0
         && let Err(errno) = socket::set_busy_poll(&socket, bind.busy_poll_us)
     {
@@ -79,11 +87,47 @@ fn udp(bind: &UdpBind) -> Result<OwnedFd> {
     bound.map_err(|errno| match errno {
         Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
         Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
-        Errno::EINVAL if address.is_ipv6() => failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\""),
+        Errno::EINVAL if address.is_ipv6() => {
+            failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\"")
+        }
         Errno::EACCES | Errno::EPERM => failed("bind", errno).hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
         _ => failed("bind", errno),
     })?;
     join(&socket, bind)?;
+    Ok(socket)
+}
+
+fn tcp(bind: &UdpBind) -> Result<OwnedFd> {
+    let UdpBind { address, v6only, .. } = bind;
+    let what = format!("cannot listen on tcp {address}");
+    let failed = |call: &str, errno: Errno| Error::failed(&what).detail(format!("{call}: {}", io_text(&errno.into())));
+    let socket = socket::stream_socket(address).map_err(|errno| {
+        let error = failed("socket", errno);
+        if errno == Errno::EAFNOSUPPORT { error.hint("this machine has no IPv6") } else { error }
+    })?;
+    if address.is_ipv6() {
+        socket::set_v6only(&socket, *v6only).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
+    }
+    if let Some(interface) = &bind.interface {
+        socket::set_interface(&socket, interface).map_err(|errno| match (errno, interfaces::number(interface)) {
+            (Errno::ENODEV, Err(unknown)) => Error::failed(&what).detail(unknown.what).hint(unknown.hint),
+            _ => failed("SO_BINDTODEVICE", errno),
+        })?;
+    }
+    // Of the options, connections inherit these from the socket that listens.
+    buffers(&socket, bind.buffers, None, &format_args!("tcp {address}"));
+    if bind.busy_poll_us > 0
+        && let Err(errno) = socket::set_busy_poll(&socket, bind.busy_poll_us)
+    {
+        tracing::warn!("busy polling is off listener=\"tcp {address}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
+    }
+    socket::bind_inet(&socket, *address).map_err(|errno| match errno {
+        Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -ltnp sport = :{}\"", address.port())),
+        Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
+        Errno::EACCES | Errno::EPERM => failed("bind", errno).hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
+        _ => failed("bind", errno),
+    })?;
+    listen(&socket, &what)?;
     Ok(socket)
 }
 
@@ -112,18 +156,15 @@ fn join(socket: &OwnedFd, bind: &UdpBind) -> Result<()> {
     Ok(())
 }
 
-fn buffers(socket: &OwnedFd, buffers: Buffers, listener: &std::fmt::Arguments<'_>) {
+fn buffers(socket: &OwnedFd, buffers: Buffers, receive_default: Option<usize>, listener: &std::fmt::Arguments<'_>) {
     type Set = fn(&OwnedFd, usize) -> std::result::Result<usize, Errno>;
     let rows: [(&str, &str, Option<u32>, Set); 2] = [
         ("receive", "net.core.rmem_max", buffers.receive_bytes, socket::set_receive_buffer),
         ("send", "net.core.wmem_max", buffers.send_bytes, socket::set_send_buffer),
     ];
     for (name, limit, configured, set) in rows {
-        let wanted = match configured {
-            Some(bytes) => bytes as usize,
-            None if name == "receive" => RECEIVE_BUFFER_BYTES,
-            None => continue,
-        };
+        let default = receive_default.filter(|_| name == "receive");
+        let Some(wanted) = configured.map(|bytes| bytes as usize).or(default) else { continue };
         match set(socket, wanted) {
             Ok(granted) if configured.is_some() && granted < wanted => tracing::warn!(
                 "the {name} buffer is smaller than configured listener=\"{listener}\" wanted={wanted} granted={granted} (hint: raise \
@@ -137,13 +178,35 @@ fn buffers(socket: &OwnedFd, buffers: Buffers, listener: &std::fmt::Arguments<'_
 
 fn unixgram(bind: &UnixBind) -> Result<OwnedFd> {
     let what = format!("cannot listen on unixgram {}", bind.name);
-    let failed = |call: &str, errno: Errno| Error::failed(&what).detail(format!("{call}: {}", io_text(&errno.into())));
+    bind_file(bind, &what, socket::unix_datagram_socket, socket::probe_unix)
+}
+
+fn unix_stream(bind: &UnixBind) -> Result<OwnedFd> {
+    let what = format!("cannot listen on unix {}", bind.name);
+    let socket = bind_file(bind, &what, socket::unix_stream_socket, socket::probe_unix_stream)?;
+    listen(&socket, &what)?;
+    Ok(socket)
+}
+
+/// From here on connections are taken into the queue.
+fn listen(socket: &OwnedFd, what: &str) -> Result<()> {
+    socket::listen(socket).map_err(|errno| Error::failed(what).detail(format!("listen: {}", io_text(&errno.into()))))
+}
+
+fn bind_file(
+    bind: &UnixBind,
+    what: &str,
+    make: fn() -> std::result::Result<OwnedFd, Errno>,
+    probe: fn(&Name) -> std::result::Result<(), Errno>,
+) -> Result<OwnedFd> {
+    let failed = |call: &str, errno: Errno| Error::failed(what).detail(format!("{call}: {}", io_text(&errno.into())));
     let Some(name) = kernel_name(&bind.name) else { return Err(failed("bind", Errno::ENAMETOOLONG).hint("choose a shorter path")) };
     if let UnixName::Path(path) = &bind.name {
-        make_room(path, &what, || socket::probe_unix(&name))?;
+        make_room(path, what, || probe(&name))?;
     }
-    let socket = socket::unix_datagram_socket().map_err(|errno| failed("socket", errno))?;
-    buffers(&socket, bind.buffers, &format_args!("unixgram {}", bind.name));
+    let socket = make().map_err(|errno| failed("socket", errno))?;
+    let receive_default = (bind.kind == UnixKind::Datagrams).then_some(RECEIVE_BUFFER_BYTES);
+    buffers(&socket, bind.buffers, receive_default, &format_args!("{}", bind.name));
     // The file has its mode from the moment it exists.
     let before = umask(Mode::from_bits_truncate(!bind.mode & 0o777));
     let bound = socket::bind_unix(&socket, &name);
@@ -159,7 +222,11 @@ fn unixgram(bind: &UnixBind) -> Result<OwnedFd> {
     {
         unbind(&Address::Unixgram(bind.name.clone()));
         let error = failed("chown", errno);
-        return Err(if errno == Errno::EPERM { error.hint("only root can give a file away; leave out \"owner\" and \"group\"") } else { error });
+        return Err(if errno == Errno::EPERM {
+            error.hint("only root can give a file away; leave out \"owner\" and \"group\"")
+        } else {
+            error
+        });
     }
     Ok(socket)
 }

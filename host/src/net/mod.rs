@@ -5,6 +5,6 @@
 pub mod address;
 pub mod bind;
 pub mod listener;
-pub mod stream;
 pub mod resolve;
+pub mod stream;
 pub mod udp;

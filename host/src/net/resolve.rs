@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use super::address::{Address, Buffers, UdpBind, UnixBind};
+use super::address::{Address, Buffers, UdpBind, UnixBind, UnixKind};
 use crate::config::address::UNIX_PATH_MAX_BYTES;
 use crate::config::{ListenAddress, ListenConfig, ListenOptions, UnixName};
 use crate::error::{EXIT_CONFIG, Error, Result};
@@ -22,9 +22,8 @@ pub fn sockets(addresses: &[ListenAddress], options: &ListenOptions) -> Result<V
             }
             ListenAddress::UdpInterface(interface, port) => sockets.extend(interfaces::addresses(interface, *port)?.into_iter().map(udp)),
             ListenAddress::Unixgram(name) => sockets.push(Address::Unixgram(name.clone())),
-            ListenAddress::Tcp(_) | ListenAddress::Unix(_) => {
-                return Err(Error::fault("a listener that cannot be served was not refused").detail(address));
-            }
+            ListenAddress::Tcp(address) => sockets.push(Address::Tcp(udp_bind(*address, options))),
+            ListenAddress::Unix(path) => sockets.push(Address::Unix(UnixName::Path(path.clone()))),
         }
     }
     Ok(sockets)
@@ -47,7 +46,8 @@ pub fn check(listener: &ListenConfig) -> Vec<Error> {
 /// The Unix sockets that a listener names. Asks the system for users and groups.
 pub fn unix_binds(listener: &ListenConfig) -> Result<Vec<UnixBind>, Vec<Error>> {
     let names = listener.addresses.iter().filter_map(|address| match address {
-        ListenAddress::Unixgram(name) => Some(name),
+        ListenAddress::Unixgram(name) => Some((UnixKind::Datagrams, name.clone())),
+        ListenAddress::Unix(path) => Some((UnixKind::Connections, UnixName::Path(path.clone()))),
         _ => None,
     });
     let options = &listener.options;
@@ -55,14 +55,14 @@ pub fn unix_binds(listener: &ListenConfig) -> Result<Vec<UnixBind>, Vec<Error>> 
     let group = options.group.as_deref().map(cred::group_id).transpose().map_err(|error| vec![at(listener, error)])?;
     let mut errors = Vec::new();
     let mut binds = Vec::new();
-    for name in names {
+    for (kind, name) in names {
         match name {
             UnixName::Path(path) if path.as_os_str().len() > UNIX_PATH_MAX_BYTES => {
                 let error = Error::config(format!("the path of a socket is too long: {}", path.display()))
                     .detail(format_args!("{} bytes, the system's limit is {UNIX_PATH_MAX_BYTES}", path.as_os_str().len()));
                 errors.push(at(listener, error.hint("choose a shorter path")));
             }
-            name => binds.push(UnixBind { name: name.clone(), mode: options.mode, owner, group, buffers: buffers(options) }),
+            name => binds.push(UnixBind { kind, name, mode: options.mode, owner, group, buffers: buffers(options) }),
         }
     }
     if errors.is_empty() { Ok(binds) } else { Err(errors) }

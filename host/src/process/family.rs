@@ -24,7 +24,7 @@ use super::slots::{Slot, Slots, State};
 use crate::error::{EXIT_FAILED, Error, Result};
 use crate::module::{Module, call};
 use crate::sys::fork::Side;
-use crate::sys::{exit, fork, handing, local::local, signal, time, title};
+use crate::sys::{descriptor, exit, fork, handing, local::local, signal, time, title};
 
 /// What a process does once it is initialised. Returns its exit code.
 pub type Work = Arc<dyn Fn() -> u8 + Send + Sync>;
@@ -346,6 +346,7 @@ impl Family {
                 let _ = nix::unistd::close(reserved.descriptor);
             }
         }
+        descriptor::close_private();
         for (other_no, ends) in self.links() {
             if spec.kind != Kind::TcpMain {
                 let _ = nix::unistd::close(ends.hub.as_raw_fd());

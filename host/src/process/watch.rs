@@ -107,10 +107,15 @@ impl Watch {
         self.hear(family, deadline_ns, std::iter::empty())
     }
 
-    /// As `next`, without a deadline but the next restart's, and back at once when something else is readable: `Event::Other`.
-    pub fn next_or_readable<'a, S: AsFd + 'a>(&mut self, family: &Family, others: impl IntoIterator<Item = &'a S>) -> Result<Event> {
-        let deadline_ns = self.next_restart_ns();
-        self.hear(family, deadline_ns, others.into_iter().map(AsFd::as_fd))
+    /// As `next`, until the next restart or that moment, and back at once when something else is readable: `Event::Other`.
+    pub fn next_or_readable<'a>(
+        &mut self,
+        family: &Family,
+        others: impl Iterator<Item = BorrowedFd<'a>>,
+        until_ns: Option<u64>,
+    ) -> Result<Event> {
+        let deadline_ns = self.next_restart_ns().into_iter().chain(until_ns).min();
+        self.hear(family, deadline_ns, others)
     }
 
     fn hear<'a>(&mut self, family: &Family, deadline_ns: Option<u64>, others: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Event> {

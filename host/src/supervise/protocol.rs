@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-use crate::net::address::Address;
 use super::wire::{pack_udp, unpack_udp};
 use crate::config::UnixName;
+use crate::error::{Error, Result};
+use crate::net::address::Address;
 use crate::sys::passing::{Link, MESSAGE_BYTES, Received, Wait};
 
 /// Room for text in a message.
@@ -50,6 +50,8 @@ const NOT_BOUND: u8 = 7;
 const STOP: u8 = 8;
 const BIND_UNIX_PATH: u8 = 9;
 const BIND_UNIX_ABSTRACT: u8 = 10;
+const BIND_TCP: u8 = 11;
+const BIND_UNIX_STREAM: u8 = 12;
 
 /// Tag, a small number, length of the text, text.
 fn pack(tag: u8, number: u8, text: &[u8]) -> [u8; MESSAGE_BYTES] {
@@ -86,6 +88,10 @@ impl FromMain {
             Self::Bind(Address::Udp(bind)) => pack(BIND_UDP, 0, &pack_udp(bind)),
             Self::Bind(Address::Unixgram(UnixName::Path(path))) => pack(BIND_UNIX_PATH, 0, path.as_os_str().as_bytes()),
             Self::Bind(Address::Unixgram(UnixName::Abstract(name))) => pack(BIND_UNIX_ABSTRACT, 0, name),
+            Self::Bind(Address::Tcp(bind)) => pack(BIND_TCP, 0, &pack_udp(bind)),
+            Self::Bind(Address::Unix(UnixName::Path(path))) => pack(BIND_UNIX_STREAM, 0, path.as_os_str().as_bytes()),
+            // No configuration has such a one; the answer is that it is not configured.
+            Self::Bind(Address::Unix(UnixName::Abstract(_))) => pack(BIND_UNIX_STREAM, 0, &[]),
             Self::Bind(Address::Control(path)) => pack(BIND_CONTROL, 0, path.as_os_str().as_bytes()),
             Self::Failed(error) => pack_error(FAILED, error),
             Self::Ready => pack(READY, 0, &[]),
@@ -98,6 +104,8 @@ impl FromMain {
             BIND_UDP => Self::Bind(Address::Udp(unpack_udp(text(message))?)),
             BIND_UNIX_PATH => Self::Bind(Address::Unixgram(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
             BIND_UNIX_ABSTRACT => Self::Bind(Address::Unixgram(UnixName::Abstract(text(message).to_vec()))),
+            BIND_TCP => Self::Bind(Address::Tcp(unpack_udp(text(message))?)),
+            BIND_UNIX_STREAM => Self::Bind(Address::Unix(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
             BIND_CONTROL => Self::Bind(Address::Control(PathBuf::from(OsStr::from_bytes(text(message))))),
             FAILED => Self::Failed(unpack_error(message)),
             READY => Self::Ready,

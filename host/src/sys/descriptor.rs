@@ -2,9 +2,51 @@
 //!
 //! *Runs in:* every process, every phase. *Never:* changes a signal's disposition, leaves one blocked or allocates.
 
-use nix::errno::Errno;
+use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Descriptors that no forked process is to have; changed by main alone, in no-fork mode, where it serves connections itself.
+static PRIVATE: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+/// How many. Read by every child, which then does not write to the lock.
+static PRIVATE_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on processes that are forked close this.
+pub fn keep_private(descriptor: BorrowedFd<'_>) {
+    let mut private = PRIVATE.lock().unwrap_or_else(PoisonError::into_inner);
+    private.insert(descriptor.as_raw_fd());
+    PRIVATE_COUNT.store(private.len(), Relaxed);
+}
+
+/// It is closed, or about to be.
+pub fn forget_private(descriptor: BorrowedFd<'_>) {
+    let mut private = PRIVATE.lock().unwrap_or_else(PoisonError::into_inner);
+    private.remove(&descriptor.as_raw_fd());
+    PRIVATE_COUNT.store(private.len(), Relaxed);
+}
+
+/// In a child: closes what is its parent's alone.
+pub fn close_private() {
+    if PRIVATE_COUNT.load(Relaxed) > 0 {
+        for descriptor in &*PRIVATE.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = nix::unistd::close(*descriptor);
+        }
+    }
+}
+
+/// Lets this process and its children open as many descriptors as the system allows, and not only the usual 1024: each connection takes
+/// one.
+pub fn raise_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!("the limit on open files stays as it is: setrlimit: {errno}");
+    }
+}
 
 /// Makes `target` refer to what `source` refers to, close-on-exec, in one atomic step. The number stays the same, so other threads
 /// and remembered numbers need no lock and never see a closed descriptor.

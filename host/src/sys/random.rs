@@ -4,8 +4,10 @@
 
 use nix::errno::Errno;
 
+use crate::error::{Error, Result};
+
 /// Fills the buffer.
-pub fn fill(mut buffer: &mut [u8]) -> Result<(), Errno> {
+pub fn fill(mut buffer: &mut [u8]) -> std::result::Result<(), Errno> {
     while !buffer.is_empty() {
         // SAFETY: the pointer and length are those of a valid, writable slice.
         let filled = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
@@ -18,4 +20,11 @@ pub fn fill(mut buffer: &mut [u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Eight random bytes as a number.
+pub fn word() -> Result<u64> {
+    let mut bytes = [0; 8];
+    fill(&mut bytes).map_err(|errno| Error::failed("cannot get random bytes").detail(format!("getrandom: {errno}")))?;
+    Ok(u64::from_ne_bytes(bytes))
 }

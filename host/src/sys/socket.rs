@@ -22,6 +22,31 @@ pub fn datagram_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
     socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
 
+/// A new socket for connections, of the address's family. An address that connections of a predecessor still occupy can be bound; what is
+/// sent on its connections leaves at once.
+pub fn stream_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    Ok(socket)
+}
+
+/// A new socket for connections of the Unix family.
+pub fn unix_stream_socket() -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+}
+
+/// Takes connections into its queue from now on, as many as the system allows (`net.core.somaxconn`).
+pub fn listen(socket: &OwnedFd) -> Result<(), Errno> {
+    nix::sys::socket::listen(socket, nix::sys::socket::Backlog::MAXALLOWABLE)
+}
+
+/// As `probe_unix`, for connections.
+pub fn probe_unix_stream(name: &Name) -> Result<(), Errno> {
+    connect_unix(&unix_stream_socket()?, name)
+}
+
 /// A new datagram socket of the Unix family.
 pub fn unix_datagram_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
@@ -46,7 +71,10 @@ pub fn bind_unix(socket: &OwnedFd, name: &Name) -> Result<(), Errno> {
 
 /// Whether a Unix datagram socket of that name is bound: `ECONNREFUSED` if a file is all that is left of one.
 pub fn probe_unix(name: &Name) -> Result<(), Errno> {
-    let socket = unix_datagram_socket()?;
+    connect_unix(&unix_datagram_socket()?, name)
+}
+
+fn connect_unix(socket: &OwnedFd, name: &Name) -> Result<(), Errno> {
     // SAFETY: the name has as many readable bytes.
     let outcome = unsafe { libc::connect(socket.as_raw_fd(), name.as_ptr().cast(), u32::from(name.len_bytes())) };
     Errno::result(outcome).map(drop)
@@ -131,8 +159,7 @@ pub fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> Result<usize, Errno> {
 
 fn set<T: Copy>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> Result<(), Errno> {
     // SAFETY: the value is plain data of the size that is passed with it; the kernel reads it and keeps nothing.
-    let outcome = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t)
-    };
+    let outcome =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) };
     Errno::result(outcome).map(drop)
 }

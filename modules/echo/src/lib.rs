@@ -31,12 +31,34 @@ impl Echo {
     }
 }
 
+/// A connection: keeps nothing.
+struct Bytes;
+
+impl StreamHandler<Echo> for Bytes {
+    fn open(_: &Echo, _child: &mut (), _stream: &mut Stream<'_>) -> Result<Self> {
+        Ok(Bytes)
+    }
+
+    fn data(&mut self, _: &Echo, _child: &mut (), stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
+        match stream.write(data) {
+            Ok(()) => Ok(data.len()),
+            // A peer that sends and does not read: once it reads, the same bytes come again.
+            Err(StreamError::Busy) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 export_module! {
     Echo,
     name: "echo",
-    summary: "sends each datagram back",
+    summary: "sends back what it gets",
     udp: {
         /// Sends each datagram back to where it came from.
         "echo" => Echo::serve,
+    },
+    stream: {
+        /// Sends each byte of a connection back.
+        "bytes" => Bytes,
     },
 }

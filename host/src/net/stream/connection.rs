@@ -9,10 +9,11 @@ use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, shutdown, sockopt};
 
+use super::StreamListener;
 use super::directory::Id;
 use super::link::Arrival;
 use super::output::{Output, Sink};
-use super::{Limits, StreamListener};
+use crate::config::StreamOptions;
 use crate::sys::accept;
 
 /// Longest piece of a file that one call sends, so that one client on a fast line does not keep a worker to itself.
@@ -133,8 +134,8 @@ impl Connection {
         &self.arrival.socket
     }
 
-    fn limits(&self) -> &Limits {
-        &self.listener.limits
+    fn limits(&self) -> &StreamOptions {
+        &self.listener.options
     }
 
     /// Whether the handler may be given data now.
@@ -188,7 +189,9 @@ impl Connection {
             (since_ns, limit_ns) => since_ns.saturating_add(limit_ns),
         };
         let limits = self.limits();
-        after(self.active_ns, limits.idle).min(after(self.unused_since_ns, limits.read)).min(after(self.opened_ns, limits.total))
+        after(self.active_ns, limits.idle_timeout)
+            .min(after(self.unused_since_ns, limits.read_timeout))
+            .min(after(self.opened_ns, limits.total_timeout))
     }
 }
 

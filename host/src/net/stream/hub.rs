@@ -3,15 +3,16 @@
 //!
 //! *Runs in:* TCP main. *Never:* keeps anything that its successor would need: listeners, links and counts outlive it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use module_api::abi;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::StreamListener;
 use super::directory::Directory;
 use super::link::{self, Arrival, MAX_ARRIVALS, Message, Request};
-use super::{Accept, StreamListener};
+use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::sys::{accept, signal, time};
 
@@ -56,6 +57,8 @@ struct Hub {
     epoll: Epoll,
     directory: Directory,
     listeners: &'static [StreamListener],
+    /// What it accepts from, with the listener's place.
+    sockets: Vec<(usize, BorrowedFd<'static>)>,
     links: Vec<HubLink>,
     /// Index in `links`, by worker.
     workers: Vec<usize>,
@@ -71,17 +74,16 @@ impl Hub {
         for (token, link) in (0..).zip(&links) {
             epoll.add(link.end, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(failed)?;
         }
-        for (token, listener) in (LISTENERS..).zip(listeners) {
-            if listener.accept == Accept::Main {
-                epoll.add(listener.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(failed)?;
-            }
+        let sockets = super::sockets(listeners, |listener| listener.options.accept == Accept::Main);
+        for (token, (_, socket)) in (LISTENERS..).zip(&sockets) {
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(failed)?;
         }
         let workers = (0..directory.worker_count())
             .map(|worker| links.iter().position(|link| link.worker == Some(worker)))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::fault("a TCP worker has no link"))?;
         let batches = workers.iter().map(|_| Vec::new()).collect();
-        Ok(Self { epoll, directory, listeners, links, workers, batches, message: vec![0; link::MESSAGE_BYTES] })
+        Ok(Self { epoll, directory, listeners, sockets, links, workers, batches, message: vec![0; link::MESSAGE_BYTES] })
     }
 
     fn turn(&mut self) -> Result<(), Errno> {
@@ -102,11 +104,12 @@ impl Hub {
 
     /// Accepts what waits, up to a batch, and hands it out.
     fn accept(&mut self, number: usize) {
+        let Some((number, socket)) = self.sockets.get(number).copied() else { return };
         let Some(listener) = self.listeners.get(number) else { return };
-        let limits = &listener.limits;
+        let limits = &listener.options;
         let mut loads: Vec<u64> = (0..self.workers.len()).map(|worker| self.directory.load(worker)).collect();
         for _ in 0..MAX_ARRIVALS {
-            let (socket, peer) = match accept::accept(listener.as_fd()) {
+            let (socket, peer) = match accept::accept(socket) {
                 Ok(accepted) => accepted,
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => {
@@ -116,7 +119,7 @@ impl Hub {
                     break;
                 }
             };
-            let Some(charge) = self.directory.charge(number as u32, peer.host(), limits.connections, limits.per_address) else {
+            let Some(charge) = self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) else {
                 tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
                 continue;
             };

@@ -16,12 +16,13 @@ use super::connection::{Connection, Ending, Reason};
 use super::directory::{Directory, MAX_CONNECTIONS};
 use super::exchange::{Close, Exchange};
 use super::link::{self, Arrival, Message};
-use super::{Accept, StreamListener, sender};
+use super::{StreamListener, sender};
+use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Error, Result};
 use crate::module::call;
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
-use crate::sys::{accept, signal, time};
+use crate::sys::{accept, descriptor, signal, time};
 
 /// One read takes at most this.
 const INPUT_BYTES: usize = 64 << 10;
@@ -70,6 +71,8 @@ pub struct Server {
     directory: Directory,
     index: usize,
     listeners: &'static [StreamListener],
+    /// What it accepts from, with the listener's place.
+    sockets: Vec<(usize, BorrowedFd<'static>)>,
     link: Option<BorrowedFd<'static>>,
     /// In no-fork mode: the links of processes that modules have forked, which otherwise end in TCP main.
     guests: Vec<BorrowedFd<'static>>,
@@ -103,12 +106,13 @@ impl Server {
         if let Some(link) = link {
             epoll.add(link, EpollEvent::new(EpollFlags::EPOLLIN, LINK)).map_err(failed)?;
         }
-        for (number, listener) in (LISTENERS..).zip(listeners) {
-            // Without a link there is nobody else to accept.
-            if listener.accept == Accept::Workers || link.is_none() {
-                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-                epoll.add(listener.as_fd(), EpollEvent::new(flags, number)).map_err(failed)?;
-            }
+        // Without a link there is nobody else to accept.
+        let sockets = super::sockets(listeners, |listener| listener.options.accept == Accept::Workers || link.is_none());
+        for (token, (_, socket)) in (LISTENERS..).zip(&sockets) {
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, token)).map_err(failed)?;
+        }
+        if link.is_none() {
+            descriptor::keep_private(epoll.0.as_fd());
         }
         let exchange = Exchange::of_this_thread();
         exchange.serve_as(index);
@@ -118,6 +122,7 @@ impl Server {
             directory,
             index,
             listeners,
+            sockets,
             link,
             connections: Vec::new(),
             free: Vec::new(),
@@ -220,6 +225,9 @@ impl Server {
             self.close(&mut connection, reason);
         }
         if connection.over.is_some() {
+            if self.link.is_none() {
+                descriptor::forget_private(connection.socket().as_fd());
+            }
             drop(connection);
             self.free.push(slot);
             return;
@@ -358,7 +366,7 @@ impl Server {
             connection.unused.extend_from_slice(&self.input[..count]);
             self.give_again(connection)?;
         }
-        if connection.unused.len() >= connection.listener.limits.input_bytes && connection.wants_data() {
+        if connection.unused.len() >= connection.listener.options.input_limit_bytes && connection.wants_data() {
             tracing::debug!("a handler leaves too much unused listener=\"{}\" bytes={}", connection.listener, connection.unused.len());
             connection.over = Some(abi::CLOSED_BY_LIMIT);
         }
@@ -427,7 +435,7 @@ impl Server {
     #[inline]
     fn call(&mut self, connection: &mut Connection, function: impl FnOnce(*mut abi::Stream) -> i32) -> Result<(), GaveUp> {
         let stream = &raw mut connection.stream;
-        self.exchange.begin(stream, connection.output.queued_bytes(), connection.listener.limits.output_bytes as u64);
+        self.exchange.begin(stream, connection.output.queued_bytes(), connection.listener.options.output_limit_bytes as u64);
         let code = call::enter(connection.listener.module, Phase::Handler, || function(stream));
         let (close, read) = self.exchange.end();
         if let Some(read) = read {
@@ -492,7 +500,7 @@ impl Server {
                 return;
             }
         }
-        if connection.output.queued_bytes() >= connection.listener.limits.output_bytes as u64 && !connection.full {
+        if connection.output.queued_bytes() >= connection.listener.options.output_limit_bytes as u64 && !connection.full {
             connection.full = true;
             self.directory.set_full(connection.id, true);
         }
@@ -506,7 +514,7 @@ impl Server {
         if connection.over.is_some() {
             return Ok(());
         }
-        if connection.full && connection.output.queued_bytes() <= (connection.listener.limits.output_bytes / 4) as u64 {
+        if connection.full && connection.output.queued_bytes() <= (connection.listener.options.output_limit_bytes / 4) as u64 {
             connection.full = false;
             self.directory.set_full(connection.id, false);
             if let Some(on_writable) = connection.listener.functions.on_writable
@@ -604,9 +612,10 @@ impl Server {
 
     /// Accepts from a listener that its workers share.
     fn accept(&mut self, number: usize) -> Result<(), GaveUp> {
+        let Some((number, socket)) = self.sockets.get(number).copied() else { return Ok(()) };
         let Some(listener) = self.listeners.get(number) else { return Ok(()) };
         for _ in 0..ACCEPTS_IN_A_ROW {
-            let (socket, peer) = match accept::accept(listener.as_fd()) {
+            let (socket, peer) = match accept::accept(socket) {
                 Ok(accepted) => accepted,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(errno) => {
@@ -616,8 +625,8 @@ impl Server {
                     return Ok(());
                 }
             };
-            let limits = &listener.limits;
-            match self.directory.charge(number as u32, peer.host(), limits.connections, limits.per_address) {
+            let limits = &listener.options;
+            match self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) {
                 Some(charge) => self.open(Arrival { socket, charge, peer })?,
                 None => tracing::debug!("a connection was refused: over a limit listener=\"{listener}\""),
             }
@@ -660,6 +669,9 @@ impl Server {
     fn watch(&self, connection: &mut Connection) {
         if connection.watched {
             return;
+        }
+        if self.link.is_none() {
+            descriptor::keep_private(connection.socket().as_fd());
         }
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         match self.epoll.add(connection.socket(), EpollEvent::new(flags, connection.id.slot() as u64)) {
