@@ -203,7 +203,7 @@ impl Main {
         for (index, resolved) in (0_u32..).zip(&self.plan.modules) {
             let level = crate::log::module_level(&resolved.name);
             let opened = call::load(index, || loader::open(&resolved.path)).and_then(|opened| {
-                opened.apply(&resolved.settings).map_err(|errors| first_of(errors, "parameters"))?;
+                opened.apply(&resolved.settings, &resolved.folders).map_err(|errors| first_of(errors, "parameters"))?;
                 opened.into_module(index, &HOST_API, level)
             });
             match opened {

@@ -71,6 +71,11 @@ extern "C" {
 #define MODHOST_PARAM_INT 2u      /* int64_t */
 #define MODHOST_PARAM_STRING 3u   /* struct modhost_str */
 #define MODHOST_PARAM_DURATION 4u /* int64_t, nanoseconds */
+#define MODHOST_PARAM_SIZE 5u     /* int64_t, bytes, never negative */
+#define MODHOST_PARAM_PATH 6u     /* struct modhost_str, an absolute path */
+#define MODHOST_PARAM_ENUM 7u     /* uint32_t, index of the word in .words */
+#define MODHOST_PARAM_LIST 8u     /* struct modhost_list of what .of says */
+#define MODHOST_PARAM_TABLE 9u    /* struct modhost_table of what .of says */
 #define MODHOST_PARAM_REQUIRED 1u
 #define MODHOST_PARAM_RANGE 2u
 
@@ -109,6 +114,19 @@ struct modhost_str {
     size_t len;
 };
 
+/* Values of MODHOST_PARAM_LIST and MODHOST_PARAM_TABLE, valid while the process lives: `len` targets of the kind that .of says, one
+ * behind the other, as in ((const struct modhost_str *)list.items)[i]. Pointers are NULL if len is 0. */
+struct modhost_list {
+    const void *items;
+    size_t len;
+};
+
+struct modhost_table {
+    const void *values;
+    size_t len;
+    const struct modhost_str *keys; /* each once, in the order of the file */
+};
+
 /* A parameter. The host checks the configured value and writes it to the target before init_f. */
 struct modhost_param {
     const char *name;
@@ -116,8 +134,11 @@ struct modhost_param {
     uint32_t flags;
     void *target;
     const char *default_text; /* as in the configuration: "10", "1s", "text"; NULL leaves the target alone */
-    int64_t min, max;         /* inclusive, with MODHOST_PARAM_RANGE */
+    int64_t min, max;         /* inclusive, with MODHOST_PARAM_RANGE; of a list or table: for each item */
     const char *help;         /* one sentence, or NULL */
+    const char *words;        /* of an enum, or a list or table of them: "first|random" */
+    uint32_t of;              /* what a list or table holds: MODHOST_PARAM_BOOL to MODHOST_PARAM_ENUM */
+    uint32_t reserved;
 };
 
 struct modhost_datagram {
@@ -283,7 +304,8 @@ MODHOST_ASSERT(pointer, sizeof(void *) == 8 && sizeof(size_t) == 8 && sizeof(int
 MODHOST_ASSERT(header, sizeof(struct modhost_header) == 32 && offsetof(struct modhost_header, rust) == 24);
 MODHOST_ASSERT(slot, sizeof(struct modhost_slot) == 24 && offsetof(struct modhost_slot, log_level) == 16);
 MODHOST_ASSERT(str, sizeof(struct modhost_str) == 16);
-MODHOST_ASSERT(param, sizeof(struct modhost_param) == 56 && offsetof(struct modhost_param, help) == 48);
+MODHOST_ASSERT(list, sizeof(struct modhost_list) == 16 && sizeof(struct modhost_table) == 24);
+MODHOST_ASSERT(param, sizeof(struct modhost_param) == 72 && offsetof(struct modhost_param, of) == 64);
 MODHOST_ASSERT(datagram, sizeof(struct modhost_datagram) == 24 && offsetof(struct modhost_datagram, peer) == 16);
 MODHOST_ASSERT(udp_batch, sizeof(struct modhost_udp_batch) == 24 && offsetof(struct modhost_udp_batch, listener) == 20);
 MODHOST_ASSERT(handler, sizeof(struct modhost_handler) == 32 && offsetof(struct modhost_handler, on_datagrams) == 24);

@@ -94,9 +94,19 @@ pub const PARAM_INT: u32 = 2;
 pub const PARAM_STRING: u32 = 3;
 /// [`Param::kind`]: the target is an `i64` in nanoseconds.
 pub const PARAM_DURATION: u32 = 4;
+/// [`Param::kind`]: the target is an `i64` in bytes, never negative.
+pub const PARAM_SIZE: u32 = 5;
+/// [`Param::kind`]: the target is a [`Str`], an absolute path.
+pub const PARAM_PATH: u32 = 6;
+/// [`Param::kind`]: the target is a `u32`, the index of the word in [`Param::words`].
+pub const PARAM_ENUM: u32 = 7;
+/// [`Param::kind`]: the target is a [`List`] of what [`Param::of`] says.
+pub const PARAM_LIST: u32 = 8;
+/// [`Param::kind`]: the target is a [`Table`] of what [`Param::of`] says.
+pub const PARAM_TABLE: u32 = 9;
 /// [`Param::flags`]: the configuration must set it.
 pub const PARAM_REQUIRED: u32 = 1;
-/// [`Param::flags`]: `min` and `max` hold (inclusive, in the target's unit).
+/// [`Param::flags`]: `min` and `max` hold (inclusive, in the target's unit; for each item of a list or table).
 pub const PARAM_RANGE: u32 = 2;
 
 /// [`Handler::kind`]: datagrams, in batches.
@@ -176,6 +186,28 @@ pub struct Str {
     pub len: usize,
 }
 
+/// The value of a list. What is behind the pointer is valid while the process lives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct List {
+    /// As many targets of the kind that [`Param::of`] says, one behind the other; null if there are none.
+    pub items: *const c_void,
+    /// Number of items.
+    pub len: usize,
+}
+
+/// The value of a table, in the order of the file. What is behind the pointers is valid while the process lives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// As many targets of the kind that [`Param::of`] says, one behind the other; null if there are none.
+    pub values: *const c_void,
+    /// Number of values, and of keys.
+    pub len: usize,
+    /// The keys, each once; null if there are none.
+    pub keys: *const Str,
+}
+
 /// One parameter of a module. The host checks the configured value and writes it to `target` before `init_f`.
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
@@ -197,6 +229,12 @@ pub struct Param {
     pub max: i64,
     /// One sentence for `modhost inspect`; may be null.
     pub help: *const c_char,
+    /// The words of a `PARAM_ENUM`, or of a list or table of them, with `|` between two: `"first|random"`. Null otherwise.
+    pub words: *const c_char,
+    /// `PARAM_*` of each item of a `PARAM_LIST` and of each value of a `PARAM_TABLE`, but neither of these two. 0 otherwise.
+    pub of: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// One entry point for traffic, named in a listener's configuration.

@@ -80,6 +80,10 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+mod bound;
+#[cfg(feature = "check")]
+#[doc(hidden)]
+pub mod check;
 mod error;
 #[doc(hidden)]
 pub mod export;
@@ -113,7 +117,7 @@ pub use error::{Context, Error, Result};
 pub use listener::{Listener, SendError, UdpListen};
 pub use module::Module;
 pub use mutex::{Dead, LockError, LockFailure, OwnerDied, ShmGuard, ShmMutex};
-pub use params::{ParamSet, ParamType};
+pub use params::{ParamEnum, ParamSet, ParamType, Size};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
@@ -125,7 +129,7 @@ pub use udp::{Batch, Datagram, Datagrams};
 pub mod prelude {
     pub use crate::{
         Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
-        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Timer, TimerCx, UdpListen,
+        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Size, Timer, TimerCx, UdpListen,
     };
-    pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
+    pub use crate::{debug, error, export_module, info, param_enum, params, shm_struct, trace, warn};
 }

@@ -34,7 +34,9 @@ fn layouts() -> Vec<Layout> {
         modhost_header = Header { magic, abi_major, abi_minor, size, flags, needs_host_minor, reserved, rust }
         modhost_slot = HostSlot { api, module, log_level }
         modhost_str = Str { ptr, len }
-        modhost_param = Param { name, kind, flags, target, default_text, min, max, help }
+        modhost_param = Param { name, kind, flags, target, default_text, min, max, help, words, of, reserved }
+        modhost_list = List { items, len }
+        modhost_table = Table { values, len, keys }
         modhost_handler = Handler { name, kind, reserved, help, on_datagrams }
         modhost_dependency = Dependency { name, kind, reserved }
         module_exports = ModuleExports {
@@ -77,7 +79,8 @@ fn constants() -> Vec<(&'static str, i64)> {
         MODHOST_ERROR = LEVEL_ERROR, MODHOST_WARN = LEVEL_WARN, MODHOST_INFO = LEVEL_INFO, MODHOST_DEBUG = LEVEL_DEBUG,
         MODHOST_TRACE = LEVEL_TRACE,
         MODHOST_PARAM_BOOL = PARAM_BOOL, MODHOST_PARAM_INT = PARAM_INT, MODHOST_PARAM_STRING = PARAM_STRING,
-        MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
+        MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_SIZE = PARAM_SIZE, MODHOST_PARAM_PATH = PARAM_PATH,
+        MODHOST_PARAM_ENUM = PARAM_ENUM, MODHOST_PARAM_LIST = PARAM_LIST, MODHOST_PARAM_TABLE = PARAM_TABLE, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
         MODHOST_HANDLER_UDP = HANDLER_UDP, MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
         MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
     }

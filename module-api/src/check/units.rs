@@ -1,7 +1,4 @@
-//! Sizes and durations as operators write them: `64MiB`, `1m30s`.
-//!
-//! *Runs in:* the supervisor and main, wherever a configured text becomes a number.
-//! *Never:* guesses a missing unit of a duration, wraps or saturates.
+//! Sizes and durations as operators write them: `64MiB`, `1m30s`. A missing unit of a duration is not guessed; nothing wraps or saturates.
 
 use std::time::Duration;
 
@@ -99,6 +96,16 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
+/// A size for people and for `parse_size`: in the largest binary unit that expresses it exactly.
+pub fn format_size(bytes: u64) -> String {
+    for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        if bytes != 0 && bytes.trailing_zeros() >= shift {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes}B")
+}
+
 fn leading_number(text: &str) -> Result<(u64, &str), &'static str> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
@@ -150,6 +157,22 @@ mod tests {
         ] {
             let error = parse_size(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes_survive_a_round_trip() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1, "1B"),
+            (1023, "1023B"),
+            (1536, "1536B"),
+            (65_536, "64KiB"),
+            (3 << 40, "3TiB"),
+            (u64::MAX, "18446744073709551615B"),
+        ] {
+            assert_eq!(format_size(bytes), text);
+            assert_eq!(parse_size(text), Ok(bytes));
         }
     }
 
