@@ -5,14 +5,16 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Once;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex as Lock, Once, PoisonError};
 
 use crate::abi::*;
 use crate::host::SLOT;
+use crate::sockaddr::RawAddress;
 
 /// Records up to this level are wanted.
-static LOG_LEVEL: AtomicU32 = AtomicU32::new(LEVEL_DEBUG);
+pub static LOG_LEVEL: AtomicU32 = AtomicU32::new(LEVEL_DEBUG);
 
 /// What the host has been told and will answer, in the thread of one test.
 #[derive(Default)]
@@ -32,7 +34,17 @@ pub struct Fake {
     pub replies: Vec<(u32, Vec<u8>, Reply)>,
     pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
     buffer: Vec<u8>,
+    /// Names that go with `timers` and `forks`.
+    pub timer_names: Vec<String>,
+    pub fork_names: Vec<String>,
+    /// Random bytes begin with this.
+    pub seed: u64,
+    /// The listeners by their numbers; none: as a few tests of this crate expect it.
+    pub listeners: Option<Vec<SocketAddr>>,
 }
+
+// SAFETY: the pointers in it are values that are handed back to the module; what they lead to is the module's, for good.
+unsafe impl Send for Fake {}
 
 #[derive(Clone, Copy)]
 pub struct Fork {
@@ -67,13 +79,40 @@ pub enum Reply {
     Buffer,
 }
 
-thread_local! {
-    static FAKE: RefCell<Fake> = RefCell::new(Fake { max_procs: E_PHASE, memory: 1 << 20, ..Fake::default() });
+impl Fake {
+    pub fn new() -> Fake {
+        Fake { max_procs: E_PHASE, memory: 1 << 20, ..Fake::default() }
+    }
 }
 
-/// Reads or changes the state of this thread's host.
+/// A state that a thread uses, and maybe others.
+pub type Shared = Arc<Lock<Fake>>;
+
+thread_local! {
+    /// The host of this thread.
+    static OWN: RefCell<Option<Shared>> = const { RefCell::new(None) };
+}
+
+/// The host of the threads that have none of their own: those that a module started under [`testing`](crate::testing).
+static CURRENT: Lock<Option<Shared>> = Lock::new(None);
+
+/// Reads or changes the state of this thread's host. Calls nothing that calls the host.
 pub fn fake<R>(change: impl FnOnce(&mut Fake) -> R) -> R {
-    FAKE.with_borrow_mut(change)
+    // A thread that ends may still log.
+    let own = OWN.try_with(|own| own.borrow().clone()).ok().flatten();
+    let shared = own.or_else(|| CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_else(|| {
+        let new: Shared = Arc::new(Lock::new(Fake::new()));
+        let _ = OWN.try_with(|own| own.replace(Some(Arc::clone(&new))));
+        new
+    });
+    change(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Makes a state that of this thread and of all that have none, or nobody's.
+#[cfg(feature = "testing")]
+pub fn become_current(state: Option<Shared>) {
+    OWN.set(state.clone());
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = state;
 }
 
 /// Fills the slot, as the loader does.
@@ -141,12 +180,16 @@ extern "C" fn set_error(_: *mut c_void, line: *const u8, len: usize) {
 }
 
 extern "C" fn random(_: *mut c_void, buffer: *mut u8, len: usize) -> i32 {
-    let call = fake(|fake| {
-        fake.random_calls += 1;
-        fake.random_calls
-    });
-    // SAFETY: as above.
-    unsafe { buffer.write_bytes(call as u8, len) };
+    for at in 0..len {
+        // A counter, scattered: the same with each run, and with each seed another one.
+        let next = fake(|fake| {
+            fake.random_calls += 1;
+            let mixed = (fake.seed ^ fake.random_calls.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
+        });
+        // SAFETY: as above.
+        unsafe { buffer.add(at).write((next >> 56) as u8) };
+    }
     OK
 }
 
@@ -179,6 +222,7 @@ extern "C" fn fork_process_entry(_: *mut c_void, spec: *const ForkSpec) -> i32 {
         if fake.forks.len() as i32 == fake.registered {
             return E_LIMIT;
         }
+        fake.fork_names.push(c_text(spec.name));
         fake.forks.push(Fork { rank: spec.rank, flags: spec.flags, entry: spec.entry.unwrap(), data: spec.data });
         1000 + fake.forks.len() as i32
     })
@@ -243,7 +287,10 @@ extern "C" fn timer_add(_: *mut c_void, spec: *const TimerSpec) -> i32 {
     // SAFETY: as above.
     let spec = unsafe { &*spec };
     let TimerSpec { process, first_ns, period_ns, data, .. } = *spec;
-    fake(|fake| fake.timers.push(FakeTimer { process, first_ns, period_ns, function: spec.function.unwrap(), data }));
+    fake(|fake| {
+        fake.timer_names.push(c_text(spec.name));
+        fake.timers.push(FakeTimer { process, first_ns, period_ns, function: spec.function.unwrap(), data });
+    });
     OK
 }
 
@@ -252,16 +299,32 @@ extern "C" fn listen(_: *mut c_void, spec: *const ListenSpec) -> i32 {
     let spec = unsafe { &*spec };
     let handler = (!spec.handler.is_null()).then(|| c_text(spec.handler));
     fake(|fake| {
-        fake.listens.push((c_text(spec.address), handler, spec.workers));
-        fake.listens.len() as i32 - 1
+        let address = c_text(spec.address);
+        fake.listens.push((address.clone(), handler, spec.workers));
+        let Some(listeners) = &mut fake.listeners else { return fake.listens.len() as i32 - 1 };
+        let Ok(address) = address.parse() else { return E_INVALID };
+        listeners.push(address);
+        listeners.len() as i32 - 1
     })
 }
 
 extern "C" fn listener_find(_: *mut c_void, index: u32) -> i32 {
-    if index == 0 { 5 } else { E_INVALID }
+    fake(|fake| match &fake.listeners {
+        Some(listeners) if (index as usize) < listeners.len() => index as i32,
+        None if index == 0 => 5,
+        _ => E_INVALID,
+    })
 }
 
-extern "C" fn listener_address(_: *mut c_void, _: u32, address: *mut c_void, size: u32) -> i32 {
+extern "C" fn listener_address(_: *mut c_void, listener: u32, address: *mut c_void, size: u32) -> i32 {
+    if let Some(listeners) = fake(|fake| fake.listeners.clone()) {
+        let Some(bound) = listeners.get(listener as usize) else { return E_INVALID };
+        let raw = RawAddress::new(*bound);
+        assert!(size >= raw.len());
+        // SAFETY: as above; there is room for it.
+        unsafe { address.cast::<u8>().copy_from_nonoverlapping(raw.as_ptr(), raw.len() as usize) };
+        return raw.len() as i32;
+    }
     let bound = [2, 0, 0x13, 0xc4, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0_u8];
     assert!(size as usize >= bound.len());
     // SAFETY: as above.

@@ -87,7 +87,7 @@ pub mod check;
 mod error;
 #[doc(hidden)]
 pub mod export;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod fake;
 mod guard;
 mod host;
@@ -105,6 +105,8 @@ mod rng;
 pub mod rules;
 mod shm;
 mod sockaddr;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod timer;

@@ -39,3 +39,20 @@ export_module! {
         "echo" => Echo::serve,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use module_api::testing::Host;
+
+    use super::*;
+
+    #[test]
+    fn each_datagram_comes_back() {
+        let host = Host::new().start::<Echo>().unwrap();
+        let mut worker = host.worker(1).unwrap();
+        let (one, other) = ("192.0.2.1:5060".parse().unwrap(), "[2001:db8::1]:7".parse().unwrap());
+        let answers = worker.datagrams("echo", &[(one, "hello"), (other, ""), (one, "again")]).unwrap();
+        let answers: Vec<_> = answers.iter().map(|answer| (answer.datagram(), answer.to(), answer.data())).collect();
+        assert_eq!(answers, [(0, one, &b"hello"[..]), (1, other, b""), (2, one, b"again")]);
+    }
+}
