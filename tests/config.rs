@@ -404,7 +404,11 @@ fn every_kind_of_parameter_is_checked() {
         let wrong = |place: &str, name: &str| format!("modhost.toml:{place}: wrong value for parameter \"{name}\" of module \"{module}\"");
         let expected = [
             (format!("modhost.toml:12:9: module \"{module}\" has no parameter \"wiats\""), "", "did you mean \"waits\"?"),
-            (wrong("4:11", "longest"), "1MiB is out of range", "expected a size such as \"64KiB\", or a number of bytes, in 1KiB..64KiB"),
+            (
+                wrong("4:11", "longest"),
+                "1 MiB is out of range",
+                "expected a size such as \"64KiB\", or a number of bytes, in 1 KiB..64 KiB",
+            ),
             (wrong("5:8", "file"), "it is empty", "the path of a file"),
             (wrong("6:10", "choice"), "\"frist\" is not one of its words", "did you mean \"first\"?"),
             (wrong("7:15", "names"), "item 2: found the number 7", "expected a list, each item a string"),

@@ -152,7 +152,7 @@ fn assert_is_probe(inspection: &Inspection) {
             ["quiet", "bool", "false", "", ""],
             ["mode", "enum", "any", "first|any", "Which."],
             ["names", "list of path", "", "", ""],
-            ["routes", "table of size", "a = 1KiB", "1B..4KiB", ""],
+            ["routes", "table of size", "a = 1KiB", "1 B..4 KiB", ""],
         ]
     );
     assert_eq!(table.handlers.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["main", "alt"]);
@@ -290,11 +290,11 @@ fn reports_are_aligned_and_complete() {
         "x.so\n  name:       probe\n",
         "  needs:      base, log (if present)\n",
         "    main  udp  Serves.\n    alt   udp\n",
-        "    limit   int            = 10        1..100     How many.\n",
-        "    text    string         required               What to say.\n",
-        "    mode    enum           = any       first|any  Which.\n",
+        "    limit   int            = 10        1..100      How many.\n",
+        "    text    string         required                What to say.\n",
+        "    mode    enum           = any       first|any   Which.\n",
         "    names   list of path   = \"\"\n",
-        "    routes  table of size  = a = 1KiB  1B..4KiB\n",
+        "    routes  table of size  = a = 1KiB  1 B..4 KiB\n",
         "  verdict: can be loaded\n",
     ] {
         assert!(text.contains(line), "without {line:?}:\n{text}");

@@ -69,7 +69,7 @@ fn values_become_what_the_declaration_says() {
             abi::PARAM_SIZE,
             range,
             text("2GiB"),
-            Err("2GiB is out of range (hint: expected a size such as \"64KiB\", or a number of bytes, in 0B.."),
+            Err("2 GiB is out of range (hint: expected a size such as \"64KiB\", or a number of bytes, in 0 B.."),
         ),
         (abi::PARAM_SIZE, 0, Value::Int(-1), Err("the number -1 is negative")),
         (abi::PARAM_SIZE, 0, text("8388608TiB"), Err("more than 8 EiB")),
