@@ -126,8 +126,8 @@ pub use udp::{Batch, Datagram, Datagrams};
 /// Everything that most modules use.
 pub mod prelude {
     pub use crate::{
-        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
-        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Timer, TimerCx, UdpListen,
+        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess,
+        Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Timer, TimerCx, UdpListen,
     };
     pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
 }

@@ -126,12 +126,7 @@ impl Listener {
     /// # Errors
     /// As `send_to`; [`SendError::Invalid`] also if the listener cannot send from there: it is bound to other addresses, the address is
     /// a multicast group, or none of this machine's.
-    pub fn send_from<'a, 'b>(
-        self,
-        local: impl Into<Address<'a>>,
-        peer: impl Into<Address<'b>>,
-        data: &[u8],
-    ) -> Result<(), SendError> {
+    pub fn send_from<'a, 'b>(self, local: impl Into<Address<'a>>, peer: impl Into<Address<'b>>, data: &[u8]) -> Result<(), SendError> {
         let host = host();
         let local = RawAddress::new(&local.into()).ok_or(SendError::Invalid)?;
         let peer = RawAddress::new(&peer.into()).ok_or(SendError::NoPeer)?;

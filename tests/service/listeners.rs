@@ -99,8 +99,7 @@ const VETH: &str = "ip link add va type veth peer name vb && ip link set vb up &
 fn a_unix_socket_serves_who_has_a_name_and_hears_who_has_none() {
     let setup = Setup::new().module(fixture("recorder_a")).module(module("echo"));
     let keys = [format!("unixgram = {}", setup.path("a")), format!("unixgram = [{}, {}]", setup.path("e"), setup.path("f"))];
-    let host =
-        setup.listen_with(&keys[0], "recorder_a:serve", Some(1)).listen_with(&keys[1], "echo", Some(2)).control().start();
+    let host = setup.listen_with(&keys[0], "recorder_a:serve", Some(1)).listen_with(&keys[1], "echo", Some(2)).control().start();
     let (server, client) = (host.path("a"), UnixClient::at(&host.path("client")));
     assert_eq!(client.ask(&server, "peer"), host.path("client").display().to_string());
     assert_eq!(client.ask(&server, "local"), server.display().to_string());
@@ -356,10 +355,8 @@ fn ipv6_alone_by_default_and_both_families_on_request() {
     UdpSocket::bind(("0.0.0.0", port)).expect("IPv4 is free");
     host.stop();
 
-    let host = Setup::new()
-        .module(fixture("recorder_a"))
-        .listen_with("udp = \"[::]:0\"\nv6only = false", "recorder_a:serve", Some(1))
-        .start();
+    let host =
+        Setup::new().module(fixture("recorder_a")).listen_with("udp = \"[::]:0\"\nv6only = false", "recorder_a:serve", Some(1)).start();
     let port = port_of(&host);
     for asked in ["[::1]", "127.0.0.1", "127.0.0.2"] {
         let server: SocketAddr = format!("{asked}:{port}").parse().unwrap();
@@ -545,7 +542,8 @@ fn check_and_ps_name_every_address() {
         .listen_with(&format!("unixgram = {}", quoted(&format!("{long}y"))), "echo", None);
     let checked = setup.run("check");
     assert_eq!(checked.code, 2);
-    for part in ["unknown user \"no-such-user\"", "there is no interface \"nowhere2\"", "the path of a socket is too long", "modhost.toml:"] {
+    for part in ["unknown user \"no-such-user\"", "there is no interface \"nowhere2\"", "the path of a socket is too long", "modhost.toml:"]
+    {
         assert!(checked.errors.contains(part), "{part}: {}", checked.errors);
     }
 }

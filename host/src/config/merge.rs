@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::address::{check_name, parse_listen};
 use super::{
-    Config, Fork, Level, ListenConfig, ListenOptions, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, check_duplicates, nearest,
+    Config, Fork, Level, ListenConfig, ListenOptions, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, check_duplicates,
+    nearest,
 };
 use crate::error::Error;
 

@@ -158,7 +158,12 @@ impl<'d, 't> Section<'d, 't> {
             return self.string(key).map(|found| vec![found]);
         };
         if array.is_empty() {
-            self.wrong(key, entry, format_args!("a string or a list of strings"), "leave the key out, or put something into the list".into());
+            self.wrong(
+                key,
+                entry,
+                format_args!("a string or a list of strings"),
+                "leave the key out, or put something into the list".into(),
+            );
             return None;
         }
         let item = |item: &'d Entry<'t>| {

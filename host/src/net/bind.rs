@@ -79,7 +79,9 @@ fn udp(bind: &UdpBind) -> Result<OwnedFd> {
     bound.map_err(|errno| match errno {
         Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
         Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
-        Errno::EINVAL if address.is_ipv6() => failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\""),
+        Errno::EINVAL if address.is_ipv6() => {
+            failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\"")
+        }
         Errno::EACCES | Errno::EPERM => failed("bind", errno).hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
         _ => failed("bind", errno),
     })?;
@@ -159,7 +161,11 @@ fn unixgram(bind: &UnixBind) -> Result<OwnedFd> {
     {
         unbind(&Address::Unixgram(bind.name.clone()));
         let error = failed("chown", errno);
-        return Err(if errno == Errno::EPERM { error.hint("only root can give a file away; leave out \"owner\" and \"group\"") } else { error });
+        return Err(if errno == Errno::EPERM {
+            error.hint("only root can give a file away; leave out \"owner\" and \"group\"")
+        } else {
+            error
+        });
     }
     Ok(socket)
 }

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-use crate::net::address::Address;
 use super::wire::{pack_udp, unpack_udp};
 use crate::config::UnixName;
+use crate::error::{Error, Result};
+use crate::net::address::Address;
 use crate::sys::passing::{Link, MESSAGE_BYTES, Received, Wait};
 
 /// Room for text in a message.

@@ -173,7 +173,13 @@ impl Datagrams {
             let flags = if wait == Wait::Block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
             let count = unsafe {
-                libc::recvmmsg(self.descriptor.get(), (&raw mut (*self.headers).in_headers).cast(), BATCH as u32, flags, std::ptr::null_mut())
+                libc::recvmmsg(
+                    self.descriptor.get(),
+                    (&raw mut (*self.headers).in_headers).cast(),
+                    BATCH as u32,
+                    flags,
+                    std::ptr::null_mut(),
+                )
             };
             if count == 1 {
                 self.alone.set(RECEIVE_ALONE);
@@ -418,14 +424,8 @@ impl Datagrams {
                 if queued == 1 && form == Form::Plain {
                     let header = &(*self.headers).out_headers[0].msg_hdr;
                     let part = &(*self.headers).out_parts[0];
-                    let bytes = libc::sendto(
-                        self.descriptor.get(),
-                        part.iov_base,
-                        part.iov_len,
-                        flags,
-                        header.msg_name.cast(),
-                        header.msg_namelen,
-                    );
+                    let bytes =
+                        libc::sendto(self.descriptor.get(), part.iov_base, part.iov_len, flags, header.msg_name.cast(), header.msg_namelen);
                     if bytes < 0 { -1 } else { 1 }
                 } else {
                     libc::sendmmsg(

@@ -170,7 +170,9 @@ mod tests {
             assert_eq!(again.inet(), name.inet());
             assert!(Name::from_bytes(&name.as_bytes()[..name.as_bytes().len() - 1]).is_none(), "{text}");
         }
-        for (bytes, text) in [(&b"\x01\0"[..], "unnamed"), (b"\x01\0/run/x\0", "/run/x"), (b"\x01\0/run/x", "/run/x"), (b"\x01\0\0a b", "@a b")] {
+        for (bytes, text) in
+            [(&b"\x01\0"[..], "unnamed"), (b"\x01\0/run/x\0", "/run/x"), (b"\x01\0/run/x", "/run/x"), (b"\x01\0\0a b", "@a b")]
+        {
             let name = Name::from_bytes(bytes).unwrap();
             assert_eq!((name.to_string().as_str(), name.is_unix(), name.inet()), (text, true, None));
         }

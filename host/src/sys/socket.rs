@@ -131,8 +131,7 @@ pub fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> Result<usize, Errno> {
 
 fn set<T: Copy>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> Result<(), Errno> {
     // SAFETY: the value is plain data of the size that is passed with it; the kernel reads it and keeps nothing.
-    let outcome = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t)
-    };
+    let outcome =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) };
     Errno::result(outcome).map(drop)
 }

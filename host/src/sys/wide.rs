@@ -217,8 +217,7 @@ impl Wide {
         this.peer_len[index] = len;
         this.out_control_len[index] = 0;
         let bound = &socket.name;
-        let mut ends =
-            Ends { peer: this.peers[index].as_ptr().cast(), peer_len: len, local: bound.as_ptr(), local_len: bound.len_bytes() };
+        let mut ends = Ends { peer: this.peers[index].as_ptr().cast(), peer_len: len, local: bound.as_ptr(), local_len: bound.len_bytes() };
         if socket.form == Form::Unix {
             return ends;
         }

@@ -103,7 +103,10 @@ fn unix_peers_with_and_without_names_and_what_is_too_long() {
     named.send_to_addr(b"hello", &name("server")).unwrap();
     assert_eq!(echo(engine, &server), 1);
     let (peer, local) = ends(engine);
-    assert_eq!((peer.unwrap().to_string(), local.to_string()), (format!("@modhost-test-{}-client", std::process::id()), format!("@modhost-test-{}-server", std::process::id())));
+    assert_eq!(
+        (peer.unwrap().to_string(), local.to_string()),
+        (format!("@modhost-test-{}-client", std::process::id()), format!("@modhost-test-{}-server", std::process::id()))
+    );
     let mut back = [0; 9];
     assert_eq!((named.recv(&mut back).unwrap(), &back[..5]), (5, &b"hello"[..]));
 
