@@ -565,10 +565,12 @@ unsafe fn send(
             return out_of_phase("udp_send", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
         }
         let Some(listener) = state.listener(listener).filter(|_| len <= MAX_DATAGRAM_BYTES) else { return abi::E_INVALID };
-        // SAFETY: the caller's contract; a length that no address has is not read.
-        let name = |(start, len): (*const c_void, u32)| match len as usize {
-            0..=NAME_BYTES if !start.is_null() => Name::from_bytes(unsafe { bytes(start.cast(), len as usize) }),
-            _ => None,
+        let name = |(start, len): (*const c_void, u32)| {
+            if len as usize > NAME_BYTES {
+                return None;
+            }
+            // SAFETY: the caller's contract; a length that no address has is not read.
+            Name::from_bytes(unsafe { bytes(start.cast(), len as usize) })
         };
         let Some(peer) = name(peer) else { return abi::E_INVALID };
         // SAFETY: the caller's contract.

@@ -454,7 +454,7 @@ fn link_local_addresses_groups_and_interfaces_of_a_real_network() {
         let scope = addresses[0].split(['%', ']']).nth(1).unwrap().to_owned();
         for (own, group, answers) in [
             ("10.9.8.7:0".to_owned(), format!("239.1.2.3:{port}"), "10.9.8.".to_owned()),
-            (format!("[fe80::7%{scope}]:0"), format!("[ff02::1:3%{scope}]:{port}"), format!("[fe80::")),
+            (format!("[fe80::7%{scope}]:0"), format!("[ff02::1:3%{scope}]:{port}"), "[fe80::".to_owned()),
         ] {
             let client = UdpSocket::bind(own.parse::<SocketAddr>().unwrap()).unwrap();
             client.set_read_timeout(Some(PATIENCE)).unwrap();
