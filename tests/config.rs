@@ -166,6 +166,44 @@ fn listeners_that_cannot_be() {
 }
 
 #[test]
+fn sockets_that_cannot_be() {
+    let listen = |keys: &str| format!("[[listen]]\n{keys}\nhandler = \"table\"\n");
+    let attempt = with_table(&format!(
+        "{TABLE}{}{}{}{}{}{}",
+        listen("udp = [\"0.0.0.0:5\", \"127.0.0.1:5\"]"),
+        listen("udp = \"127.0.0.1:0\"\nmulticast = \"239.1.2.3\""),
+        listen("unixgram = \"x\"\nmode = \"rw\""),
+        listen("unixgram = \"@x\"\nowner = \"root\""),
+        listen("udp = \"127.0.0.1:0\"\nreceive_buffer = \"1TiB\""),
+        listen("udp = []"),
+    ));
+    assert_all(
+        &refused_alike(&attempt),
+        &[
+            ("modhost.toml:8:1: no address of this listener would get what is sent to the group 239.1.2.3", "", "0.0.0.0:PORT"),
+            ("modhost.toml:12:8: \"rw\" is not the mode of a file", "octal", "0660"),
+            ("modhost.toml:16:1: \"owner\" means nothing for an abstract name", "no file", "network namespace"),
+            ("modhost.toml:20:18: wrong value for \"receive_buffer\" in [[listen]]", "from 4 KiB to 1 GiB", "a size"),
+            ("modhost.toml:23:7: wrong value for \"udp\" in [[listen]]", "a string or a list of strings", "put something into the list"),
+            // What is wrong between entries comes behind what is wrong in one.
+            ("modhost.toml:3:1: udp://127.0.0.1:5 cannot be listened on beside udp://0.0.0.0:5", "modhost.toml:3:1", "another port"),
+        ],
+    );
+    // What only this machine can tell: its interfaces and its users, all at once.
+    attempt.write(
+        "modhost.toml",
+        format!("{TABLE}{}{}", listen("udp = \"nowhere0:5\""), listen("unixgram = \"x\"\ngroup = \"no-such-group\"")),
+    );
+    assert_all(
+        &refused_alike(&attempt),
+        &[
+            ("modhost.toml:3:1: there is no interface \"nowhere0\"", "if_nametoindex", "the interfaces here are "),
+            ("modhost.toml:6:1: unknown group \"no-such-group\"", "group database", "create the group"),
+        ],
+    );
+}
+
+#[test]
 fn busy_ports_and_foreign_addresses_fail_the_start() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

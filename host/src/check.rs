@@ -145,7 +145,7 @@ fn listeners(plan: &Plan) -> impl Iterator<Item = Listener> {
         let module = &listener.handler.module;
         let handler = listener.handler.handler.clone().or_else(|| name_of_first(module)).unwrap_or_default();
         Listener {
-            address: listener.address.to_string(),
+            address: listener.to_string(),
             handler: format!("{module}:{handler}"),
             workers: listener.workers.unwrap_or(plan.config.host.workers),
         }

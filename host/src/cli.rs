@@ -109,7 +109,7 @@ pub struct SourceArgs {
     #[arg(long = "load-all", value_name = "DIR", action = ArgAction::Append, value_hint = ValueHint::DirPath)]
     pub load_all: Vec<PathBuf>,
 
-    /// Listen: udp://ADDR=HANDLER, tcp://ADDR=HANDLER or unix://PATH=HANDLER; HANDLER is module or module:handler (repeatable)
+    /// Listen: udp://ADDR=HANDLER or unixgram://PATH=HANDLER; HANDLER is module or module:handler (repeatable)
     #[arg(long = "listen", value_name = "ADDRESS=HANDLER", action = ArgAction::Append)]
     pub listen: Vec<String>,
 

@@ -12,15 +12,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use module_api::abi::{self, HostApi};
 use nix::errno::Errno;
 
+use crate::config::ListenOptions;
+use crate::config::address::{Scheme, parse_address};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::module::loader::of_handle;
 use crate::module::{Module, call};
 use crate::process::family::{ChildInit, Entry, Spec};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::state::{State, Wanted};
-use crate::sys::datagrams::{self, Datagrams};
+use crate::sys::datagrams::{Datagrams, MAX_DATAGRAM_BYTES};
 use crate::sys::fork::Side;
 use crate::sys::local::local;
+use crate::sys::names::{NAME_BYTES, Name};
 use crate::sys::random;
 use crate::sys::robust::{Locked, Patience, RobustMutex};
 use crate::timer::{TimerFunction, Which};
@@ -54,6 +57,8 @@ pub static HOST_API: HostApi = HostApi {
     udp_reply_buffer,
     udp_reply_commit,
     udp_send,
+    listener_address_at,
+    udp_send_from,
 };
 
 /// Longest name of a process or a timer function, in bytes.
@@ -432,12 +437,12 @@ extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpec) -> i32 {
         }
         // SAFETY: the ABI's contract.
         let (address, handler) = unsafe { (CStr::from_ptr(spec.address).to_string_lossy(), name(spec.handler)) };
-        let Ok(parsed) = address.parse() else {
-            return refuse(
-                abi::E_INVALID,
-                &Error::failed(format!("module \"{}\" asked for a listener at \"{address}\"", module.name))
-                    .hint("an address is ADDRESS:PORT, IPv6 in brackets"),
-            );
+        let parsed = match parse_address(Scheme::Udp, &address) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let what = format!("module \"{}\" asked for a listener at \"{address}\"", module.name);
+                return refuse(abi::E_INVALID, &Error { what, exit: EXIT_FAILED, ..error });
+            }
         };
         if module.handler(abi::HANDLER_UDP, handler.as_deref()).is_none() {
             return refuse(
@@ -447,7 +452,7 @@ extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpec) -> i32 {
         }
         let mut wanted = state.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = (spec.workers > 0).then_some(spec.workers);
-        wanted.push(Wanted { address: parsed, module, handler, workers });
+        wanted.push(Wanted { addresses: vec![parsed], options: ListenOptions::default(), module, handler, workers });
         i32::try_from(state.configured_listeners + wanted.len() - 1).unwrap_or(abi::E_LIMIT)
     })
 }
@@ -464,20 +469,23 @@ extern "C" fn listener_find(module: *mut c_void, index: u32) -> i32 {
 }
 
 extern "C" fn listener_address(module: *mut c_void, listener: u32, address: *mut c_void, size: u32) -> i32 {
+    listener_address_at(module, listener, 0, address, size)
+}
+
+extern "C" fn listener_address_at(module: *mut c_void, listener: u32, nth: u32, address: *mut c_void, size: u32) -> i32 {
     guarded(abi::E_FAILED, || {
         let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
         if state.listeners.get().is_none() {
             return out_of_phase("listener_address", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
         }
-        let Some(listener) = state.listener(listener) else { return abi::E_INVALID };
-        let encoded = nix::sys::socket::SockaddrStorage::from(listener.address);
-        let length = nix::sys::socket::SockaddrLike::len(&encoded);
-        if address.is_null() || size < length {
+        let Some(socket) = state.listener(listener).and_then(|listener| listener.sockets.get(nth as usize)) else { return abi::E_INVALID };
+        let name = socket.name.as_bytes();
+        if address.is_null() || (size as usize) < name.len() {
             return abi::E_INVALID;
         }
-        // SAFETY: `length` bytes are readable in the encoded address, and writable at the caller's (ABI's contract, checked size).
-        unsafe { std::ptr::copy_nonoverlapping((&raw const encoded).cast::<u8>(), address.cast::<u8>(), length as usize) };
-        length as i32
+        // SAFETY: as many bytes are writable at the caller's (ABI's contract, checked size).
+        unsafe { std::ptr::copy_nonoverlapping(name.as_ptr(), address.cast::<u8>(), name.len()) };
+        name.len() as i32
     })
 }
 
@@ -487,18 +495,28 @@ fn datagrams_of(batch: *mut abi::UdpBatch) -> Option<&'static Datagrams> {
     crate::net::udp::serving(batch)
 }
 
+/// What becomes of an answer, as a code.
+#[inline(always)]
+fn queued(outcome: std::result::Result<(), Errno>) -> i32 {
+    match outcome {
+        Ok(()) => abi::OK,
+        Err(Errno::EDESTADDRREQ) => abi::E_NO_PEER,
+        Err(_) => abi::E_INVALID,
+    }
+}
+
 extern "C" fn udp_reply(_module: *mut c_void, batch: *mut abi::UdpBatch, index: u32, data: *const u8, len: usize) -> i32 {
     guarded(abi::E_FAILED, || {
         // SAFETY: the ABI's contract: `len` readable bytes.
         let (Some(datagrams), data) = (datagrams_of(batch), unsafe { bytes(data, len) }) else { return abi::E_INVALID };
-        datagrams.copy(index as usize, data).map_or(abi::E_INVALID, |()| abi::OK)
+        queued(datagrams.copy(index as usize, data))
     })
 }
 
 extern "C" fn udp_reply_borrowed(_module: *mut c_void, batch: *mut abi::UdpBatch, index: u32, data: *const u8, len: usize) -> i32 {
     guarded(abi::E_FAILED, || {
         let Some(datagrams) = datagrams_of(batch) else { return abi::E_INVALID };
-        datagrams.queue(index as usize, data, len).map_or(abi::E_INVALID, |()| abi::OK)
+        queued(datagrams.queue(index as usize, data, len))
     })
 }
 
@@ -509,28 +527,65 @@ extern "C" fn udp_reply_buffer(_module: *mut c_void, batch: *mut abi::UdpBatch, 
 extern "C" fn udp_reply_commit(_module: *mut c_void, batch: *mut abi::UdpBatch, index: u32, len: usize) -> i32 {
     guarded(abi::E_FAILED, || {
         let Some(datagrams) = datagrams_of(batch) else { return abi::E_INVALID };
-        datagrams.commit(index as usize, len).map_or(abi::E_INVALID, |()| abi::OK)
+        queued(datagrams.commit(index as usize, len))
     })
 }
 
 extern "C" fn udp_send(module: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32 {
+    // SAFETY: the ABI's contract: as many readable bytes.
+    unsafe { send(module, listener, None, (peer, peer_len), (data, len)) }
+}
+
+extern "C" fn udp_send_from(
+    module: *mut c_void,
+    listener: u32,
+    local: *const c_void,
+    local_len: u32,
+    peer: *const c_void,
+    peer_len: u32,
+    data: *const u8,
+    len: usize,
+) -> i32 {
+    // SAFETY: as above.
+    unsafe { send(module, listener, Some((local, local_len)), (peer, peer_len), (data, len)) }
+}
+
+/// # Safety
+/// Each pointer leads to as many readable bytes as the number beside it says.
+unsafe fn send(
+    module: *mut c_void,
+    listener: u32,
+    local: Option<(*const c_void, u32)>,
+    peer: (*const c_void, u32),
+    (data, len): (*const u8, usize),
+) -> i32 {
     guarded(abi::E_FAILED, || {
         let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
         if state.listeners.get().is_none() {
             return out_of_phase("udp_send", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
         }
-        let Some(listener) = state.listener(listener) else { return abi::E_INVALID };
-        if peer.is_null() || !(1..=128).contains(&peer_len) || len > datagrams::MAX_DATAGRAM_BYTES {
-            return abi::E_INVALID;
-        }
-        // SAFETY: the ABI's contract: as many readable bytes.
-        let outcome = unsafe { datagrams::send_to(std::os::fd::AsFd::as_fd(listener), peer, peer_len, bytes(data, len)) };
+        let Some(listener) = state.listener(listener).filter(|_| len <= MAX_DATAGRAM_BYTES) else { return abi::E_INVALID };
+        let name = |(start, len): (*const c_void, u32)| {
+            if len as usize > NAME_BYTES {
+                return None;
+            }
+            // SAFETY: the caller's contract; a length that no address has is not read.
+            Name::from_bytes(unsafe { bytes(start.cast(), len as usize) })
+        };
+        let Some(peer) = name(peer) else { return abi::E_INVALID };
+        // SAFETY: the caller's contract.
+        let data = unsafe { bytes(data, len) };
+        let outcome = match local.map(name) {
+            None => listener.send(&peer, data),
+            Some(Some(local)) => listener.send_from(&local, &peer, data),
+            Some(None) => return abi::E_INVALID,
+        };
         match outcome {
             Ok(()) => abi::OK,
             Err(Errno::EAGAIN | Errno::ENOBUFS) => abi::E_BUSY,
-            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EAFNOSUPPORT) => abi::E_INVALID,
+            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => abi::E_INVALID,
             Err(errno) => {
-                tracing::debug!("a datagram could not be sent module=\"{}\" listener=\"{listener}\": sendto: {errno}", module.name);
+                tracing::debug!("a datagram could not be sent module=\"{}\" listener=\"{listener}\": sendmsg: {errno}", module.name);
                 abi::E_SYSTEM
             }
         }

@@ -16,9 +16,10 @@ use crate::control;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::hostapi::HOST_API;
 use crate::module::{Module, call, loader};
-use crate::net::bind::{self, Address};
+use crate::net::address::Address;
+use crate::net::bind;
 use crate::net::listener::Listener;
-use crate::net::udp;
+use crate::net::{resolve, udp};
 use crate::plan::Plan;
 use crate::process::family::{Family, Kind, Reserved, Spec};
 use crate::process::slots::{Slot, Slots, State as SlotState};
@@ -31,6 +32,7 @@ use crate::supervise::protocol::{FromMain, FromSupervisor};
 use crate::supervise::supervisor::Cradle;
 use crate::sys::passing::Link;
 use crate::sys::signal::Signals;
+use crate::sys::wide::Socket;
 use crate::sys::{cred, datagrams, fork, local, time};
 use crate::timer::{self, TimerFunction, Which};
 
@@ -51,6 +53,8 @@ pub struct Main {
     controls_own: Vec<RawFd>,
     /// The control process's end of its link to main, and its socket, until it is forked.
     control: Option<control::Server>,
+    /// Without a supervisor: the sockets whose files main removes at its end.
+    files: Vec<Address>,
 }
 
 /// Why a start does not go on.
@@ -154,6 +158,7 @@ impl Main {
             own: Vec::new(),
             controls_own: Vec::new(),
             control: None,
+            files: Vec::new(),
         }
     }
 
@@ -181,6 +186,7 @@ impl Main {
             Err(Halt::Failed(error)) => Err(error),
         };
         self.stop();
+        self.files.drain(..).for_each(|address| bind::unbind(&address));
         outcome
     }
 
@@ -240,14 +246,17 @@ impl Main {
     fn seal(&mut self, _: Initialised) -> Step<Sealed> {
         self.heed_stop()?;
         let mut listeners = Vec::new();
-        for config in &self.plan.listeners {
-            let ListenAddress::Udp(address) = config.address else {
-                return Err(Halt::Failed(Error::fault("a listener that cannot be served was not refused").detail(&config.address)));
-            };
+        let plan = Arc::clone(&self.plan);
+        for config in &plan.listeners {
             let module = self.modules().iter().find(|module| module.name == config.handler.module).copied();
             let Some(module) = module else { continue };
-            let workers = config.workers.unwrap_or(self.plan.config.host.workers);
-            let wanted = Wanted { address, module, handler: config.handler.handler.clone(), workers: Some(workers) };
+            let wanted = Wanted {
+                addresses: config.addresses.clone(),
+                options: config.options.clone(),
+                module,
+                handler: config.handler.handler.clone(),
+                workers: config.workers,
+            };
             listeners.push(self.bind(listeners.len(), &wanted)?);
         }
         let asked_for = std::mem::take(&mut *self.state.wanted.lock().unwrap_or_else(PoisonError::into_inner));
@@ -453,7 +462,7 @@ impl Main {
             return self.supervise(ready);
         }
         loop {
-            match self.watch.next_or_readable(&self.state.family, listeners) {
+            match self.watch.next_or_readable(&self.state.family, listeners.iter().flat_map(|listener| &listener.sockets)) {
                 Ok(Event::Stop) => return EXIT_OK,
                 Ok(Event::Died { process_no, end, reached }) => self.watch.after_death(&self.state.family, process_no, end, reached),
                 Ok(_) => {}
@@ -463,8 +472,8 @@ impl Main {
                 }
             }
             self.watch.restart_due(&self.state.family);
-            for listener in listeners {
-                if let Err(udp::GaveUp(code)) = server.serve(listener, datagrams::Wait::Poll) {
+            for (listener, socket) in listeners.iter().flat_map(|listener| listener.sockets.iter().map(move |socket| (listener, socket))) {
+                if let Err(udp::GaveUp(code)) = server.serve(listener, socket, datagrams::Wait::Poll) {
                     return code;
                 }
             }
@@ -513,22 +522,26 @@ impl Main {
         }
     }
 
-    fn bind(&self, index: usize, wanted: &Wanted) -> Step<Listener> {
+    fn bind(&mut self, index: usize, wanted: &Wanted) -> Step<Listener> {
         let module = wanted.module;
         let handler = module.handler(abi::HANDLER_UDP, wanted.handler.as_deref());
         let Some((handler, on_datagrams)) = handler.and_then(|handler| Some((handler, handler.on_datagrams?))) else {
             return Err(Halt::Failed(
-                Error::config(format!("module \"{}\" has no datagram handler for udp {}", module.name, wanted.address))
+                Error::config(format!("module \"{}\" has no datagram handler for {}", module.name, first(&wanted.addresses)))
                     .detail(wanted.handler.clone().unwrap_or_default())
                     .hint("see \"modhost inspect\" for its handlers"),
             ));
         };
-        let socket = self.receive(&Address::Udp(wanted.address))?;
-        let address = bind::bound_address(&socket)?;
+        let mut sockets = Vec::new();
+        for address in resolve::sockets(&wanted.addresses, &wanted.options)? {
+            let descriptor = self.receive(&address)?;
+            sockets.push(Socket::of(descriptor).map_err(|errno| {
+                Error::failed("cannot find out where a listener is bound").detail(format!("{}: {errno}", first(&wanted.addresses)))
+            })?);
+        }
         Ok(Listener {
             index: index as u32,
-            address,
-            socket,
+            sockets,
             module,
             handler: handler.name.clone(),
             on_datagrams,
@@ -537,8 +550,12 @@ impl Main {
     }
 
     /// A bound socket: from the supervisor, or bound here when there is none.
-    fn receive(&self, address: &Address) -> Step<std::os::fd::OwnedFd> {
-        let Some(supervisor) = self.watch.supervisor() else { return Ok(bind::bind(address)?) };
+    fn receive(&mut self, address: &Address) -> Step<std::os::fd::OwnedFd> {
+        let Some(supervisor) = self.watch.supervisor() else {
+            let socket = bind::bind(address, &self.plan.unix)?;
+            self.files.push(address.clone());
+            return Ok(socket);
+        };
         supervisor.tell(&FromMain::Bind(address.clone()))?;
         match supervisor.wait()? {
             FromSupervisor::Bound(socket) => Ok(socket),
@@ -546,6 +563,10 @@ impl Main {
             FromSupervisor::Stop => Err(Halt::Stopped),
         }
     }
+}
+
+fn first(addresses: &[ListenAddress]) -> String {
+    addresses.first().map(ToString::to_string).unwrap_or_default()
 }
 
 /// The first process that has not finished its initialisation.

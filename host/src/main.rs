@@ -118,6 +118,7 @@ fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         stop_timeout: host.stop_timeout,
         pid_file: host.pid_file.clone(),
         control: host.control.clone(),
+        unix: plan.unix.clone(),
         log_owner,
         modules: plan.modules.iter().map(|module| module.name.clone()).collect(),
     };

@@ -9,6 +9,8 @@ use crate::config::{self, Config, ListenAddress, ListenConfig, Overrides, Positi
 use crate::error::{Error, Result, io_text};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
+use crate::net::address::UnixBind;
+use crate::net::resolve as sockets;
 use crate::sys::cred::{self, Identity};
 
 /// Everything that is decided before anything is started.
@@ -20,6 +22,8 @@ pub struct Plan {
     pub modules: Vec<Resolved>,
     /// The listeners whose module is among them.
     pub listeners: Vec<ListenConfig>,
+    /// The Unix sockets that they name.
+    pub unix: Vec<UnixBind>,
     /// What main becomes after every `init_f`; none: it stays what it is.
     pub identity: Option<Identity>,
     /// What the operator should know, once there is a log.
@@ -49,6 +53,11 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
         None
     });
     errors.extend(config.listeners.iter().filter_map(not_served));
+    let mut unix = Vec::new();
+    for listener in &config.listeners {
+        errors.extend(sockets::check(listener));
+        sockets::unix_binds(listener).map_or_else(|more| errors.extend(more), |binds| unix.extend(binds));
+    }
     errors.extend(config.host.control.as_deref().and_then(too_long));
     match resolve(&config) {
         Ok(resolution) if errors.is_empty() => {
@@ -59,7 +68,7 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
             if resolution.modules.is_empty() {
                 warnings.push("no module is configured, nothing will be served".into());
             }
-            Ok(Plan { config, modules: resolution.modules, listeners: resolution.listeners, identity, warnings })
+            Ok(Plan { config, modules: resolution.modules, listeners: resolution.listeners, unix, identity, warnings })
         }
         Ok(_) => Err(errors),
         Err(more) => {
@@ -81,15 +90,15 @@ fn too_long(control: &Path) -> Option<Error> {
 
 /// An address that the configuration knows and this version cannot serve.
 fn not_served(listener: &ListenConfig) -> Option<Error> {
-    let kind = match listener.address {
-        ListenAddress::Udp(_) => return None,
-        ListenAddress::Tcp(_) => "tcp",
-        ListenAddress::Unix(_) => "unix",
-    };
+    let kind = listener.addresses.iter().find_map(|address| match address {
+        ListenAddress::Tcp(_) => Some("tcp"),
+        ListenAddress::Unix(_) => Some("unix"),
+        _ => None,
+    })?;
     Some(
         Error::config(format!("{}: this version of modhost does not serve {kind} listeners", listener.position))
-            .detail(format_args!("{} for \"{}\"", listener.address, listener.handler))
-            .hint("remove it, or listen on udp"),
+            .detail(format_args!("{listener} for \"{}\"", listener.handler))
+            .hint("remove it, or listen on udp or unixgram"),
     )
 }
 

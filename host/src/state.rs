@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, OnceLock};
 
+use crate::config::{ListenAddress, ListenOptions};
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::net::listener::Listener;
@@ -14,8 +15,10 @@ use crate::timer::TimerFunction;
 /// A listener that a module asked for in `init_f`.
 #[derive(Debug)]
 pub struct Wanted {
-    /// Where.
-    pub address: std::net::SocketAddr,
+    /// Where; at least one.
+    pub addresses: Vec<ListenAddress>,
+    /// How its sockets are made.
+    pub options: ListenOptions,
     /// Who asked and serves.
     pub module: &'static Module,
     /// Name of its handler; none: its first.

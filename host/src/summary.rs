@@ -21,7 +21,8 @@ pub fn log(state: &State, took_ns: u64) {
         tracing::info!("  module {} {} path={}", module.name, module.version, module.path.display());
     }
     for listener in listeners {
-        tracing::info!("  listener {listener} handler={}:{} workers={}", listener.module.name, listener.handler, listener.workers);
+        let (addresses, module) = (listener.addresses(), &listener.module.name);
+        tracing::info!("  listener {addresses} handler={module}:{} workers={}", listener.handler, listener.workers);
     }
     let rows: Vec<(usize, Slot)> = state.family.slots.iter().filter(|(_, slot)| slot.pid() > 0).collect();
     // Processes of one kind stand together in the table: one line for each run of them.

@@ -56,6 +56,7 @@ extern "C" {
 #define MODHOST_E_BUSY (-7)      /* held by another process, or the peer takes no more now */
 #define MODHOST_E_DEADLOCK (-8)  /* the caller holds this lock already */
 #define MODHOST_E_NOT_RECOVERABLE (-9) /* nobody repaired what the lock protects; it is unusable for good */
+#define MODHOST_E_NO_PEER (-10)  /* the sender has no address, so that it cannot be answered */
 #define MODHOST_E_PANIC (-70)    /* a Rust module panicked */
 #define MODHOST_OWNER_DIED 1     /* the lock is held, and its last owner died holding it */
 
@@ -144,8 +145,10 @@ struct modhost_param {
 struct modhost_datagram {
     const uint8_t *data;
     uint32_t len; /* 0 to 65507 */
-    uint32_t peer_len;
-    const void *peer; /* struct sockaddr_in or sockaddr_in6 */
+    uint16_t peer_len;  /* 0: the sender has no address, and cannot be answered */
+    uint16_t local_len;
+    const void *peer;   /* struct sockaddr_in, sockaddr_in6 or sockaddr_un, at an alignment of 4 */
+    const void *local;  /* the address that it was sent to, in the same form */
 };
 
 /* What a datagram handler gets; valid until it returns. Use modhost_datagram_at: elements may grow. */
@@ -267,6 +270,9 @@ struct modhost_api {
     uint8_t *(*udp_reply_buffer)(void *module, struct modhost_udp_batch *batch, size_t size);
     int32_t (*udp_reply_commit)(void *module, struct modhost_udp_batch *batch, uint32_t index, size_t len);
     int32_t (*udp_send)(void *module, uint32_t listener, const void *peer, uint32_t peer_len, const uint8_t *data, size_t len);
+    int32_t (*listener_address_at)(void *module, uint32_t listener, uint32_t nth, void *address, uint32_t size);
+    int32_t (*udp_send_from)(void *module, uint32_t listener, const void *local, uint32_t local_len, const void *peer, uint32_t peer_len,
+                             const uint8_t *data, size_t len);
 };
 
 /* ---- the note that lets a file be judged before any of its code runs ---- */
@@ -306,7 +312,7 @@ MODHOST_ASSERT(slot, sizeof(struct modhost_slot) == 24 && offsetof(struct modhos
 MODHOST_ASSERT(str, sizeof(struct modhost_str) == 16);
 MODHOST_ASSERT(list, sizeof(struct modhost_list) == 16 && sizeof(struct modhost_table) == 24);
 MODHOST_ASSERT(param, sizeof(struct modhost_param) == 72 && offsetof(struct modhost_param, of) == 64);
-MODHOST_ASSERT(datagram, sizeof(struct modhost_datagram) == 24 && offsetof(struct modhost_datagram, peer) == 16);
+MODHOST_ASSERT(datagram, sizeof(struct modhost_datagram) == 32 && offsetof(struct modhost_datagram, local) == 24);
 MODHOST_ASSERT(udp_batch, sizeof(struct modhost_udp_batch) == 24 && offsetof(struct modhost_udp_batch, listener) == 20);
 MODHOST_ASSERT(handler, sizeof(struct modhost_handler) == 32 && offsetof(struct modhost_handler, on_datagrams) == 24);
 MODHOST_ASSERT(dependency, sizeof(struct modhost_dependency) == 16);
@@ -317,7 +323,7 @@ MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
 MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
 MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
 MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
-MODHOST_ASSERT(api, sizeof(struct modhost_api) == 200 && offsetof(struct modhost_api, udp_send) == 192);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 216 && offsetof(struct modhost_api, udp_send_from) == 208);
 MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
 MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
 
@@ -557,6 +563,17 @@ MODHOST_INLINE int udp_reply_commit(struct modhost_udp_batch *batch, uint32_t in
 /* Sends one datagram from a listener's socket at once. Where: any process, from PROC_INIT on. */
 MODHOST_INLINE int udp_send(uint32_t listener, const void *peer, uint32_t peer_len, const void *data, size_t len) {
     return MODHOST_CALL(udp_send, listener, peer, peer_len, (const uint8_t *)data, len);
+}
+
+/* As modhost_listener_address, for the nth address of a listener; MODHOST_E_INVALID behind the last. */
+MODHOST_INLINE int modhost_listener_address_at(uint32_t listener, uint32_t nth, void *address, uint32_t size) {
+    return MODHOST_CALL(listener_address_at, listener, nth, address, size);
+}
+
+/* As udp_send, from that address of the listener, such as a datagram's local. */
+MODHOST_INLINE int udp_send_from(uint32_t listener, const void *local, uint32_t local_len, const void *peer, uint32_t peer_len,
+                                 const void *data, size_t len) {
+    return MODHOST_CALL(udp_send_from, listener, local, local_len, peer, peer_len, (const uint8_t *)data, len);
 }
 
 #ifdef __cplusplus

@@ -70,6 +70,8 @@ pub const E_BUSY: i32 = -7;
 pub const E_DEADLOCK: i32 = -8;
 /// What a lock protects was left damaged and not repaired; the lock is unusable for good.
 pub const E_NOT_RECOVERABLE: i32 = -9;
+/// The sender of the datagram has no address, so that it cannot be answered.
+pub const E_NO_PEER: i32 = -10;
 /// What the SDK's guard returns for a panic in the module.
 pub const E_PANIC: i32 = -70;
 /// `mutex_lock`: the lock is held, and its last owner died holding it.
@@ -331,10 +333,14 @@ pub struct Datagram {
     pub data: *const u8,
     /// Its length in bytes, 0 to 65,507.
     pub len: u32,
-    /// Length of `peer` in bytes.
-    pub peer_len: u32,
-    /// The sender: a `struct sockaddr_in` or `sockaddr_in6`.
+    /// Length of `peer` in bytes; 0: the sender has no address, and cannot be answered.
+    pub peer_len: u16,
+    /// Length of `local` in bytes.
+    pub local_len: u16,
+    /// The sender: a `struct sockaddr_in`, `sockaddr_in6` or `sockaddr_un`, at an alignment of 4.
     pub peer: *const c_void,
+    /// The address that it was sent to, in the same form.
+    pub local: *const c_void,
 }
 
 /// What a datagram handler gets. Valid until the handler returns.
@@ -512,7 +518,7 @@ pub struct HostApi {
     /// From `PROC_INIT` on. Writes the bound address as a socket address; returns its length in bytes or a negative code.
     pub listener_address: extern "C" fn(module: *mut c_void, listener: u32, address: *mut c_void, size: u32) -> i32,
 
-    /// In a datagram handler. Copies `data` and queues it as an answer to the `index`-th datagram. 0, `E_INVALID`.
+    /// In a datagram handler. Copies `data` and queues it as an answer to the `index`-th datagram. 0, `E_INVALID`, `E_NO_PEER`.
     pub udp_reply: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, data: *const u8, len: usize) -> i32,
     /// In a datagram handler. Queues without copying: `data` must stay unchanged until the handler has returned and
     /// the batch is sent (the batch's own datagrams and constants do).
@@ -524,6 +530,20 @@ pub struct HostApi {
     pub udp_reply_commit: extern "C" fn(module: *mut c_void, batch: *mut UdpBatch, index: u32, len: usize) -> i32,
     /// Any process and thread from `PROC_INIT` on. Sends one datagram from a listener's socket at once. 0, `E_INVALID`, `E_BUSY`, `E_SYSTEM`.
     pub udp_send: extern "C" fn(module: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32,
+    /// From `PROC_INIT` on. As `listener_address`, for the `nth` address of the listener; `E_INVALID` if it has not so many.
+    pub listener_address_at: extern "C" fn(module: *mut c_void, listener: u32, nth: u32, address: *mut c_void, size: u32) -> i32,
+    /// As `udp_send`, from that address of the listener: one that it is bound to, or one of this machine if it is bound to all.
+    /// `E_INVALID` also if it cannot send from there.
+    pub udp_send_from: extern "C" fn(
+        module: *mut c_void,
+        listener: u32,
+        local: *const c_void,
+        local_len: u32,
+        peer: *const c_void,
+        peer_len: u32,
+        data: *const u8,
+        len: usize,
+    ) -> i32,
 }
 
 // SAFETY: constants and function pointers only.

@@ -118,6 +118,7 @@ fn code_meaning(code: i32) -> &'static str {
         abi::E_SYSTEM => "a system call failed",
         abi::E_BUSY => "busy",
         abi::E_DEADLOCK => "the calling process holds this lock already",
+        abi::E_NO_PEER => "the sender has no address",
         abi::E_NOT_RECOVERABLE => "the data under the lock was left damaged and nobody repaired it",
         _ => "failed",
     }

@@ -33,6 +33,8 @@ pub struct Fake {
     pub listens: Vec<(String, Option<String>, u32)>,
     pub replies: Vec<(u32, Vec<u8>, Reply)>,
     pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
+    /// By `udp_send_from`: listener, local, peer, data.
+    pub sent_from: Vec<(u32, Vec<u8>, Vec<u8>, Vec<u8>)>,
     buffer: Vec<u8>,
     /// Names that go with `timers` and `forks`.
     pub timer_names: Vec<String>,
@@ -152,6 +154,8 @@ static API: HostApi = HostApi {
     udp_reply_buffer,
     udp_reply_commit,
     udp_send,
+    listener_address_at,
+    udp_send_from,
 };
 
 fn bytes(data: *const u8, len: usize) -> Vec<u8> {
@@ -319,7 +323,7 @@ extern "C" fn listener_find(_: *mut c_void, index: u32) -> i32 {
 extern "C" fn listener_address(_: *mut c_void, listener: u32, address: *mut c_void, size: u32) -> i32 {
     if let Some(listeners) = fake(|fake| fake.listeners.clone()) {
         let Some(bound) = listeners.get(listener as usize) else { return E_INVALID };
-        let raw = RawAddress::new(*bound);
+        let raw = RawAddress::inet(*bound);
         assert!(size >= raw.len());
         // SAFETY: as above; there is room for it.
         unsafe { address.cast::<u8>().copy_from_nonoverlapping(raw.as_ptr(), raw.len() as usize) };
@@ -365,5 +369,34 @@ extern "C" fn udp_reply_commit(_: *mut c_void, _: *mut UdpBatch, index: u32, len
 
 extern "C" fn udp_send(_: *mut c_void, listener: u32, peer: *const c_void, peer_len: u32, data: *const u8, len: usize) -> i32 {
     fake(|fake| fake.sent.push((listener, bytes(peer.cast(), peer_len as usize), bytes(data, len))));
+    OK
+}
+
+extern "C" fn listener_address_at(module: *mut c_void, listener: u32, nth: u32, address: *mut c_void, size: u32) -> i32 {
+    match nth {
+        0 => listener_address(module, listener, address, size),
+        1 => {
+            let bound = *b"\x01\0/run/x\0";
+            assert!(size as usize >= bound.len());
+            // SAFETY: as above.
+            unsafe { address.cast::<[u8; 9]>().write(bound) };
+            bound.len() as i32
+        }
+        _ => E_INVALID,
+    }
+}
+
+extern "C" fn udp_send_from(
+    _: *mut c_void,
+    listener: u32,
+    local: *const c_void,
+    local_len: u32,
+    peer: *const c_void,
+    peer_len: u32,
+    data: *const u8,
+    len: usize,
+) -> i32 {
+    let (local, peer) = (bytes(local.cast(), local_len as usize), bytes(peer.cast(), peer_len as usize));
+    fake(|fake| fake.sent_from.push((listener, local, peer, bytes(data, len))));
     OK
 }

@@ -80,6 +80,7 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+mod address;
 mod bound;
 #[cfg(feature = "check")]
 #[doc(hidden)]
@@ -115,6 +116,7 @@ mod udp;
 pub use std::time::Duration;
 pub use tracing::{debug, error, info, trace, warn};
 
+pub use address::Address;
 pub use error::{Context, Error, Result};
 pub use listener::{Listener, SendError, UdpListen};
 pub use module::Module;
@@ -130,8 +132,8 @@ pub use udp::{Batch, Datagram, Datagrams};
 /// Everything that most modules use.
 pub mod prelude {
     pub use crate::{
-        Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
-        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Size, Timer, TimerCx, UdpListen,
+        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess,
+        Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Size, Timer, TimerCx, UdpListen,
     };
     pub use crate::{debug, error, export_module, info, param_enum, params, shm_struct, trace, warn};
 }

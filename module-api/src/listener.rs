@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::abi::{self, ListenSpec};
+use crate::address::Address;
 use crate::host::{c_string, check, host};
 use crate::sockaddr::RawAddress;
 use crate::{Error, Result};
@@ -76,27 +77,61 @@ impl Listener {
         u32::try_from((host.api.listener_find)(host.module, index)).ok().map(Listener::new)
     }
 
-    /// The address it is bound to, with the port that the kernel chose. Any process, from `proc_init` on.
+    /// The address it is bound to, with the port that the kernel chose; the first, if it has several. Any process, from `proc_init` on.
     ///
     /// # Errors
-    /// In `init`, when it is not bound yet.
+    /// In `init`, when it is not bound yet; if the address is that of a Unix socket.
     pub fn address(self) -> Result<SocketAddr> {
         let host = host();
         let mut raw = RawAddress::empty();
         let code = (host.api.listener_address)(host.module, self.number, raw.as_mut_ptr().cast(), RawAddress::SIZE);
         let len = check("listener_address", code)?;
-        raw.filled(len as usize).ok_or_else(|| Error::new("the listener has no internet address"))
+        raw.filled(len as usize).and_then(|address| address.inet()).ok_or_else(|| Error::new("the listener has no internet address"))
     }
 
-    /// Sends one datagram from the listener's socket, at once. Any process, from `proc_init` on; in a datagram handler
+    /// Every address it is bound to, at least one, in the order of the configuration. Any process, from `proc_init` on.
+    ///
+    /// # Errors
+    /// In `init`, when it is not bound yet.
+    pub fn addresses(self) -> Result<Vec<Address<'static>>> {
+        let host = host();
+        let mut addresses = Vec::new();
+        for nth in 0.. {
+            let mut raw = RawAddress::empty();
+            let code = (host.api.listener_address_at)(host.module, self.number, nth, raw.as_mut_ptr().cast(), RawAddress::SIZE);
+            if code == abi::E_INVALID && nth > 0 {
+                break;
+            }
+            let len = check("listener_address_at", code)?;
+            let address = raw.filled(len as usize).ok_or_else(|| Error::new("the host gave an address of an unknown kind"))?;
+            addresses.push(address.into_owned());
+        }
+        Ok(addresses)
+    }
+
+    /// Sends one datagram from the listener's socket, at once; from the first that can reach the peer, if it has several. Any process, from `proc_init` on; in a datagram handler
     /// [`Datagram::reply`](crate::Datagram::reply) is much cheaper.
     ///
     /// # Errors
     /// See [`SendError`]. As always with UDP, success does not mean that it arrives.
-    pub fn send_to(self, peer: SocketAddr, data: &[u8]) -> Result<(), SendError> {
+    pub fn send_to<'a>(self, peer: impl Into<Address<'a>>, data: &[u8]) -> Result<(), SendError> {
         let host = host();
-        let peer = RawAddress::new(peer);
+        let peer = RawAddress::new(&peer.into()).ok_or(SendError::NoPeer)?;
         let code = (host.api.udp_send)(host.module, self.number, peer.as_ptr().cast(), peer.len(), data.as_ptr(), data.len());
+        SendError::from_code(code)
+    }
+
+    /// As [`send_to`](Listener::send_to), from that address of the listener, such as [`Datagram::local`](crate::Datagram::local).
+    ///
+    /// # Errors
+    /// As `send_to`; [`SendError::Invalid`] also if the listener cannot send from there: it is bound to other addresses, the address is
+    /// a multicast group, or none of this machine's.
+    pub fn send_from<'a, 'b>(self, local: impl Into<Address<'a>>, peer: impl Into<Address<'b>>, data: &[u8]) -> Result<(), SendError> {
+        let host = host();
+        let local = RawAddress::new(&local.into()).ok_or(SendError::Invalid)?;
+        let peer = RawAddress::new(&peer.into()).ok_or(SendError::NoPeer)?;
+        let (from, to) = (local.as_ptr().cast(), peer.as_ptr().cast());
+        let code = (host.api.udp_send_from)(host.module, self.number, from, local.len(), to, peer.len(), data.as_ptr(), data.len());
         SendError::from_code(code)
     }
 }
@@ -105,8 +140,10 @@ impl Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// Longer than 65,507 bytes, or no such listener.
+    /// Longer than 65,507 bytes, no such listener, or none that could reach the peer.
     Invalid,
+    /// The sender has no address to answer to, or the address is none.
+    NoPeer,
     /// The socket takes no more at the moment.
     Busy,
     /// The closure of [`Datagram::reply_with`](crate::Datagram::reply_with) is still writing its answer.
@@ -121,6 +158,7 @@ impl SendError {
         match code {
             abi::OK => Ok(()),
             abi::E_INVALID => Err(SendError::Invalid),
+            abi::E_NO_PEER => Err(SendError::NoPeer),
             abi::E_BUSY => Err(SendError::Busy),
             _ => Err(SendError::System),
         }
@@ -130,7 +168,8 @@ impl SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            SendError::Invalid => "the datagram is too long or its listener does not exist",
+            SendError::Invalid => "the datagram is too long, or its listener does not exist or cannot reach the peer",
+            SendError::NoPeer => "the peer has no address",
             SendError::Busy => "the socket takes no more at the moment",
             SendError::Nested => "another answer is being written",
             SendError::System => "the kernel refused the datagram",

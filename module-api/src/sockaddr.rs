@@ -1,37 +1,73 @@
-//! Socket addresses as the kernel and the binary interface have them: `struct sockaddr_in` and `sockaddr_in6`.
+//! Socket addresses as the kernel and the binary interface have them: `struct sockaddr_in`, `sockaddr_in6` and `sockaddr_un`.
 //!
 //! Pure conversions on bytes.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use crate::address::Address;
+
+const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPV4_BYTES: usize = 16;
 const IPV6_BYTES: usize = 28;
+/// Where the name of a `sockaddr_un` begins.
+const PATH_OFFSET: usize = 2;
+const PATH_BYTES: usize = 108;
 
 /// A socket address in the kernel's form.
 #[repr(C, align(8))]
 pub(crate) struct RawAddress {
-    bytes: [u8; IPV6_BYTES],
+    bytes: [u8; PATH_OFFSET + PATH_BYTES],
     len: u32,
 }
 
 impl RawAddress {
-    pub const SIZE: u32 = IPV6_BYTES as u32;
+    pub const SIZE: u32 = (PATH_OFFSET + PATH_BYTES) as u32;
 
     pub fn empty() -> RawAddress {
-        RawAddress { bytes: [0; IPV6_BYTES], len: 0 }
+        RawAddress { bytes: [0; PATH_OFFSET + PATH_BYTES], len: 0 }
     }
 
-    pub fn new(address: SocketAddr) -> RawAddress {
+    /// None for a name that no socket can have.
+    pub fn new(address: &Address<'_>) -> Option<RawAddress> {
         let mut raw = RawAddress::empty();
-        let bytes = &mut raw.bytes;
+        match address {
+            Address::Inet(address) => raw.set_inet(address),
+            Address::Path(path) => {
+                let path = path.as_os_str().as_bytes();
+                // The name ends with a NUL.
+                let fits = !path.is_empty() && path.len() < PATH_BYTES && !path.contains(&0);
+                raw.set_name(fits.then_some(path)?, 0, 1);
+            }
+            Address::Abstract(name) => {
+                let fits = !name.is_empty() && name.len() < PATH_BYTES;
+                raw.set_name(fits.then_some(name)?, 1, 0);
+            }
+            Address::Unnamed => return None,
+        }
+        Some(raw)
+    }
+
+    /// An internet address; all of them fit.
+    pub fn inet(address: SocketAddr) -> RawAddress {
+        let mut raw = RawAddress::empty();
+        raw.set_inet(&address);
+        raw
+    }
+
+    fn set_inet(&mut self, address: &SocketAddr) {
+        let bytes = &mut self.bytes;
         bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
         match address {
             SocketAddr::V4(v4) => {
                 bytes[0..2].copy_from_slice(&AF_INET.to_ne_bytes());
                 bytes[4..8].copy_from_slice(&v4.ip().octets());
-                raw.len = IPV4_BYTES as u32;
+                self.len = IPV4_BYTES as u32;
             }
             SocketAddr::V6(v6) => {
                 bytes[0..2].copy_from_slice(&AF_INET6.to_ne_bytes());
@@ -39,10 +75,17 @@ impl RawAddress {
                 bytes[4..8].copy_from_slice(&v6.flowinfo().to_ne_bytes());
                 bytes[8..24].copy_from_slice(&v6.ip().octets());
                 bytes[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
-                raw.len = IPV6_BYTES as u32;
+                self.len = IPV6_BYTES as u32;
             }
         }
-        raw
+    }
+
+    /// A Unix name with so many NULs before and after it; together at most `PATH_BYTES`.
+    fn set_name(&mut self, name: &[u8], before: usize, after: usize) {
+        self.bytes[0..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
+        let start = PATH_OFFSET + before;
+        self.bytes[start..start + name.len()].copy_from_slice(name);
+        self.len = (start + name.len() + after) as u32;
     }
 
     pub fn as_ptr(&self) -> *const u8 {
@@ -57,28 +100,42 @@ impl RawAddress {
         self.len
     }
 
-    /// The address that the host wrote, if it is one of the two families.
-    pub fn filled(&self, len: usize) -> Option<SocketAddr> {
+    /// The address that the host wrote, if it is one.
+    pub fn filled(&self, len: usize) -> Option<Address<'_>> {
         decode(self.bytes.get(..len)?)
     }
 }
 
-/// The address in `bytes`, if it is whole and of one of the two families.
-pub(crate) fn decode(bytes: &[u8]) -> Option<SocketAddr> {
-    let family = u16::from_ne_bytes(array(bytes, 0)?);
-    let port = u16::from_be_bytes(array(bytes, 2)?);
-    match family {
+/// The address in `bytes`, if it is whole and of a known family. No bytes at all are a peer without a name.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Address<'_>> {
+    if bytes.is_empty() {
+        return Some(Address::Unnamed);
+    }
+    match u16::from_ne_bytes(array(bytes, 0)?) {
         AF_INET if bytes.len() >= IPV4_BYTES => {
             let ip: [u8; 4] = array(bytes, 4)?;
-            Some(SocketAddrV4::new(Ipv4Addr::from(ip), port).into())
+            Some(SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_be_bytes(array(bytes, 2)?)).into())
         }
         AF_INET6 => {
             let ip: [u8; 16] = array(bytes, 8)?;
             let flow_info = u32::from_ne_bytes(array(bytes, 4)?);
             let scope_id = u32::from_ne_bytes(array(bytes, 24)?);
-            Some(SocketAddrV6::new(Ipv6Addr::from(ip), port, flow_info, scope_id).into())
+            Some(SocketAddrV6::new(Ipv6Addr::from(ip), u16::from_be_bytes(array(bytes, 2)?), flow_info, scope_id).into())
         }
+        AF_UNIX => Some(decode_name(&bytes[PATH_OFFSET..])),
         _ => None,
+    }
+}
+
+/// What follows the family of a `sockaddr_un`.
+fn decode_name(name: &[u8]) -> Address<'_> {
+    match name {
+        [] => Address::Unnamed,
+        [0, name @ ..] => Address::Abstract(Cow::Borrowed(name)),
+        name => {
+            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            Address::Path(Cow::Borrowed(Path::new(OsStr::from_bytes(&name[..end]))))
+        }
     }
 }
 
@@ -93,12 +150,30 @@ mod tests {
     #[test]
     fn there_and_back() {
         for text in ["127.0.0.1:5060", "0.0.0.0:0", "255.1.2.3:65535", "[::1]:53", "[fe80::1%7]:9"] {
-            let address: SocketAddr = text.parse().unwrap();
-            let raw = RawAddress::new(address);
+            let address = Address::Inet(text.parse().unwrap());
+            let raw = RawAddress::new(&address).unwrap();
             assert_eq!(raw.filled(raw.len() as usize), Some(address), "{text}");
             assert_eq!(raw.filled(raw.len() as usize - 1), None, "{text}");
         }
-        assert_eq!(decode(&[1, 0, 0, 0]), None);
-        assert_eq!(decode(&[]), None);
+        let longest = [b'x'; 107];
+        for (address, text) in [
+            (Address::from(Path::new("/run/x.sock")), "/run/x.sock"),
+            (Address::from(Path::new(OsStr::from_bytes(&longest))), std::str::from_utf8(&longest).unwrap()),
+            (Address::Abstract(Cow::Borrowed(b"a\0b")), "@a\0b"),
+        ] {
+            let raw = RawAddress::new(&address).unwrap();
+            assert_eq!(raw.filled(raw.len() as usize), Some(address.clone()));
+            assert_eq!(address.into_owned().to_string(), text);
+        }
+        for nothing in [Address::Unnamed, Address::from(Path::new("")), Address::Abstract(Cow::Borrowed(b""))] {
+            assert!(RawAddress::new(&nothing).is_none(), "{nothing:?}");
+        }
+        assert!(RawAddress::new(&Address::from(Path::new("a\0b"))).is_none());
+        assert!(RawAddress::new(&Address::Path(Cow::Owned("x".repeat(108).into()))).is_none());
+        assert_eq!(decode(&[1, 0]), Some(Address::Unnamed));
+        assert_eq!(decode(&[]), Some(Address::Unnamed));
+        for broken in [&[1][..], &[2, 0, 0, 0], &[99, 0, 0, 0]] {
+            assert_eq!(decode(broken), None);
+        }
     }
 }

@@ -3,11 +3,12 @@
 //! Runs in workers (in main in no-fork mode). Allocates nothing, copies nothing but what `reply` says it copies.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::slice;
 
 use crate::abi;
+use crate::address::Address;
 use crate::host::{Host, host};
 use crate::listener::{Listener, SendError};
 use crate::{Result, sockaddr};
@@ -152,19 +153,27 @@ impl<'b> Datagram<'_, 'b> {
         unsafe { slice::from_raw_parts(raw.data, raw.len as usize) }
     }
 
-    /// Who sent it.
-    ///
-    /// # Panics
-    /// If the host breaks the binary interface with an address that is neither IPv4 nor IPv6.
-    pub fn peer(&self) -> SocketAddr {
+    /// Who sent it. At a listener of the internet that is always [`Address::Inet`]; at one of a Unix socket it may be
+    /// [`Address::Unnamed`].
+    pub fn peer(&self) -> Address<'b> {
         let raw = self.raw();
-        let bytes = if raw.peer.is_null() {
-            &[]
-        } else {
-            // SAFETY: the host passes a socket address of this length, valid during `'b`.
-            unsafe { slice::from_raw_parts(raw.peer.cast::<u8>(), raw.peer_len as usize) }
-        };
-        sockaddr::decode(bytes).expect("a datagram from an internet address")
+        // SAFETY: the host passes a socket address of this length, valid during `'b`.
+        unsafe { address(raw.peer, raw.peer_len) }
+    }
+
+    /// Whether the sender has an address, so that an answer can be sent. It has, at a listener of the internet.
+    #[inline]
+    pub fn is_answerable(&self) -> bool {
+        self.raw().peer_len > 0
+    }
+
+    /// The address that it was sent to, which is the one that answers come from: also at a listener that is bound to every address of
+    /// the machine. A datagram that was sent to a multicast group has the group here, and answers come from an address of the
+    /// interface.
+    pub fn local(&self) -> Address<'b> {
+        let raw = self.raw();
+        // SAFETY: as above.
+        unsafe { address(raw.local, raw.local_len) }
     }
 
     /// The listener it arrived at.
@@ -176,7 +185,8 @@ impl<'b> Datagram<'_, 'b> {
     /// Answers with a copy of `data`. More than one answer is allowed; they are sent in order when the handler returns.
     ///
     /// # Errors
-    /// [`SendError::Invalid`] if it is longer than 65,507 bytes; [`SendError::Nested`] inside of [`reply_with`](Datagram::reply_with).
+    /// [`SendError::Invalid`] if it is longer than 65,507 bytes; [`SendError::NoPeer`] if the sender is [`Address::Unnamed`];
+    /// [`SendError::Nested`] inside of [`reply_with`](Datagram::reply_with).
     #[inline]
     pub fn reply(&self, data: &[u8]) -> Result<(), SendError> {
         let Host { api, module } = self.idle()?;
@@ -223,8 +233,8 @@ impl<'b> Datagram<'_, 'b> {
     /// them are the answer.
     ///
     /// # Errors
-    /// [`SendError::Invalid`] if `size` is above 65,507 or `write` returns more than `size`; [`SendError::Nested`] inside of another
-    /// `write` of the same batch.
+    /// [`SendError::Invalid`] if `size` is above 65,507 or `write` returns more than `size`; [`SendError::NoPeer`] as for
+    /// [`reply`](Datagram::reply); [`SendError::Nested`] inside of another `write` of the same batch.
     #[inline]
     pub fn reply_with(&self, size: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Result<(), SendError> {
         let Host { api, module } = self.idle()?;
@@ -249,6 +259,19 @@ impl<'b> Datagram<'_, 'b> {
     fn idle(&self) -> Result<Host, SendError> {
         if self.batch.buffer_lent.get() { Err(SendError::Nested) } else { Ok(self.batch.host) }
     }
+}
+
+/// # Safety
+/// `address` is null, or a socket address of `len` bytes that lives during `'b`.
+unsafe fn address<'b>(address: *const c_void, len: u16) -> Address<'b> {
+    let bytes = if address.is_null() {
+        &[]
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { slice::from_raw_parts(address.cast::<u8>(), usize::from(len)) }
+    };
+    // The host passes no other family.
+    sockaddr::decode(bytes).unwrap_or(Address::Unnamed)
 }
 
 /// Marks the host's buffer as lent, also if the closure panics and the author catches it.

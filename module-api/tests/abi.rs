@@ -43,7 +43,7 @@ fn layouts() -> Vec<Layout> {
             header, host_slot, name, version, summary, params, param_count, param_stride, handlers, handler_count, handler_stride,
             depends, depend_count, depend_stride, init_f, init_child_f, destroy_f,
         }
-        modhost_datagram = Datagram { data, len, peer_len, peer }
+        modhost_datagram = Datagram { data, len, peer_len, local_len, peer, local }
         modhost_udp_batch = UdpBatch { size, count, datagrams, stride, listener }
         modhost_mutex = Mutex { opaque }
         modhost_dead_owner = DeadOwner { pid, process_no }
@@ -55,6 +55,7 @@ fn layouts() -> Vec<Layout> {
             magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
             fork_process_entry, shm_alloc, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
             listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
+            listener_address_at, udp_send_from,
         }
         modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
         modhost_note = Note { name_size, descriptor_size, note_type, name, descriptor }
@@ -74,7 +75,7 @@ fn constants() -> Vec<(&'static str, i64)> {
         PROC_POSTCHILDINIT = PROC_POSTCHILDINIT, PROC_INIT = PROC_INIT, PROC_NOCHLDINIT = PROC_NOCHLDINIT,
         MODHOST_OK = OK, MODHOST_E_FAILED = E_FAILED, MODHOST_E_PHASE = E_PHASE, MODHOST_E_INVALID = E_INVALID,
         MODHOST_E_NO_MEMORY = E_NO_MEMORY, MODHOST_E_LIMIT = E_LIMIT, MODHOST_E_SYSTEM = E_SYSTEM, MODHOST_E_BUSY = E_BUSY,
-        MODHOST_E_DEADLOCK = E_DEADLOCK, MODHOST_E_NOT_RECOVERABLE = E_NOT_RECOVERABLE, MODHOST_E_PANIC = E_PANIC,
+        MODHOST_E_DEADLOCK = E_DEADLOCK, MODHOST_E_NOT_RECOVERABLE = E_NOT_RECOVERABLE, MODHOST_E_NO_PEER = E_NO_PEER, MODHOST_E_PANIC = E_PANIC,
         MODHOST_OWNER_DIED = OWNER_DIED,
         MODHOST_ERROR = LEVEL_ERROR, MODHOST_WARN = LEVEL_WARN, MODHOST_INFO = LEVEL_INFO, MODHOST_DEBUG = LEVEL_DEBUG,
         MODHOST_TRACE = LEVEL_TRACE,

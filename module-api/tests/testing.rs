@@ -125,7 +125,7 @@ impl All {
                 }
                 b"long" => datagram.reply(&vec![0; 65_508])?,
                 b"silence" => {}
-                b"elsewhere" => datagram.listener().send_to("192.0.2.9:9".parse()?, b"sent")?,
+                b"elsewhere" => datagram.listener().send_to("192.0.2.9:9".parse::<std::net::SocketAddr>()?, b"sent")?,
                 b"book" => {
                     let mut books = self.books.lock_or_repair(|books, _| books.credit = books.debit)?;
                     books.debit += 1;

@@ -173,6 +173,16 @@ impl Host {
         })
     }
 
+    /// Every address of a listener, as the log says.
+    #[track_caller]
+    pub fn addresses(&self, listener: usize) -> Vec<String> {
+        self.wait("the addresses of the listeners", |host| {
+            let log = host.log();
+            let mut listeners = log.lines.iter().filter_map(|line| line.text.split_once("  listener ")?.1.split(' ').nth(1));
+            listeners.nth(listener).map(|addresses| addresses.split(',').map(str::to_owned).collect())
+        })
+    }
+
     /// A client of the first listener.
     #[track_caller]
     pub fn client(&self) -> Client {

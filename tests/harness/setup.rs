@@ -133,8 +133,15 @@ impl Setup {
     }
 
     #[must_use]
-    pub fn listen_at(mut self, address: &str, handler: &str, workers: Option<u32>) -> Self {
-        self.listeners.push((address.to_owned(), handler.to_owned(), workers));
+    pub fn listen_at(self, address: &str, handler: &str, workers: Option<u32>) -> Self {
+        let keys = format!("udp = {}", quoted(address));
+        self.listen_with(&keys, handler, workers)
+    }
+
+    /// A listener with these lines of TOML, an address among them.
+    #[must_use]
+    pub fn listen_with(mut self, keys: &str, handler: &str, workers: Option<u32>) -> Self {
+        self.listeners.push((keys.to_owned(), handler.to_owned(), workers));
         self
     }
 
@@ -201,8 +208,8 @@ impl Setup {
             }
             text += &pairs(&module.params);
         }
-        for (address, handler, workers) in &self.listeners {
-            text += &format!("[[listen]]\nudp = {}\nhandler = {}\n", quoted(address), quoted(handler));
+        for (keys, handler, workers) in &self.listeners {
+            text += &format!("[[listen]]\n{keys}\nhandler = {}\n", quoted(handler));
             if let Some(workers) = workers {
                 text += &format!("workers = {workers}\n");
             }
@@ -219,6 +226,11 @@ impl Setup {
         command.stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
         command.env_remove("NOTIFY_SOCKET").env_remove("RUST_BACKTRACE").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// The path of something in the folder, as it stands in TOML.
+    pub fn path(&self, name: &str) -> String {
+        quoted(&self.folder().join(name).display().to_string())
     }
 
     /// Starts the host in the foreground; it may not be ready yet.

@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use super::address::{check_name, parse_listen};
-use super::{Config, Fork, Level, ListenConfig, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, check_duplicates, nearest};
+use super::{
+    Config, Fork, Level, ListenConfig, ListenOptions, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, check_duplicates,
+    nearest,
+};
 use crate::error::Error;
 
 /// What the command line says, still as text where the shell gave text.
@@ -87,7 +90,13 @@ pub fn merge(mut config: Config, overrides: Overrides) -> Result<Config, Vec<Err
     for text in &overrides.listen {
         match parse_listen(text) {
             Ok((address, handler)) => {
-                config.listeners.push(ListenConfig { address, handler, workers: None, position: Position::CommandLine("--listen") });
+                config.listeners.push(ListenConfig {
+                    addresses: vec![address],
+                    options: ListenOptions::default(),
+                    handler,
+                    workers: None,
+                    position: Position::CommandLine("--listen"),
+                });
             }
             Err(error) => errors.push(Error { what: format!("--listen: {}", error.what), ..error }),
         }

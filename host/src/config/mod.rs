@@ -5,6 +5,7 @@
 
 pub mod address;
 mod check;
+pub mod listen;
 pub mod merge;
 mod parse;
 pub mod read;
@@ -14,12 +15,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::check_duplicates;
+pub use listen::{Group, ListenAddress, ListenConfig, ListenOptions, UnixName};
 pub use merge::{Overrides, SetParam, merge};
 use module_api::check::{Folders, Setting};
 pub use module_api::check::{nearest, units};
@@ -211,40 +212,6 @@ pub type ParamSetting = Setting<Position>;
 /// A configured value, before it is checked against the module's declaration.
 pub type Value = module_api::check::Value<Position>;
 
-/// One `[[listen]]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ListenConfig {
-    /// What to bind.
-    pub address: ListenAddress,
-    /// Who serves it.
-    pub handler: HandlerRef,
-    /// Its workers; without: `host.workers`.
-    pub workers: Option<u32>,
-    /// Where it is configured.
-    pub position: Position,
-}
-
-/// An address to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// Datagrams.
-    Udp(SocketAddr),
-    /// Connections.
-    Tcp(SocketAddr),
-    /// A Unix socket; relative to the working directory of the command.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Udp(address) => write!(f, "udp://{address}"),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
-    }
-}
-
 /// `handler = "module"` or `"module:handler"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerRef {
@@ -310,8 +277,8 @@ impl Config {
                 anchor(path);
             }
         }
-        for listener in &mut self.listeners {
-            if let ListenAddress::Unix(path) = &mut listener.address {
+        for address in self.listeners.iter_mut().flat_map(|listener| &mut listener.addresses) {
+            if let ListenAddress::Unix(path) | ListenAddress::Unixgram(UnixName::Path(path)) = address {
                 anchor(path);
             }
         }

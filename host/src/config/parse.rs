@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::address::{Scheme, check_name, parse_address, parse_handler};
+use super::address::check_name;
+use super::listen::read_listen;
 use super::reader::{Document, Section};
 use super::{
-    Config, HandlerRef, Host, Level, ListenAddress, ListenConfig, Log, LogFormat, LogTarget, ModuleConfig, ModuleSource, ParamSetting,
-    WORKERS_MAX, check_duplicates, nearest,
+    Config, Host, Level, Log, LogFormat, LogTarget, ModuleConfig, ModuleSource, ParamSetting, WORKERS_MAX, check_duplicates, nearest,
 };
 use crate::error::Error;
 
@@ -181,42 +181,6 @@ fn read_module(section: &Section<'_, '_>, folder: &Path) -> Option<ModuleConfig>
 fn read_params(section: &Section<'_, '_>) -> Vec<ParamSetting> {
     let setting = |(name, value, offset)| ParamSetting { name, value, position: section.position(offset) };
     section.settings().into_iter().map(setting).collect()
-}
-
-fn read_listen(section: &Section<'_, '_>) -> Option<ListenConfig> {
-    section.only(&["udp", "tcp", "unix", "handler", "workers"]);
-    let workers = section.integer("workers", 1..=WORKERS_MAX);
-    let address = read_address(section);
-    let handler = read_handler(section);
-    Some(ListenConfig { address: address?, handler: handler?, workers, position: section.position(section.offset) })
-}
-
-fn read_address(section: &Section<'_, '_>) -> Option<ListenAddress> {
-    let mut written = Scheme::ALL.into_iter().filter(|(key, _)| section.has(key));
-    let Some((key, scheme)) = written.next() else {
-        section.report(
-            section.offset,
-            Error::config("a [[listen]] has no address").hint("add udp = \"127.0.0.1:5060\", tcp = ... or unix = ..."),
-        );
-        return None;
-    };
-    if let Some((second, _)) = written.next() {
-        let error = Error::config(format!("a [[listen]] has both \"{key}\" and \"{second}\"")).hint("write a second [[listen]]");
-        section.report(section.key_offset(second), error);
-        return None;
-    }
-    let found = section.string(key)?;
-    parse_address(scheme, &found.value).map_err(|error| section.report(found.offset, error)).ok()
-}
-
-fn read_handler(section: &Section<'_, '_>) -> Option<HandlerRef> {
-    if !section.has("handler") {
-        let error = Error::config("a [[listen]] names no handler").hint("add handler = \"module\" or \"module:handler\"");
-        section.report(section.offset, error);
-        return None;
-    }
-    let found = section.string("handler")?;
-    parse_handler(&found.value).map_err(|error| section.report(found.offset, error)).ok()
 }
 
 fn set<T>(target: &mut T, value: Option<T>) {

@@ -152,6 +152,31 @@ impl<'d, 't> Section<'d, 't> {
         Some(array.iter().filter_map(item).collect())
     }
 
+    /// A string, or a list of strings that is not empty.
+    pub fn one_or_more(&self, key: &str) -> Option<Vec<Found<String>>> {
+        let entry = self.entry(key)?;
+        let Some(array) = entry.get_ref().as_array() else {
+            return self.string(key).map(|found| vec![found]);
+        };
+        if array.is_empty() {
+            self.wrong(
+                key,
+                entry,
+                format_args!("a string or a list of strings"),
+                "leave the key out, or put something into the list".into(),
+            );
+            return None;
+        }
+        let item = |item: &'d Entry<'t>| {
+            let text = item.get_ref().as_str();
+            if text.is_none() {
+                self.wrong(key, item, format_args!("a list of strings"), self.quoted(item));
+            }
+            Some(Found { value: text?.to_string(), offset: item.span().start })
+        };
+        array.iter().map(item).collect()
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self, key: &str) -> Option<bool> {
         let entry = self.entry(key)?;
@@ -207,7 +232,7 @@ impl<'d, 't> Section<'d, 't> {
         };
         let result = size.and_then(|size| {
             let fits = usize::try_from(size).ok().filter(|_| range.contains(&size));
-            fits.ok_or_else(|| format!("it must be from {} MiB to {} TiB", range.start() >> 20, range.end() >> 40))
+            fits.ok_or_else(|| format!("it must be from {} to {}", units::format_size(*range.start()), units::format_size(*range.end())))
         });
         self.or_report(key, entry, result, expected)
     }

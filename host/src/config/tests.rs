@@ -84,7 +84,7 @@ fn everything_is_read() {
         ],
         "in the order of the file"
     );
-    let listeners: Vec<_> = config.listeners.iter().map(|l| (l.address.to_string(), l.handler.to_string(), l.workers)).collect();
+    let listeners: Vec<_> = config.listeners.iter().map(|l| (l.to_string(), l.handler.to_string(), l.workers)).collect();
     assert_eq!(
         listeners,
         [
@@ -262,7 +262,7 @@ fn anchoring_makes_every_path_absolute() {
     assert_eq!(config.host.module_path[1], Path::new("/w/target/release"));
     assert_eq!(config.log.target, LogTarget::File("/w/log/modhost.log".into()));
     assert_eq!(config.modules[1].source, ModuleSource::Path("/w/etc/./libecho.so".into()));
-    assert_eq!(config.listeners[2].address, ListenAddress::Unix("/w/run/echo.sock".into()));
+    assert_eq!(config.listeners[2].addresses, [ListenAddress::Unix("/w/run/echo.sock".into())]);
     assert_eq!(config.load_all[0], Path::new("/w/all"));
 }
 

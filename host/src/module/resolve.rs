@@ -265,9 +265,9 @@ impl Search<'_> {
                     Err(error) => self.errors.push(at(&listener.position, error)),
                 },
                 None => {
-                    let reason = Error::config(format!("{}: the listener {} is left out", listener.position, listener.address))
+                    let reason = Error::config(format!("{}: the listener {} is left out", listener.position, listener))
                         .detail(format_args!("its module \"{name}\" is not loaded"));
-                    self.skipped.push(Skipped { what: listener.address.to_string(), reason });
+                    self.skipped.push(Skipped { what: listener.to_string(), reason });
                 }
             }
         }
@@ -298,21 +298,19 @@ pub fn locate(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
 
 /// Whether the module has what the listener names.
 pub fn check_handler(listener: &ListenConfig, table: &TableInfo) -> Result<(), Error> {
-    let (name, address) = (&table.name, &listener.address);
-    let kind = match address {
-        ListenAddress::Udp(_) => Some(abi::HANDLER_UDP),
-        ListenAddress::Tcp(_) | ListenAddress::Unix(_) => None,
-    };
+    let name = &table.name;
+    let datagrams = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp(_) | ListenAddress::Unix(_));
+    let kind = listener.addresses.iter().all(datagrams).then_some(abi::HANDLER_UDP);
     let names = || table.handlers.iter().map(|handler| handler.name.as_str());
     let fits = |handler_kind: u32| kind.is_none_or(|kind| kind == handler_kind);
     match &listener.handler.handler {
         Some(wanted) => match table.handlers.iter().find(|handler| handler.name == *wanted) {
             Some(handler) if fits(handler.kind) => Ok(()),
-            Some(_) => Err(Error::config(format!("handler \"{name}:{wanted}\" cannot serve {address}"))),
+            Some(_) => Err(Error::config(format!("handler \"{name}:{wanted}\" cannot serve {listener}"))),
             None => Err(Error::config(format!("module \"{name}\" has no handler \"{wanted}\"")).hint(nearest::hint(wanted, names()))),
         },
         None if table.handlers.iter().any(|handler| fits(handler.kind)) => Ok(()),
-        None => Err(Error::config(format!("module \"{name}\" has no handler for {address}"))
+        None => Err(Error::config(format!("module \"{name}\" has no handler for {listener}"))
             .hint(format!("modhost inspect {name} shows what it has"))),
     }
 }

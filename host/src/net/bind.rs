@@ -4,78 +4,176 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{FchownatFlags, fchownat};
 
+use super::address::{Address, Buffers, UdpBind, UnixBind, kernel_name};
+use crate::config::UnixName;
 use crate::error::{Error, Result, io_text};
+use crate::sys::{interfaces, socket};
 
-/// Asked of the kernel for each datagram socket: a burst waits here while the workers are busy. The kernel may grant less.
+/// Asked of the kernel for each socket without a configured size: a burst waits here while the workers are busy.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
-/// Something to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// A datagram socket.
-    Udp(SocketAddr),
-    /// The control socket.
-    Control(PathBuf),
-}
-
-/// Binds it.
-pub fn bind(address: &Address) -> Result<OwnedFd> {
+/// Binds it. Of Unix sockets only those that are configured, as they are.
+pub fn bind(address: &Address, configured: &[UnixBind]) -> Result<OwnedFd> {
     match address {
-        Address::Udp(address) => udp(*address),
+        Address::Udp(bind) => udp(bind),
+        Address::Unixgram(name) => match configured.iter().find(|bind| bind.name == *name) {
+            Some(bind) => unixgram(bind),
+            // Ports are the modules' to ask for; names in the file system are the operator's to choose.
+            None => Err(Error::failed("main asked for a socket that is not configured").detail(name)),
+        },
         Address::Control(path) => control(path),
     }
 }
 
-/// Where a socket is really bound.
-pub fn bound_address(socket: &OwnedFd) -> Result<SocketAddr> {
-    let failed = |error: std::io::Error| Error::failed("cannot find out where a listener is bound").detail(format!("getsockname: {error}"));
-    UdpSocket::from(socket.try_clone().map_err(failed)?).local_addr().map_err(failed)
+/// Removes the file of a socket, if it has one.
+pub fn unbind(address: &Address) {
+    let (Address::Control(path) | Address::Unixgram(UnixName::Path(path))) = address else { return };
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!("cannot remove the socket {}: {error}", path.display());
+    }
 }
 
-fn udp(address: SocketAddr) -> Result<OwnedFd> {
-    let socket = UdpSocket::bind(address).map_err(|error| {
-        let error_text = Error::failed(format!("cannot listen on udp {address}")).detail(format!("bind: {}", io_text(&error)));
-        match error.kind() {
-            ErrorKind::AddrInUse => error_text.hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
-            ErrorKind::AddrNotAvailable => error_text.hint("no interface of this machine has that address"),
-            ErrorKind::PermissionDenied => error_text.hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
-            _ => error_text,
-        }
+fn udp(bind: &UdpBind) -> Result<OwnedFd> {
+    let UdpBind { address, v6only, .. } = bind;
+    let what = format!("cannot listen on udp {address}");
+    let failed = |call: &str, errno: Errno| Error::failed(&what).detail(format!("{call}: {}", io_text(&errno.into())));
+    let socket = socket::datagram_socket(address).map_err(|errno| {
+        let error = failed("socket", errno);
+        if errno == Errno::EAFNOSUPPORT { error.hint("this machine has no IPv6") } else { error }
     })?;
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err()
-        && let Err(errno) = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES)
-    {
-        tracing::warn!("the receive buffer keeps its default size listener=\"udp {address}\": setsockopt: {errno}");
+    if address.is_ipv6() {
+        socket::set_v6only(&socket, *v6only).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
     }
-    Ok(socket.into())
+    if let Some(interface) = &bind.interface {
+        socket::set_interface(&socket, interface).map_err(|errno| match (errno, interfaces::number(interface)) {
+            // Which there are, it says, too.
+            (Errno::ENODEV, Err(unknown)) => Error::failed(&what).detail(unknown.what).hint(unknown.hint),
+            (Errno::EPERM, _) => failed("SO_BINDTODEVICE", errno).hint("\"interface\" needs root or CAP_NET_RAW on this kernel"),
+            _ => failed("SO_BINDTODEVICE", errno),
+        })?;
+    }
+    if address.ip().is_unspecified() {
+        // Which address was asked, and so answers: only here is there a choice.
+        socket::set_packet_info(&socket, address, *v6only).map_err(|errno| failed("IP_PKTINFO", errno))?;
+    }
+    buffers(&socket, bind.buffers, &format_args!("udp {address}"));
+    if bind.busy_poll_us > 0
+        && let Err(errno) = socket::set_busy_poll(&socket, bind.busy_poll_us)
+    {
+        tracing::warn!("busy polling is off listener=\"udp {address}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
+    }
+    let mut bound = socket::bind_inet(&socket, *address);
+    if bound == Err(Errno::EADDRNOTAVAIL) && address.is_ipv6() && interfaces::has_address(address.ip()) {
+        // Just assigned: for a second or two the kernel looks whether another machine has it. Not a reason for a start to fail.
+        bound = socket::set_freebind(&socket).and_then(|()| socket::bind_inet(&socket, *address));
+    }
+    bound.map_err(|errno| match errno {
+        Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
+        Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
+        Errno::EINVAL if address.is_ipv6() => {
+            failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\"")
+        }
+        Errno::EACCES | Errno::EPERM => failed("bind", errno).hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
+        _ => failed("bind", errno),
+    })?;
+    join(&socket, bind)?;
+    Ok(socket)
+}
+
+fn join(socket: &OwnedFd, bind: &UdpBind) -> Result<()> {
+    let UdpBind { address, v6only, .. } = bind;
+    if bind.groups().next().is_some()
+        && let Err(errno) = socket::set_own_groups_only(socket, address, *v6only)
+    {
+        tracing::debug!("datagrams of other programs' groups may arrive listener=\"udp {address}\": IP_MULTICAST_ALL: {errno}");
+    }
+    for group in bind.groups() {
+        let number = group.interface.as_deref().map(interfaces::number).transpose()?.unwrap_or(0);
+        socket::join(socket, group.ip, number).map_err(|errno| {
+            let error = Error::failed(format!("cannot join the multicast group {group} for udp {address}"));
+            let error = error.detail(format!("setsockopt: {}", io_text(&errno.into())));
+            match errno {
+                Errno::ENODEV if group.interface.is_none() => {
+                    error.hint(format!("no route leads there; name the interface: \"{}%eth0\"", group.ip))
+                }
+                Errno::ENOBUFS => error.hint("raise net.ipv4.igmp_max_memberships or net.ipv6.mld_max_msf"),
+                Errno::EADDRINUSE => error.hint("it is in the list twice"),
+                _ => error,
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn buffers(socket: &OwnedFd, buffers: Buffers, listener: &std::fmt::Arguments<'_>) {
+    type Set = fn(&OwnedFd, usize) -> std::result::Result<usize, Errno>;
+    let rows: [(&str, &str, Option<u32>, Set); 2] = [
+        ("receive", "net.core.rmem_max", buffers.receive_bytes, socket::set_receive_buffer),
+        ("send", "net.core.wmem_max", buffers.send_bytes, socket::set_send_buffer),
+    ];
+    for (name, limit, configured, set) in rows {
+        let wanted = match configured {
+            Some(bytes) => bytes as usize,
+            None if name == "receive" => RECEIVE_BUFFER_BYTES,
+            None => continue,
+        };
+        match set(socket, wanted) {
+            Ok(granted) if configured.is_some() && granted < wanted => tracing::warn!(
+                "the {name} buffer is smaller than configured listener=\"{listener}\" wanted={wanted} granted={granted} (hint: raise \
+                 {limit}, or start as root)"
+            ),
+            Ok(_) => {}
+            Err(errno) => tracing::warn!("the {name} buffer keeps its default size listener=\"{listener}\": setsockopt: {errno}"),
+        }
+    }
+}
+
+fn unixgram(bind: &UnixBind) -> Result<OwnedFd> {
+    let what = format!("cannot listen on unixgram {}", bind.name);
+    let failed = |call: &str, errno: Errno| Error::failed(&what).detail(format!("{call}: {}", io_text(&errno.into())));
+    let Some(name) = kernel_name(&bind.name) else { return Err(failed("bind", Errno::ENAMETOOLONG).hint("choose a shorter path")) };
+    if let UnixName::Path(path) = &bind.name {
+        make_room(path, &what, || socket::probe_unix(&name))?;
+    }
+    let socket = socket::unix_datagram_socket().map_err(|errno| failed("socket", errno))?;
+    buffers(&socket, bind.buffers, &format_args!("unixgram {}", bind.name));
+    // The file has its mode from the moment it exists.
+    let before = umask(Mode::from_bits_truncate(!bind.mode & 0o777));
+    let bound = socket::bind_unix(&socket, &name);
+    umask(before);
+    bound.map_err(|errno| match (errno, &bind.name) {
+        (Errno::ENOENT, _) => failed("bind", errno).hint("create its folder first"),
+        (Errno::EADDRINUSE, UnixName::Abstract(_)) => failed("bind", errno).hint("another program has that name; see \"ss -lxp\""),
+        _ => failed("bind", errno),
+    })?;
+    if let UnixName::Path(path) = &bind.name
+        && (bind.owner.is_some() || bind.group.is_some())
+        && let Err(errno) = fchownat(nix::fcntl::AT_FDCWD, path, bind.owner, bind.group, FchownatFlags::AT_SYMLINK_NOFOLLOW)
+    {
+        unbind(&Address::Unixgram(bind.name.clone()));
+        let error = failed("chown", errno);
+        return Err(if errno == Errno::EPERM {
+            error.hint("only root can give a file away; leave out \"owner\" and \"group\"")
+        } else {
+            error
+        });
+    }
+    Ok(socket)
 }
 
 fn control(path: &Path) -> Result<OwnedFd> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::failed(format!("cannot make the control socket {}", path.display())).detail(error.to_string())
-    };
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(failed(&"something that is not a socket is there").hint("remove it, or choose another path for host.control"));
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => return Err(failed(&"another process serves it").hint("is this host running already? see \"modhost ps\"")),
-            // Nobody listens: what a killed host left behind.
-            Err(_) => fs::remove_file(path).map_err(|error| failed(&format!("unlink of a stale socket: {error}")))?,
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(&io_text(&error))),
-    }
+    let what = format!("cannot make the control socket {}", path.display());
+    let failed = |error: &dyn std::fmt::Display| Error::failed(&what).detail(error.to_string());
+    make_room(path, &what, || UnixStream::connect(path).map(drop).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
     // Whoever may write to the socket may stop the host: nobody but the starting user and root.
     let before = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(path);
@@ -85,4 +183,24 @@ fn control(path: &Path) -> Result<OwnedFd> {
         _ => failed(&format!("bind: {}", io_text(&error))),
     })?;
     Ok(listener.into())
+}
+
+/// Removes a socket that nobody serves any more: what a killed host left behind. Anything else stays, and is an error.
+fn make_room(path: &Path, what: &str, probe: impl Fn() -> std::result::Result<(), Errno>) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::failed(what).detail(error.to_string());
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(failed(&"something that is not a socket is there").hint("remove it, or choose another path"))
+        }
+        Ok(_) => match probe() {
+            // Of the other kind, or full: somebody is there.
+            Ok(()) | Err(Errno::EPROTOTYPE | Errno::EAGAIN) => {
+                Err(failed(&"another process serves it").hint("is this host running already? see \"modhost ps\""))
+            }
+            Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(|error| failed(&format!("unlink of a stale socket: {error}"))),
+            Err(errno) => Err(failed(&format!("connect: {}", io_text(&errno.into())))),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(&io_text(&error))),
+    }
 }

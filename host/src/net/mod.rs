@@ -2,6 +2,8 @@
 //!
 //! *Runs in:* bound by the supervisor (main in no-fork mode), served by workers. *Never:* looks into a datagram.
 
+pub mod address;
 pub mod bind;
 pub mod listener;
+pub mod resolve;
 pub mod udp;

@@ -3,7 +3,6 @@
 //! *Runs in:* UDP workers; main in no-fork mode. *Never:* allocates per datagram; never lets one sender's datagram end the process.
 
 use std::fmt;
-use std::os::fd::AsFd;
 
 use module_api::abi::UdpBatch;
 use nix::errno::Errno;
@@ -13,6 +12,8 @@ use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
 use crate::module::call;
 use crate::process::phase::Phase;
 use crate::sys::datagrams::{Datagrams, Wait};
+use crate::sys::ready::Ready;
+use crate::sys::wide::Socket;
 use crate::sys::{local::local, signal};
 
 /// The serving part of one process.
@@ -40,12 +41,39 @@ pub fn work(listener: &Listener) -> u8 {
             return EXIT_FAILED;
         }
     };
+    let outcome = match listener.sockets.as_slice() {
+        // The one socket is waited for by the call that receives: see decision 0012 for why several are another loop.
+        [socket] => work_at_one(&server, listener, socket),
+        sockets => work_at_several(&server, listener, sockets),
+    };
+    match outcome {
+        Ok(()) => EXIT_OK,
+        Err(GaveUp(code)) => code,
+    }
+}
+
+fn work_at_one(server: &Server, listener: &Listener, socket: &Socket) -> Result<(), GaveUp> {
     while !signal::stop_requested() {
-        if let Err(GaveUp(code)) = server.serve(listener, Wait::Block) {
-            return code;
+        server.serve(listener, socket, Wait::Block)?;
+    }
+    Ok(())
+}
+
+fn work_at_several(server: &Server, listener: &Listener, sockets: &[Socket]) -> Result<(), GaveUp> {
+    let mut ready = Ready::watch(sockets).map_err(|error| {
+        tracing::error!("{error}");
+        GaveUp(EXIT_FAILED)
+    })?;
+    while !signal::stop_requested() {
+        let found = ready.wait().map_err(|errno| {
+            tracing::error!("cannot wait for datagrams listener=\"{listener}\": epoll_wait: {errno}");
+            GaveUp(EXIT_FAILED)
+        })?;
+        for socket in found.filter_map(|index| sockets.get(index)) {
+            server.serve(listener, socket, Wait::Poll)?;
         }
     }
-    EXIT_OK
+    Ok(())
 }
 
 impl Server {
@@ -54,12 +82,15 @@ impl Server {
         Ok(Self { datagrams: Datagrams::new()? })
     }
 
-    /// Serves one batch.
+    /// Serves one batch that arrived at one socket of the listener.
     #[inline]
-    pub fn serve(&self, listener: &Listener, wait: Wait) -> Result<(), GaveUp> {
+    pub fn serve(&self, listener: &Listener, socket: &Socket, wait: Wait) -> Result<(), GaveUp> {
         let datagrams = self.datagrams;
-        match datagrams.receive(listener.as_fd(), listener.index, wait) {
-            Ok(0) => return Ok(()),
+        match datagrams.receive(socket, listener.index, wait) {
+            Ok(0) => {
+                log_too_long(listener, datagrams.take_too_long());
+                return Ok(());
+            }
             Ok(_) => {}
             Err(errno) => return receive_failed(listener, errno),
         }
@@ -74,7 +105,14 @@ impl Server {
         if refused > 0 {
             tracing::debug!("answers could not be sent listener=\"{listener}\" count={refused}");
         }
+        log_too_long(listener, datagrams.take_too_long());
         if code < 0 { Err(gave_up(listener, code)) } else { Ok(()) }
+    }
+}
+
+fn log_too_long(listener: &Listener, count: u32) {
+    if count > 0 {
+        tracing::debug!("datagrams were longer than 65507 bytes and are left out listener=\"{listener}\" count={count}");
     }
 }
 

@@ -8,3 +8,4 @@ pub mod pid_file;
 pub mod policy;
 pub mod protocol;
 pub mod supervisor;
+mod wire;

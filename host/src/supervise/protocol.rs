@@ -3,17 +3,18 @@
 //! *Runs in:* supervisor and main. *Never:* carries text that the supervisor would have to parse.
 
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::wire::{pack_udp, unpack_udp};
+use crate::config::UnixName;
 use crate::error::{Error, Result};
-use crate::net::bind::Address;
+use crate::net::address::Address;
 use crate::sys::passing::{Link, MESSAGE_BYTES, Received, Wait};
 
 /// Room for text in a message.
-const TEXT_BYTES: usize = MESSAGE_BYTES - 16;
+pub(super) const TEXT_BYTES: usize = MESSAGE_BYTES - 16;
 
 /// From main to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ const STOPPING: u8 = 5;
 const BOUND: u8 = 6;
 const NOT_BOUND: u8 = 7;
 const STOP: u8 = 8;
+const BIND_UNIX_PATH: u8 = 9;
+const BIND_UNIX_ABSTRACT: u8 = 10;
 
 /// Tag, a small number, length of the text, text.
 fn pack(tag: u8, number: u8, text: &[u8]) -> [u8; MESSAGE_BYTES] {
@@ -77,34 +80,12 @@ fn unpack_error(message: &[u8; MESSAGE_BYTES]) -> Error {
     Error { what: next(), detail: next(), hint: next(), exit: message[1] }
 }
 
-fn pack_address(address: &SocketAddr) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(26);
-    bytes.extend_from_slice(&address.port().to_le_bytes());
-    match address {
-        SocketAddr::V4(v4) => bytes.extend_from_slice(&v4.ip().octets()),
-        SocketAddr::V6(v6) => {
-            bytes.extend_from_slice(&v6.ip().octets());
-            bytes.extend_from_slice(&v6.scope_id().to_le_bytes());
-        }
-    }
-    bytes
-}
-
-fn unpack_address(bytes: &[u8]) -> Option<SocketAddr> {
-    let (port, ip) = bytes.split_first_chunk::<2>()?;
-    let port = u16::from_le_bytes(*port);
-    if let Ok(v4) = <[u8; 4]>::try_from(ip) {
-        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(v4)), port));
-    }
-    let (v6, scope) = ip.split_first_chunk::<16>()?;
-    let scope = u32::from_le_bytes(scope.try_into().ok()?);
-    Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(*v6), port, 0, scope)))
-}
-
 impl FromMain {
     fn pack(&self) -> [u8; MESSAGE_BYTES] {
         match self {
-            Self::Bind(Address::Udp(address)) => pack(BIND_UDP, 0, &pack_address(address)),
+            Self::Bind(Address::Udp(bind)) => pack(BIND_UDP, 0, &pack_udp(bind)),
+            Self::Bind(Address::Unixgram(UnixName::Path(path))) => pack(BIND_UNIX_PATH, 0, path.as_os_str().as_bytes()),
+            Self::Bind(Address::Unixgram(UnixName::Abstract(name))) => pack(BIND_UNIX_ABSTRACT, 0, name),
             Self::Bind(Address::Control(path)) => pack(BIND_CONTROL, 0, path.as_os_str().as_bytes()),
             Self::Failed(error) => pack_error(FAILED, error),
             Self::Ready => pack(READY, 0, &[]),
@@ -114,7 +95,9 @@ impl FromMain {
 
     fn unpack(message: &[u8; MESSAGE_BYTES]) -> Option<Self> {
         Some(match message[0] {
-            BIND_UDP => Self::Bind(Address::Udp(unpack_address(text(message))?)),
+            BIND_UDP => Self::Bind(Address::Udp(unpack_udp(text(message))?)),
+            BIND_UNIX_PATH => Self::Bind(Address::Unixgram(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
+            BIND_UNIX_ABSTRACT => Self::Bind(Address::Unixgram(UnixName::Abstract(text(message).to_vec()))),
             BIND_CONTROL => Self::Bind(Address::Control(PathBuf::from(OsStr::from_bytes(text(message))))),
             FAILED => Self::Failed(unpack_error(message)),
             READY => Self::Ready,
@@ -204,13 +187,15 @@ impl AsFd for MainLink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::address::UdpBind;
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
         let long = Error { what: "w".repeat(90), detail: "é".repeat(150), hint: "h".into(), exit: 2 };
         for message in [
-            FromMain::Bind(Address::Udp("127.0.0.1:5060".parse().unwrap())),
-            FromMain::Bind(Address::Udp("[fe80::1%3]:5060".parse().unwrap())),
+            FromMain::Bind(UdpBind::plain("127.0.0.1:5060".parse().unwrap()).into()),
+            FromMain::Bind(Address::Unixgram(UnixName::Path("/run/y.sock".into()))),
+            FromMain::Bind(Address::Unixgram(UnixName::Abstract(b"y\0z".to_vec()))),
             FromMain::Bind(Address::Control("/run/x.sock".into())),
             FromMain::Failed(long),
             FromMain::Failed(Error::failed("only what")),

@@ -17,7 +17,8 @@ use super::pid_file::PidFile;
 use super::policy::{Death, End, History, Policy, Reached, Restart};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
 use crate::error::{Error, Result, io_text};
-use crate::net::bind::{self, Address};
+use crate::net::address::{Address, UnixBind};
+use crate::net::bind;
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::slots::Slots;
 use crate::sys::fork::Side;
@@ -41,8 +42,10 @@ pub struct Charge {
     pub stop_timeout: Duration,
     /// Written before main exists, removed at the end.
     pub pid_file: Option<PathBuf>,
-    /// The one path that is bound in the file system.
+    /// Where the control socket is bound.
     pub control: Option<PathBuf>,
+    /// The other Unix sockets that may be bound, and how.
+    pub unix: Vec<UnixBind>,
     /// Who must be able to reopen the log file.
     pub log_owner: Option<(Uid, Gid)>,
     /// Names of the modules in load order, for blame.
@@ -225,6 +228,7 @@ impl Supervisor {
                         stage = Stage::Serving;
                         deadline_ns = None;
                         served_from_ns = time::now_ns();
+                        self.close_unused();
                         self.announce_ready();
                     }
                     FromMain::Ready => {}
@@ -366,8 +370,21 @@ impl Supervisor {
             return Err(Error::failed("main asked for a socket that is not configured").detail(path.display()));
         }
         // Kept before anything else can fail: what is kept is also cleaned up.
-        self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address)?, given: true });
+        self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address, &self.charge.unix)?, given: true });
         self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |kept| duplicate(&kept.descriptor))
+    }
+
+    /// What an earlier main had and this one has not asked for, such as an address that its interface has lost: nobody would read what
+    /// arrives there.
+    fn close_unused(&mut self) {
+        for Bound { address, descriptor, given } in std::mem::take(&mut self.bound) {
+            if given {
+                self.bound.push(Bound { address, descriptor, given });
+            } else {
+                drop(descriptor);
+                bind::unbind(&address);
+            }
+        }
     }
 
     fn announce_ready(&mut self) {
@@ -442,11 +459,7 @@ impl Supervisor {
     fn clean_up(&mut self) {
         for Bound { address, descriptor, .. } in self.bound.drain(..) {
             drop(descriptor);
-            if let Address::Control(path) = address
-                && let Err(error) = std::fs::remove_file(&path)
-            {
-                tracing::warn!("cannot remove the control socket {}: {error}", path.display());
-            }
+            bind::unbind(&address);
         }
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.remove();

@@ -6,6 +6,7 @@
 //! every datagram needs close together and what only large ones need far behind:
 //! ```text
 //! headers, addresses        one page
+//! wide                      two pages: what sockets need that are not bound to one address of the internet
 //! small  16 × 1536 bytes    the first bytes of each datagram; most have no more
 //! large  16 × 64 KiB        the whole of a datagram that does not fit
 //! out    1 MiB              answers, filled from the start for each batch
@@ -13,12 +14,13 @@
 
 use std::cell::Cell;
 use std::mem::{MaybeUninit, size_of, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use module_api::abi;
 use nix::errno::Errno;
 
 use super::mapping::{Mapping, page_bytes};
+use super::wide::{Form, Socket, Wide};
 use crate::error::Result;
 
 /// Most datagrams in one batch.
@@ -30,7 +32,7 @@ const SMALL_BYTES: usize = 1536;
 const LARGE_BYTES: usize = 65_536;
 const OUT_BYTES: usize = BATCH * LARGE_BYTES;
 /// Room for a `sockaddr_in6`.
-const ADDRESS_BYTES: usize = 32;
+const ADDRESS_BYTES: usize = 28;
 /// So many batches without a large datagram, and the pages that large ones touched go back to the kernel.
 const BATCHES_UNTIL_RELEASE: u32 = 4096;
 
@@ -45,10 +47,13 @@ struct Headers {
     datagrams: [abi::Datagram; BATCH],
     in_headers: [libc::mmsghdr; BATCH],
     in_parts: [[libc::iovec; 2]; BATCH],
-    in_addresses: [[u64; ADDRESS_BYTES / 8]; BATCH],
+    in_addresses: [[u32; ADDRESS_BYTES / 4]; BATCH],
     out_headers: [libc::mmsghdr; BATCH],
     out_parts: [libc::iovec; BATCH],
 }
+
+// The headers of a process that serves plain sockets are one page.
+const _: () = assert!(size_of::<Headers>() <= 4096);
 
 /// Whether to wait for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,7 @@ pub enum Wait {
 #[derive(Debug)]
 pub struct Datagrams {
     headers: *mut Headers,
+    wide: *mut Wide,
     small: *mut u8,
     large: *mut u8,
     out: *mut u8,
@@ -75,10 +81,14 @@ pub struct Datagrams {
     /// Bytes handed out by `buffer` and not yet committed.
     reserved_bytes: Cell<usize>,
     descriptor: Cell<i32>,
+    /// What the headers are made for.
+    form: Cell<Form>,
     batches_since_large: Cell<u32>,
     large_touched: Cell<bool>,
     /// Answers that the kernel refused.
-    refused: Cell<u64>,
+    refused: Cell<u32>,
+    /// Datagrams that were longer than the buffers, which only Unix sockets can have.
+    too_long: Cell<u32>,
     /// So many times more one datagram is received at a time.
     alone: Cell<u32>,
 }
@@ -88,7 +98,8 @@ impl Datagrams {
     pub fn new() -> Result<&'static Self> {
         let page = page_bytes();
         let headers_bytes = size_of::<Headers>().next_multiple_of(page);
-        let large_offset_bytes = (headers_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
+        let small_offset_bytes = headers_bytes + size_of::<Wide>().next_multiple_of(page);
+        let large_offset_bytes = (small_offset_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
         let out_offset_bytes = large_offset_bytes + BATCH * LARGE_BYTES;
         let memory = Mapping::private(out_offset_bytes + OUT_BYTES)?;
         let start = memory.start().as_ptr();
@@ -96,7 +107,7 @@ impl Datagrams {
         // valid `Headers` (integers, null pointers). The kernel and the module get only pointers into this mapping.
         let engine = unsafe {
             let headers = start.cast::<Headers>();
-            let small = start.add(headers_bytes);
+            let small = start.add(small_offset_bytes);
             let large = start.add(large_offset_bytes);
             for index in 0..BATCH {
                 (*headers).in_parts[index] = [
@@ -123,6 +134,7 @@ impl Datagrams {
             };
             (*headers).engine.write(Self {
                 headers,
+                wide: start.add(headers_bytes).cast(),
                 small,
                 large,
                 out: start.add(out_offset_bytes),
@@ -133,9 +145,11 @@ impl Datagrams {
                 out_used_bytes: Cell::new(0),
                 reserved_bytes: Cell::new(0),
                 descriptor: Cell::new(-1),
+                form: Cell::new(Form::Plain),
                 batches_since_large: Cell::new(0),
                 large_touched: Cell::new(false),
                 refused: Cell::new(0),
+                too_long: Cell::new(0),
                 alone: Cell::new(0),
             });
             (*headers).engine.assume_init_ref()
@@ -144,18 +158,28 @@ impl Datagrams {
     }
 
     /// Receives up to a batch from the socket. 0: nothing there, or interrupted.
-    pub fn receive(&self, socket: BorrowedFd<'_>, listener: u32, wait: Wait) -> Result<usize, Errno> {
-        self.descriptor.set(socket.as_raw_fd());
+    #[inline]
+    pub fn receive(&self, socket: &Socket, listener: u32, wait: Wait) -> Result<usize, Errno> {
+        self.descriptor.set(socket.as_fd().as_raw_fd());
+        if self.form.get() != socket.form {
+            self.adopt(socket.form);
+        }
         let alone = self.alone.get();
         let count = if wait == Wait::Block && alone > 0 {
             // The last ones came alone: the look for a second one, which finds nothing, is saved. Now and then it is worth it.
             self.alone.set(alone - 1);
-            self.receive_one(socket)
+            self.receive_one(socket.as_fd())
         } else {
             let flags = if wait == Wait::Block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
             let count = unsafe {
-                libc::recvmmsg(socket.as_raw_fd(), (&raw mut (*self.headers).in_headers).cast(), BATCH as u32, flags, std::ptr::null_mut())
+                libc::recvmmsg(
+                    self.descriptor.get(),
+                    (&raw mut (*self.headers).in_headers).cast(),
+                    BATCH as u32,
+                    flags,
+                    std::ptr::null_mut(),
+                )
             };
             if count == 1 {
                 self.alone.set(RECEIVE_ALONE);
@@ -169,33 +193,10 @@ impl Datagrams {
             };
         }
         let count = (count as usize).min(BATCH);
-        self.received.set(count);
         self.queued.set(0);
         self.out_used_bytes.set(0);
-        let mut largest = 0;
-        for index in 0..count {
-            // SAFETY: index < BATCH; nobody else reads or writes the headers while this runs.
-            unsafe {
-                let header = &mut (*self.headers).in_headers[index];
-                let length = (header.msg_len as usize).min(LARGE_BYTES);
-                let data = if length > SMALL_BYTES {
-                    // The tail lies where it belongs in the large buffer; put the beginning in front of it.
-                    let large = self.large.add(index * LARGE_BYTES);
-                    std::ptr::copy_nonoverlapping(self.small.add(index * SMALL_BYTES), large, SMALL_BYTES);
-                    large
-                } else {
-                    self.small.add(index * SMALL_BYTES)
-                };
-                largest = largest.max(length);
-                (*self.headers).datagrams[index] = abi::Datagram {
-                    data,
-                    len: length as u32,
-                    peer_len: header.msg_hdr.msg_namelen.min(ADDRESS_BYTES as u32),
-                    peer: (&raw const (*self.headers).in_addresses[index]).cast(),
-                };
-                header.msg_hdr.msg_namelen = ADDRESS_BYTES as u32;
-            }
-        }
+        let (count, largest) = if socket.form == Form::Plain { self.take_plain(count, socket) } else { self.take_wide(count, socket) };
+        self.received.set(count);
         // SAFETY: as above.
         unsafe {
             (*self.headers).batch.count = count as u32;
@@ -203,6 +204,103 @@ impl Datagrams {
         }
         self.note_size(largest);
         Ok(count)
+    }
+
+    /// Describes what was received from a plain socket. How many datagrams, and the length of the largest.
+    #[inline]
+    fn take_plain(&self, count: usize, socket: &Socket) -> (usize, usize) {
+        let mut largest = 0;
+        for index in 0..count {
+            // SAFETY: index < BATCH; nobody else reads or writes the headers while this runs.
+            unsafe {
+                let (data, length) = self.payload(index);
+                let header = &mut (*self.headers).in_headers[index];
+                largest = largest.max(length);
+                (*self.headers).datagrams[index] = abi::Datagram {
+                    data,
+                    len: length as u32,
+                    peer_len: header.msg_hdr.msg_namelen.min(ADDRESS_BYTES as u32) as u16,
+                    local_len: socket.name.len_bytes(),
+                    peer: (&raw const (*self.headers).in_addresses[index]).cast(),
+                    local: socket.name.as_ptr(),
+                };
+                header.msg_hdr.msg_namelen = ADDRESS_BYTES as u32;
+            }
+        }
+        (count, largest)
+    }
+
+    /// The same for other sockets. What was cut off is left out: a handler never sees a part of a datagram.
+    #[inline(never)]
+    fn take_wide(&self, count: usize, socket: &Socket) -> (usize, usize) {
+        let (mut kept, mut largest) = (0, 0);
+        for index in 0..count {
+            // SAFETY: as above; `adopt` has armed each header with `wide`, and so it is again below.
+            unsafe {
+                let (data, length) = self.payload(index);
+                largest = largest.max(length);
+                let header = &mut (*self.headers).in_headers[index].msg_hdr;
+                if header.msg_flags & libc::MSG_TRUNC == 0 && length <= MAX_DATAGRAM_BYTES {
+                    let ends = Wide::take(self.wide, index, kept, header, socket);
+                    (*self.headers).datagrams[kept] = abi::Datagram {
+                        data,
+                        len: length as u32,
+                        peer_len: ends.peer_len,
+                        local_len: ends.local_len,
+                        peer: ends.peer,
+                        local: ends.local,
+                    };
+                    kept += 1;
+                } else {
+                    self.too_long.set(self.too_long.get() + 1);
+                }
+                Wide::arm(self.wide, index, header);
+            }
+        }
+        (kept, largest)
+    }
+
+    /// Where the bytes of a received datagram are, in one piece, and how many.
+    ///
+    /// # Safety
+    /// `index` is below `BATCH`, and nobody else uses the buffers.
+    #[inline(always)]
+    unsafe fn payload(&self, index: usize) -> (*const u8, usize) {
+        // SAFETY: the caller's contract; the buffers have the lengths that their offsets are computed with.
+        unsafe {
+            let length = ((*self.headers).in_headers[index].msg_len as usize).min(LARGE_BYTES);
+            let small = self.small.add(index * SMALL_BYTES);
+            if length <= SMALL_BYTES {
+                return (small, length);
+            }
+            // The tail lies where it belongs in the large buffer; put the beginning in front of it.
+            let large = self.large.add(index * LARGE_BYTES);
+            std::ptr::copy_nonoverlapping(small, large, SMALL_BYTES);
+            (large, length)
+        }
+    }
+
+    /// Makes the headers fit sockets of another form. A process that serves one socket does this once.
+    #[cold]
+    fn adopt(&self, form: Form) {
+        for index in 0..BATCH {
+            // SAFETY: index < BATCH; what the headers point to lies in this mapping and lives as long as they.
+            unsafe {
+                let header = &mut (*self.headers).in_headers[index].msg_hdr;
+                if form == Form::Plain {
+                    header.msg_name = (&raw mut (*self.headers).in_addresses[index]).cast();
+                    header.msg_namelen = ADDRESS_BYTES as u32;
+                    header.msg_control = std::ptr::null_mut();
+                    header.msg_controllen = 0;
+                } else {
+                    Wide::arm(self.wide, index, header);
+                }
+                let answer = &mut (*self.headers).out_headers[index].msg_hdr;
+                answer.msg_control = std::ptr::null_mut();
+                answer.msg_controllen = 0;
+            }
+        }
+        self.form.set(form);
     }
 
     /// Waits for one datagram. 1, or -1 with `errno` set, as `recvmmsg` has it.
@@ -240,7 +338,8 @@ impl Datagrams {
         unsafe { &raw mut (*self.headers).batch }
     }
 
-    /// Queues an answer to the `index`-th datagram, read from `data` when the batch is sent. False: no such datagram, or too long.
+    /// Queues an answer to the `index`-th datagram, read from `data` when the batch is sent. `EINVAL`: no such datagram, or too long;
+    /// `EDESTADDRREQ`: its sender has no name.
     pub fn queue(&self, index: usize, data: *const u8, length_bytes: usize) -> Result<(), Errno> {
         if index >= self.received.get() || length_bytes > MAX_DATAGRAM_BYTES || (data.is_null() && length_bytes > 0) {
             return Err(Errno::EINVAL);
@@ -252,9 +351,15 @@ impl Datagrams {
         // SAFETY: slot < BATCH, index < received <= BATCH; nobody else reads or writes the headers while this runs.
         unsafe {
             (*self.headers).out_parts[slot] = libc::iovec { iov_base: data.cast_mut().cast(), iov_len: length_bytes };
-            let header = &mut (*self.headers).out_headers[slot];
-            header.msg_hdr.msg_name = (&raw mut (*self.headers).in_addresses[index]).cast();
-            header.msg_hdr.msg_namelen = (*self.headers).datagrams[index].peer_len;
+            let header = &mut (*self.headers).out_headers[slot].msg_hdr;
+            if self.form.get() == Form::Plain {
+                header.msg_name = (&raw mut (*self.headers).in_addresses[index]).cast();
+                header.msg_namelen = (*self.headers).datagrams[index].peer_len.into();
+            } else {
+                let envelope = Wide::envelope(self.wide, index).ok_or(Errno::EDESTADDRREQ)?;
+                (header.msg_name, header.msg_namelen) = (envelope.name, envelope.name_len);
+                (header.msg_control, header.msg_controllen) = (envelope.control, envelope.control_len);
+            }
         }
         self.queued.set(slot + 1);
         Ok(())
@@ -310,27 +415,24 @@ impl Datagrams {
     pub fn send_queued(&self) {
         let queued = self.queued.get();
         let mut sent = 0;
+        let form = self.form.get();
+        // A Unix peer that does not read what it is sent must not stop everybody else's answers.
+        let flags = libc::MSG_NOSIGNAL | if form == Form::Unix { libc::MSG_DONTWAIT } else { 0 };
         while sent < queued {
             // SAFETY: the first `queued` headers are filled in; what they point to is valid until the handler's batch ends.
             let outcome = unsafe {
-                if queued == 1 {
+                if queued == 1 && form == Form::Plain {
                     let header = &(*self.headers).out_headers[0].msg_hdr;
                     let part = &(*self.headers).out_parts[0];
-                    let bytes = libc::sendto(
-                        self.descriptor.get(),
-                        part.iov_base,
-                        part.iov_len,
-                        libc::MSG_NOSIGNAL,
-                        header.msg_name.cast(),
-                        header.msg_namelen,
-                    );
+                    let bytes =
+                        libc::sendto(self.descriptor.get(), part.iov_base, part.iov_len, flags, header.msg_name.cast(), header.msg_namelen);
                     if bytes < 0 { -1 } else { 1 }
                 } else {
                     libc::sendmmsg(
                         self.descriptor.get(),
                         (&raw mut (*self.headers).out_headers[sent]).cast(),
                         (queued - sent) as u32,
-                        libc::MSG_NOSIGNAL,
+                        flags,
                     )
                 }
             };
@@ -347,96 +449,15 @@ impl Datagrams {
     }
 
     /// Number of answers that the kernel refused since the last call.
-    pub fn take_refused(&self) -> u64 {
+    pub fn take_refused(&self) -> u32 {
         self.refused.replace(0)
     }
-}
 
-/// Sends one datagram at once, without waiting. `peer` is a socket address of `peer_len` bytes.
-///
-/// # Safety
-/// `peer` points to `peer_len` readable bytes.
-pub unsafe fn send_to(socket: BorrowedFd<'_>, peer: *const libc::c_void, peer_len: u32, data: &[u8]) -> Result<(), Errno> {
-    loop {
-        // SAFETY: the caller's contract for the peer; the slice is valid; the kernel copies both before it returns.
-        let sent = unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                data.as_ptr().cast(),
-                data.len(),
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
-                peer.cast(),
-                peer_len,
-            )
-        };
-        if sent >= 0 {
-            return Ok(());
-        }
-        match Errno::last() {
-            Errno::EINTR => {}
-            errno => return Err(errno),
-        }
+    /// Number of datagrams that were too long for the buffers since the last call.
+    pub fn take_too_long(&self) -> u32 {
+        self.too_long.replace(0)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-    use std::os::fd::AsFd;
-
-    use super::*;
-
-    fn echo(engine: &Datagrams, socket: &UdpSocket) -> usize {
-        let count = engine.receive(socket.as_fd(), 3, Wait::Block).unwrap();
-        for index in 0..count {
-            // SAFETY: the engine filled `count` datagrams in.
-            let datagram = unsafe { &*(*engine.batch()).datagrams.add(index) };
-            if index % 2 == 0 {
-                engine.queue(index, datagram.data, datagram.len as usize).unwrap();
-            } else {
-                // SAFETY: data and len describe the received bytes.
-                engine.copy(index, unsafe { std::slice::from_raw_parts(datagram.data, datagram.len as usize) }).unwrap();
-            }
-        }
-        engine.send_queued();
-        count
-    }
-
-    #[test]
-    fn answers_every_size_unchanged() {
-        let (server, client) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        client.connect(server.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-        let engine = Datagrams::new().unwrap();
-        let mut back = vec![0; 70_000];
-        for length in [0, 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, 9_000, MAX_DATAGRAM_BYTES] {
-            let sent: Vec<u8> = (0..length).map(|i| (i * 7 + length) as u8).collect();
-            client.send(&sent).unwrap();
-            assert_eq!(echo(engine, &server), 1);
-            let received = client.recv(&mut back).unwrap();
-            assert!(back[..received] == sent[..], "length {length}");
-        }
-        for round in 0..3 * BATCH {
-            client.send(&[round as u8; 100]).unwrap();
-        }
-        let mut answered = 0;
-        while answered < 3 * BATCH {
-            answered += echo(engine, &server);
-        }
-        for round in 0..3 * BATCH {
-            let received = client.recv(&mut back).unwrap();
-            assert_eq!(back[..received], [round as u8; 100]);
-        }
-    }
-
-    #[test]
-    fn refuses_what_is_out_of_range() {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let engine = Datagrams::new().unwrap();
-        assert_eq!(engine.receive(socket.as_fd(), 0, Wait::Poll), Ok(0));
-        assert_eq!(engine.queue(0, b"x".as_ptr(), 1), Err(Errno::EINVAL), "nothing was received");
-        assert!(engine.buffer(MAX_DATAGRAM_BYTES + 1).is_none());
-        assert!(engine.buffer(10).is_some());
-        assert_eq!(engine.commit(0, 11), Err(Errno::EINVAL));
-    }
-}
+mod tests;

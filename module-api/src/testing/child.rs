@@ -109,7 +109,7 @@ impl<'h, M: Exported> Child<'h, M> {
         if datagrams.is_empty() || datagrams.iter().any(|(_, data)| data.as_ref().len() > DATAGRAM_MAX) {
             return Err(self.host.failure(name, format!("a host passes at least one datagram, and none above {DATAGRAM_MAX} bytes")));
         }
-        let peers: Vec<RawAddress> = datagrams.iter().map(|(peer, _)| RawAddress::new(*peer)).collect();
+        let peers: Vec<RawAddress> = datagrams.iter().map(|(peer, _)| RawAddress::inet(*peer)).collect();
         let mut batch = RawBatch::new(self.listener, peers.iter().zip(datagrams.iter().map(|(_, data)| data.as_ref())));
         self.host.fake(|fake| fake.replies.clear());
         self.call(name, Ends::WithError, || call(&mut batch))?;

@@ -352,7 +352,7 @@ impl<M: Exported> Running<M> {
     /// What was sent with [`Listener::send_to`](crate::Listener::send_to) up to now: the listener's number, to whom, and what.
     pub fn sent(&self) -> Vec<(u32, SocketAddr, Vec<u8>)> {
         self.fake(|fake| {
-            let sent = |(listener, peer, data): &(u32, Vec<u8>, Vec<u8>)| Some((*listener, sockaddr::decode(peer)?, data.clone()));
+            let sent = |(listener, peer, data): &(u32, Vec<u8>, Vec<u8>)| Some((*listener, sockaddr::decode(peer)?.inet()?, data.clone()));
             fake.sent.iter().filter_map(sent).collect()
         })
     }

@@ -1,10 +1,12 @@
 //! The loader's part: reads an exports table and writes parameters, as a host does with a file.
 
 use std::ffi::{CStr, c_char};
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
 use crate::abi::{self, ModuleExports, Param};
 use crate::check::{self, Folders, ParamDecl, Setting, Value};
+use crate::sockaddr::RawAddress;
 
 /// As large as every target.
 type Bytes = [u64; 3];
@@ -102,18 +104,23 @@ pub fn setting(name: &str, text: &str) -> Setting<()> {
 pub struct RawBatch<'d> {
     datagrams: Vec<abi::Datagram>,
     batch: abi::UdpBatch,
+    /// Where each was sent to.
+    _local: Box<RawAddress>,
     data: std::marker::PhantomData<&'d [u8]>,
 }
 
 impl<'d> RawBatch<'d> {
     /// The peers as the kernel has them must live as long.
-    pub fn new(listener: u32, parts: impl Iterator<Item = (&'d crate::sockaddr::RawAddress, &'d [u8])>) -> RawBatch<'d> {
+    pub fn new(listener: u32, parts: impl Iterator<Item = (&'d RawAddress, &'d [u8])>) -> RawBatch<'d> {
+        let local = Box::new(RawAddress::inet((Ipv4Addr::LOCALHOST, 5060).into()));
         let datagrams: Vec<abi::Datagram> = parts
             .map(|(peer, data)| abi::Datagram {
                 data: data.as_ptr(),
                 len: data.len() as u32,
-                peer_len: peer.len(),
+                peer_len: peer.len() as u16,
+                local_len: local.len() as u16,
                 peer: peer.as_ptr().cast(),
+                local: local.as_ptr().cast(),
             })
             .collect();
         let batch = abi::UdpBatch {
@@ -123,7 +130,7 @@ impl<'d> RawBatch<'d> {
             stride: size_of::<abi::Datagram>() as u32,
             listener,
         };
-        RawBatch { datagrams, batch, data: std::marker::PhantomData }
+        RawBatch { datagrams, batch, _local: local, data: std::marker::PhantomData }
     }
 
     pub fn as_ptr(&mut self) -> *mut abi::UdpBatch {

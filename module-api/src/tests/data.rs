@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::abi::{self, *};
@@ -173,8 +174,10 @@ fn with_batch(contents: &[&[u8]], handler: impl for<'b> FnOnce(&Batch<'b>)) {
             datagram: abi::Datagram {
                 data: if data.is_empty() { std::ptr::null() } else { data.as_ptr() },
                 len: data.len() as u32,
-                peer_len: 16,
+                peer_len: if data.starts_with(b"nobody") { 0 } else { 16 },
+                local_len: 6,
                 peer: peer.as_ptr().cast::<c_void>(),
+                local: b"\x01\0\0abc".as_ptr().cast(),
             },
             later_field: u64::MAX,
         })
@@ -197,7 +200,8 @@ fn answers_are_copied_borrowed_or_written_in_place() {
     with_batch(&[b"one", b"", b"three"], |batch| {
         assert_eq!((batch.len(), batch.iter().len(), batch.listener() == Listener::new(5)), (3, 3, true));
         for datagram in batch {
-            assert_eq!(datagram.peer(), "127.0.0.1:5060".parse().unwrap());
+            assert_eq!(datagram.peer().inet(), Some("127.0.0.1:5060".parse().unwrap()));
+            assert_eq!((datagram.local().to_string().as_str(), datagram.is_answerable()), ("@abc", true));
             datagram.reply(&[0]).unwrap();
             datagram.reply_borrowed(datagram.data()).unwrap();
         }
@@ -234,6 +238,15 @@ fn answers_are_copied_borrowed_or_written_in_place() {
 }
 
 #[test]
+fn a_peer_without_a_name_is_seen() {
+    with_batch(&[b"nobody"], |batch| {
+        let datagram = batch.datagram(0).unwrap();
+        assert_eq!((datagram.peer(), datagram.is_answerable()), (Address::Unnamed, false));
+    });
+    assert_eq!(SendError::from_code(abi::E_NO_PEER), Err(SendError::NoPeer));
+}
+
+#[test]
 fn listeners_are_asked_for_found_and_sent_from() {
     install();
     UdpListen::new("127.0.0.1:0").handler("echo").workers(2).register().unwrap();
@@ -249,4 +262,12 @@ fn listeners_are_asked_for_found_and_sent_from() {
     listener.send_to(address, b"hi").unwrap();
     let sent = fake(|fake| std::mem::take(&mut fake.sent));
     assert_eq!((sent.len(), sent[0].0, &sent[0].1[..8], &*sent[0].2), (1, 5, &[2, 0, 0x13, 0xc4, 127, 0, 0, 1][..], &b"hi"[..]));
+
+    let addresses: Vec<String> = listener.addresses().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["127.0.0.1:5060", "/run/x"]);
+    listener.send_from(Path::new("/run/x"), Address::Abstract(b"y".into()), b"ho").unwrap();
+    let sent = fake(|fake| std::mem::take(&mut fake.sent_from));
+    assert_eq!(sent, [(5, b"\x01\0/run/x\0".to_vec(), b"\x01\0\0y".to_vec(), b"ho".to_vec())]);
+    assert_eq!(listener.send_to(Address::Unnamed, b"hi"), Err(SendError::NoPeer));
+    assert_eq!(listener.send_from(Address::Unnamed, address, b"hi"), Err(SendError::Invalid));
 }

@@ -69,7 +69,8 @@ impl Module for Hello {
 impl Hello {
     /// In a worker, for each batch of datagrams that arrived.
     fn greet(&self, child: &mut Child, batch: &Batch<'_>) -> Result<()> {
-        for datagram in batch {
+        // A Unix socket without a name cannot be answered.
+        for datagram in batch.iter().filter(Datagram::is_answerable) {
             child.greeted += 1;
             let answer = format!("{} {}, you are number {} at worker {}\n", self.greeting, datagram.peer(), child.greeted, child.rank);
             datagram.reply(answer.as_bytes())?;

@@ -49,6 +49,8 @@ static int always_wrong(void) {
         EXPECT(MODHOST_E_INVALID, api->listener_find(wrong, 0));
         EXPECT(MODHOST_E_INVALID, api->listener_address(wrong, 0, buffer, sizeof buffer));
         EXPECT(MODHOST_E_INVALID, api->udp_send(wrong, 0, zeros, 16, buffer, 1));
+        EXPECT(MODHOST_E_INVALID, api->listener_address_at(wrong, 0, 0, buffer, sizeof buffer));
+        EXPECT(MODHOST_E_INVALID, api->udp_send_from(wrong, 0, zeros, 16, zeros, 16, buffer, 1));
         api->log(wrong, MODHOST_INFO, NULL, 0, NULL, 0);
         api->log(wrong, 99, (const uint8_t *)"t", 1, (const uint8_t *)"from nobody", 11);
         api->set_error(wrong, NULL, 0);
@@ -131,6 +133,8 @@ static int mod_init(void) {
     EXPECT(MODHOST_E_PHASE, api->listener_find(own, 0));
     EXPECT(MODHOST_E_PHASE, api->listener_address(own, 0, &listener, sizeof listener));
     EXPECT(MODHOST_E_PHASE, api->udp_send(own, 0, &listener, 16, (const uint8_t *)"x", 1));
+    EXPECT(MODHOST_E_PHASE, api->listener_address_at(own, 0, 0, &listener, sizeof listener));
+    EXPECT(MODHOST_E_PHASE, api->udp_send_from(own, 0, &listener, 16, &listener, 16, (const uint8_t *)"x", 1));
     return register_procs(1);
 }
 
@@ -153,6 +157,15 @@ static int mod_child(int rank) {
     EXPECT(MODHOST_E_INVALID, api->udp_send(own, 0, &peer, 3, room, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_send(own, 0, &peer, UINT_MAX, room, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_send(own, 0, &peer, sizeof peer, room, SIZE_MAX));
+    EXPECT(MODHOST_E_INVALID, api->listener_address_at(own, 0, 1, room, UINT_MAX));
+    EXPECT(MODHOST_E_INVALID, api->listener_address_at(own, 0, UINT_MAX, room, UINT_MAX));
+    EXPECT(MODHOST_E_INVALID, api->listener_address_at(own, 0, 0, room, sizeof room));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, UINT_MAX, &peer, sizeof peer, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, NULL, sizeof peer, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, 0, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, UINT_MAX, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, sizeof peer, NULL, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, sizeof peer, &peer, sizeof peer, room, SIZE_MAX));
     if (rank != PROC_MAIN)
         return 0;
     EXPECT(MODHOST_E_INVALID, api->fork_process(own, 1, NULL, 0));

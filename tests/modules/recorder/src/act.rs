@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU64};
 use std::time::Duration;
 
 use module_api::abi::{self, HostApi};
-use module_api::{Error, Result};
+use module_api::{Address, Error, Result};
 
 use crate::{world, write};
 
@@ -377,6 +377,15 @@ fn listen(address: &str, workers: u32) -> i32 {
         reserved: 0,
     };
     (api().listen)(handle(), &spec)
+}
+
+/// An address as configuration and log have it.
+pub fn local(text: &str) -> Result<Address<'static>> {
+    Ok(match (text.strip_prefix('@'), text.starts_with('/')) {
+        (Some(name), _) => Address::Abstract(name.as_bytes().to_vec().into()),
+        (None, true) => std::path::PathBuf::from(text).into(),
+        (None, false) => text.parse::<std::net::SocketAddr>()?.into(),
+    })
 }
 
 /// Sends a text from a listener to an IPv4 address.

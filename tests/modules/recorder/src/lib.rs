@@ -10,6 +10,7 @@ mod write;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+use module_api::SendError;
 use module_api::prelude::*;
 
 pub use script::Script;
@@ -107,9 +108,23 @@ impl<N: Name> Recorder<N> {
                 "info" => write::identity(None),
                 // For an answer from another process.
                 "peer" => datagram.peer().to_string(),
-                order => act::order(order)?,
+                "local" => datagram.local().to_string(),
+                "addresses" => datagram.listener().addresses()?.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+                order => match order.split_once("send_from ").and_then(|(_, rest)| rest.split_once(' ')) {
+                    // To the peer, from another address of the listener.
+                    Some((local, text)) => match datagram.listener().send_from(act::local(local)?, datagram.peer(), text.as_bytes()) {
+                        Ok(()) => continue,
+                        Err(error) => error.to_string(),
+                    },
+                    None => act::order(order)?,
+                },
             };
-            datagram.reply(answer.as_bytes())?;
+            match datagram.reply(answer.as_bytes()) {
+                Err(SendError::NoPeer) => {
+                    write::event("no_peer", &format!("peer={} answerable={}", datagram.peer(), datagram.is_answerable()))
+                }
+                outcome => outcome?,
+            }
         }
         act::run("handler")
     }
