@@ -193,6 +193,8 @@ fn unsafe_stands_in_few_places() {
                 path.strip_prefix("module-api/src/"),
                 Some("abi.rs" | "export.rs" | "fake.rs" | "host.rs" | "mutex.rs" | "params.rs" | "phase.rs" | "shm.rs" | "udp.rs")
             )
+            // Counting: the one instruction that needs it, and what the host gives to read.
+            || matches!(path, "module-api/src/stats/cells.rs" | "module-api/src/stats/read.rs")
             // The SDK's own tests play the host.
             || path.starts_with("module-api/src/tests/")
     };
