@@ -3,6 +3,8 @@
 //! *Runs in:* whatever process and phase the module calls from; each function says which it accepts. *Never:* lets a panic out,
 //! holds a lock across a call into a module, or believes a pointer's length without a limit.
 
+mod counting;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +56,9 @@ pub static HOST_API: HostApi = HostApi {
     udp_reply_buffer,
     udp_reply_commit,
     udp_send,
+    stat_register: counting::stat_register,
+    stat_info: counting::stat_info,
+    stat_read: counting::stat_read,
 };
 
 /// Longest name of a process or a timer function, in bytes.
@@ -526,7 +531,10 @@ extern "C" fn udp_send(module: *mut c_void, listener: u32, peer: *const c_void, 
         // SAFETY: the ABI's contract: as many readable bytes.
         let outcome = unsafe { datagrams::send_to(std::os::fd::AsFd::as_fd(listener), peer, peer_len, bytes(data, len)) };
         match outcome {
-            Ok(()) => abi::OK,
+            Ok(()) => {
+                crate::stats::count(crate::stats::Own::Sent, 1);
+                abi::OK
+            }
             Err(Errno::EAGAIN | Errno::ENOBUFS) => abi::E_BUSY,
             Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EAFNOSUPPORT) => abi::E_INVALID,
             Err(errno) => {

@@ -79,6 +79,8 @@ pub struct Datagrams {
     large_touched: Cell<bool>,
     /// Answers that the kernel refused.
     refused: Cell<u64>,
+    /// Answers that it took.
+    sent: Cell<u64>,
     /// So many times more one datagram is received at a time.
     alone: Cell<u32>,
 }
@@ -136,6 +138,7 @@ impl Datagrams {
                 batches_since_large: Cell::new(0),
                 large_touched: Cell::new(false),
                 refused: Cell::new(0),
+                sent: Cell::new(0),
                 alone: Cell::new(0),
             });
             (*headers).engine.assume_init_ref()
@@ -336,6 +339,7 @@ impl Datagrams {
             };
             if outcome > 0 {
                 sent += outcome as usize;
+                self.sent.set(self.sent.get() + outcome as u64);
             } else if Errno::last() != Errno::EINTR {
                 self.refused.set(self.refused.get() + 1);
                 sent += 1;
@@ -346,9 +350,9 @@ impl Datagrams {
         self.reserved_bytes.set(0);
     }
 
-    /// Number of answers that the kernel refused since the last call.
-    pub fn take_refused(&self) -> u64 {
-        self.refused.replace(0)
+    /// Number of answers that the kernel took, and of those that it refused, since the last call.
+    pub fn take_sent(&self) -> (u64, u64) {
+        (self.sent.replace(0), self.refused.replace(0))
     }
 }
 

@@ -43,8 +43,8 @@ impl Sample {
         json.push('}');
     }
 
-    /// The value's fields, each with a comma before it.
-    fn write_json_value(&self, json: &mut String) {
+    /// The value's fields of that object, each with a comma before it.
+    pub fn write_json_value(&self, json: &mut String) {
         match &self.value {
             Value::Counter(value) => push(json, format_args!(",\"value\":{value}")),
             Value::Gauge(value) => push(json, format_args!(",\"value\":{value}")),
