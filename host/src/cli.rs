@@ -21,6 +21,7 @@ Examples:
   modhost check -c /etc/modhost.toml           all errors at once, nothing is started
   modhost inspect ./libecho.so                 what is in this file, and would it load
   modhost ps                                   the processes of a running host
+  modhost stats                                what they have counted
 
 Exit codes: 0 ok, 1 failed while starting or running, 2 usage or configuration, 70 a fault of modhost";
 
