@@ -185,8 +185,7 @@ fn text_table_json_and_prometheus() {
     let table = printed(&host, &["counts", "host.re"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     let names: Vec<&str> = lines.iter().map(|line| line[0]).collect();
-    let counts =
-        ["name", "counts.counted", "counts.in_proc_init", "counts.own", "counts.shared", "counts.sizes", "counts.took"].as_slice();
+    let counts = ["name", "counts.counted", "counts.in_proc_init", "counts.own", "counts.shared", "counts.sizes", "counts.took"].as_slice();
     assert_eq!(names, [counts, &["host.received", "host.refused", "host.restarts"]].concat());
     assert_eq!(lines[3], ["counts.own", "-3", "bytes"]);
     assert_eq!(lines[6][..4], ["counts.took", "3", "ns", "5000000055"]);
@@ -299,8 +298,7 @@ fn own_address() -> Option<std::net::IpAddr> {
 
 #[test]
 fn the_stats_module_reports_what_has_changed() {
-    let host =
-        Setup::new().module(module("echo")).module(module("stats").text("log_every", "20ms")).listen("echo", 1).control().start();
+    let host = Setup::new().module(module("echo")).module(module("stats").text("log_every", "20ms")).listen("echo", 1).control().start();
     host.client().ask(b"x");
     host.wait_for_log("stats: counted counter=echo.answered total=1");
     host.client().ask(b"x");

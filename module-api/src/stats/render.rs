@@ -39,11 +39,15 @@ impl Sample {
             quoted(json, value);
         }
         self.write_json_value(json);
+        if let Value::Histogram(seen) = &self.value {
+            let pairs: Vec<String> = seen.buckets().map(|(highest, count)| format!("[{highest},{count}]")).collect();
+            push(json, format_args!(",\"buckets\":[{}]", pairs.join(",")));
+        }
         json.push_str(more);
         json.push('}');
     }
 
-    /// The value's fields of that object, each with a comma before it.
+    /// The value's fields of that object without the buckets, each with a comma before it.
     pub fn write_json_value(&self, json: &mut String) {
         match &self.value {
             Value::Counter(value) => push(json, format_args!(",\"value\":{value}")),
@@ -53,8 +57,6 @@ impl Sample {
                 for percent in QUANTILES {
                     push(json, format_args!(",\"p{percent}\":{}", seen.quantile(percent)));
                 }
-                let pairs: Vec<String> = seen.buckets().map(|(highest, count)| format!("[{highest},{count}]")).collect();
-                push(json, format_args!(",\"buckets\":[{}]", pairs.join(",")));
             }
         }
     }
