@@ -4,6 +4,8 @@
 mod listeners;
 #[path = "service/shared_memory.rs"]
 mod shared_memory;
+#[path = "service/stats.rs"]
+mod stats;
 #[path = "service/timers.rs"]
 mod timers;
 #[path = "service/udp.rs"]

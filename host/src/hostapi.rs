@@ -3,6 +3,8 @@
 //! *Runs in:* whatever process and phase the module calls from; each function says which it accepts. *Never:* lets a panic out,
 //! holds a lock across a call into a module, or believes a pointer's length without a limit.
 
+mod counting;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,6 +61,9 @@ pub static HOST_API: HostApi = HostApi {
     udp_send,
     listener_address_at,
     udp_send_from,
+    stat_register: counting::stat_register,
+    stat_info: counting::stat_info,
+    stat_read: counting::stat_read,
 };
 
 /// Longest name of a process or a timer function, in bytes.
@@ -581,7 +586,10 @@ unsafe fn send(
             Some(None) => return abi::E_INVALID,
         };
         match outcome {
-            Ok(()) => abi::OK,
+            Ok(()) => {
+                crate::stats::count(crate::stats::Own::Sent, 1);
+                abi::OK
+            }
             Err(Errno::EAGAIN | Errno::ENOBUFS) => abi::E_BUSY,
             Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => abi::E_INVALID,
             Err(errno) => {

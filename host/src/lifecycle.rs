@@ -26,6 +26,7 @@ use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
 use crate::state::{State, Wanted};
+use crate::stats::registry::Registry;
 use crate::summary;
 use crate::supervise::policy::{End, Reached};
 use crate::supervise::protocol::{FromMain, FromSupervisor};
@@ -142,6 +143,7 @@ impl Main {
             wanted: Default::default(),
             listeners: Default::default(),
             timers: Default::default(),
+            stats: Registry::new()?,
         }
         .install()
     }
@@ -317,7 +319,7 @@ impl Main {
         }
         if let Some(server) = self.control.take() {
             let server = Arc::new(server);
-            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Arc::new(move || server.work(state.family.slots))));
+            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Arc::new(move || server.work(state.family.slots, &state.stats))));
         }
         let registered: u32 = self.modules().iter().map(|module| module.registered.load(Relaxed)).sum();
         rows.extend((0..registered).map(|_| None));
@@ -330,6 +332,7 @@ impl Main {
             self.heed_stop()?;
             call::init_child(module, abi::PROC_INIT)?;
         }
+        self.state.stats.complete(self.state.family.slots.count())?;
         Ok(Prepared(()))
     }
 

@@ -10,6 +10,7 @@ use crate::module::Module;
 use crate::net::listener::Listener;
 use crate::process::family::Family;
 use crate::shm::arena::Arena;
+use crate::stats::registry::Registry;
 use crate::timer::TimerFunction;
 
 /// A listener that a module asked for in `init_f`.
@@ -42,6 +43,8 @@ pub struct State {
     pub listeners: OnceLock<Vec<Listener>>,
     /// Timer functions in the order of registration.
     pub timers: Mutex<Vec<TimerFunction>>,
+    /// What is counted.
+    pub stats: Registry,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();

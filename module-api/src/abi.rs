@@ -5,7 +5,7 @@
 //! No `bool`, enum, `char`, reference or Rust collection crosses the line: C can write values that Rust forbids.
 
 use core::ffi::{c_char, c_int, c_void};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicUsize};
 
 #[cfg(feature = "layout")]
 use abi_stable::StableAbi;
@@ -127,6 +127,29 @@ pub const TIMER_FAST: u32 = 0;
 /// [`TimerSpec::process`]: the slow timer process, for functions that may block.
 pub const TIMER_SLOW: u32 = 1;
 
+/// [`StatSpec::kind`]: only grows; one word.
+pub const STAT_COUNTER: u32 = 1;
+/// [`StatSpec::kind`]: goes up and down; one word, two's complement.
+pub const STAT_GAUGE: u32 = 2;
+/// [`StatSpec::kind`]: how often values of which size were seen; the sum of all values, then one word per bucket.
+pub const STAT_HISTOGRAM: u32 = 3;
+/// [`StatSpec::flags`]: a gauge of what processes share. The part of a process that ends is kept; without the flag it is taken away.
+pub const STAT_SHARED: u32 = 1;
+/// [`StatSpec::unit`]: a number of things.
+pub const UNIT_NONE: u32 = 0;
+/// [`StatSpec::unit`]: bytes.
+pub const UNIT_BYTES: u32 = 1;
+/// [`StatSpec::unit`]: nanoseconds.
+pub const UNIT_NS: u32 = 2;
+/// Buckets of a histogram without bounds: 0 to 3 have one each, then every power of two has four.
+pub const STAT_BUCKETS: u32 = 252;
+/// Most bounds of a histogram.
+pub const STAT_MAX_BOUNDS: u32 = 64;
+/// `stat_read`: the sum over all processes.
+pub const STAT_ALL: i32 = -1;
+/// `stat_read`: what was counted outside of the host's processes: in one that a module forked on its own.
+pub const STAT_OUTSIDE: i32 = -2;
+
 /// The first bytes of every exports table, readable whatever the rest looks like. 32 bytes on 64-bit machines.
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
@@ -175,6 +198,25 @@ pub struct HostSlot {
     pub module: *mut c_void,
     /// Highest level (`LEVEL_*`, 0 for none) that this module's records are wanted at. Owned by the host, may change at any time.
     pub log_level: *const AtomicU32,
+    /// Where the process that reads this counts.
+    pub stat_home: *const StatHome,
+}
+
+/// Where a process counts, on a page of its own that is all zeros in a process that the host did not fork. Written by the host.
+///
+/// `stat_register` gives the address of a first word. The word that a process changes lies at a distance from there: `own` bytes, by a
+/// plain addition, in the thread in which the host calls modules, which is the one whose thread pointer is `thread`; in any other
+/// thread `threads` bytes, by an atomic addition. A gauge is always changed at `own`, always atomically.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StatHome {
+    /// The thread pointer (`fs:0` on x86-64, `tpidr_el0` on aarch64) of the thread that the host calls modules in; 0: no thread's.
+    pub thread: AtomicUsize,
+    /// Distance in bytes to the cells of that thread.
+    pub own: AtomicUsize,
+    /// Distance in bytes to the cells of all other threads.
+    pub threads: AtomicUsize,
 }
 
 /// A borrowed string: `len` bytes, followed by a NUL that `len` does not count.
@@ -460,6 +502,58 @@ pub struct ListenSpec {
     pub reserved: u32,
 }
 
+/// A counter, gauge or histogram, for `stat_register`.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StatSpec {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// `STAT_COUNTER` ...
+    pub kind: u32,
+    /// `STAT_SHARED`, for gauges.
+    pub flags: u32,
+    /// `UNIT_*`.
+    pub unit: u32,
+    /// 1 to 47 of `[a-z0-9_]`, the first one a letter; the module's name is put before it. Copied.
+    pub name: *const c_char,
+    /// One sentence, at most 200 bytes; copied. May be null.
+    pub help: *const c_char,
+    /// Of a histogram: the largest value of each bucket but the last, ascending, copied. Null: the host's own buckets.
+    pub bounds: *const u64,
+    /// Number of bounds, at most `STAT_MAX_BOUNDS`; 0 with null.
+    pub bound_count: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What `stat_info` says of one. The pointers are valid for good.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StatInfo {
+    /// Size of this struct in bytes, set by the caller.
+    pub size: u32,
+    /// `STAT_COUNTER` ...
+    pub kind: u32,
+    /// `STAT_SHARED`.
+    pub flags: u32,
+    /// `UNIT_*`.
+    pub unit: u32,
+    /// Whose it is; `host` for the host's own.
+    pub module: *const c_char,
+    /// Its name, without the module's.
+    pub name: *const c_char,
+    /// One sentence; may be empty.
+    pub help: *const c_char,
+    /// Of a histogram with bounds; null otherwise.
+    pub bounds: *const u64,
+    /// Number of bounds.
+    pub bound_count: u32,
+    /// Number of words that `stat_read` gives.
+    pub words: u32,
+}
+
 /// The host's functions. Append-only. Every call passes the module handle of [`HostSlot`] back. All pointers are borrowed for the call.
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
@@ -544,6 +638,17 @@ pub struct HostApi {
         data: *const u8,
         len: usize,
     ) -> i32,
+
+    // Counters.
+    /// `init_f` and `PROC_INIT`. Writes the address to count at, which [`StatHome`] explains, to `first`. Returns 0, `E_PHASE`,
+    /// `E_INVALID` (for a name that is taken, too) or `E_LIMIT`.
+    pub stat_register: extern "C" fn(module: *mut c_void, spec: *const StatSpec, first: *mut *mut c_void) -> i32,
+    /// From `PROC_INIT` on, any process and thread. Describes the `index`-th of all modules' and the host's. Returns 0, `E_PHASE`, or
+    /// `E_INVALID` past the last.
+    pub stat_info: extern "C" fn(module: *mut c_void, index: u32, info: *mut StatInfo) -> i32,
+    /// From `PROC_INIT` on, any process and thread. Writes up to `count` words: of one process, or `STAT_ALL`, or `STAT_OUTSIDE`.
+    /// Returns the number of words that there are, `E_PHASE` or `E_INVALID`.
+    pub stat_read: extern "C" fn(module: *mut c_void, index: u32, process_no: i32, words: *mut u64, count: u32) -> i32,
 }
 
 // SAFETY: constants and function pointers only.

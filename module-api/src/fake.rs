@@ -4,9 +4,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as Lock, Once, PoisonError};
 
 use crate::abi::*;
@@ -15,6 +15,11 @@ use crate::sockaddr::RawAddress;
 
 /// Records up to this level are wanted.
 pub static LOG_LEVEL: AtomicU32 = AtomicU32::new(LEVEL_DEBUG);
+
+/// Where this process counts; see `stats/tests.rs`.
+pub static STAT_HOME: StatHome = StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) };
+/// Words of each of the three places of one counter.
+const STAT_WORDS: usize = 1024;
 
 /// What the host has been told and will answer, in the thread of one test.
 #[derive(Default)]
@@ -35,6 +40,9 @@ pub struct Fake {
     pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
     /// By `udp_send_from`: listener, local, peer, data.
     pub sent_from: Vec<(u32, Vec<u8>, Vec<u8>, Vec<u8>)>,
+    /// What the next calls about counters return, if not 0.
+    pub stat_code: i32,
+    stats: Vec<FakeStat>,
     buffer: Vec<u8>,
     /// Names that go with `timers` and `forks`.
     pub timer_names: Vec<String>,
@@ -47,6 +55,23 @@ pub struct Fake {
 
 // SAFETY: the pointers in it are values that are handed back to the module; what they lead to is the module's, for good.
 unsafe impl Send for Fake {}
+/// A counter with its places: outside, own thread, other threads.
+struct FakeStat {
+    name: CString,
+    help: CString,
+    kind: u32,
+    unit: u32,
+    bounds: &'static [u64],
+    words: &'static [AtomicU64; 3 * STAT_WORDS],
+}
+
+impl Fake {
+    /// What stands in the first words of the `index`-th counter.
+    #[cfg(test)]
+    pub fn stat_words(&self, index: usize, skip: usize, count: usize) -> Vec<u64> {
+        self.stats[index].words[STAT_WORDS + skip..][..count].iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+}
 
 #[derive(Clone, Copy)]
 pub struct Fork {
@@ -122,7 +147,14 @@ pub fn install() {
     static FILL: Once = Once::new();
     FILL.call_once(|| {
         // SAFETY: every test that reads the slot has called this function first.
-        unsafe { *SLOT.as_ptr() = HostSlot { api: &raw const API, module: std::ptr::null_mut(), log_level: &raw const LOG_LEVEL } }
+        unsafe {
+            *SLOT.as_ptr() = HostSlot {
+                api: &raw const API,
+                module: std::ptr::null_mut(),
+                log_level: &raw const LOG_LEVEL,
+                stat_home: &raw const STAT_HOME,
+            }
+        }
     });
 }
 
@@ -156,6 +188,9 @@ static API: HostApi = HostApi {
     udp_send,
     listener_address_at,
     udp_send_from,
+    stat_register,
+    stat_info,
+    stat_read,
 };
 
 fn bytes(data: *const u8, len: usize) -> Vec<u8> {
@@ -399,4 +434,65 @@ extern "C" fn udp_send_from(
     let (local, peer) = (bytes(local.cast(), local_len as usize), bytes(peer.cast(), peer_len as usize));
     fake(|fake| fake.sent_from.push((listener, local, peer, bytes(data, len))));
     OK
+}
+
+extern "C" fn stat_register(_: *mut c_void, spec: *const StatSpec, first: *mut *mut c_void) -> i32 {
+    // SAFETY: as above.
+    let spec = unsafe { &*spec };
+    fake(|fake| {
+        if fake.stat_code != OK {
+            return fake.stat_code;
+        }
+        let words: &'static [AtomicU64; 3 * STAT_WORDS] = Box::leak(Box::new([const { AtomicU64::new(0) }; 3 * STAT_WORDS]));
+        let bounds: &[u64] = if spec.bounds.is_null() {
+            &[]
+        } else {
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts(spec.bounds, spec.bound_count as usize) }
+        };
+        let (name, help) = (CString::new(c_text(spec.name)).unwrap(), CString::new(c_text(spec.help)).unwrap());
+        fake.stats.push(FakeStat { name, help, kind: spec.kind, unit: spec.unit, bounds: bounds.to_vec().leak(), words });
+        // SAFETY: as above.
+        unsafe { first.write(std::ptr::from_ref(words).cast_mut().cast()) };
+        OK
+    })
+}
+
+extern "C" fn stat_info(_: *mut c_void, index: u32, info: *mut StatInfo) -> i32 {
+    fake(|fake| {
+        let Some(stat) = fake.stats.get(index as usize).filter(|_| fake.stat_code == OK) else { return E_INVALID };
+        let (kind, unit, bounds) = (stat.kind, stat.unit, stat.bounds);
+        // SAFETY: as above.
+        unsafe {
+            info.write(StatInfo {
+                size: size_of::<StatInfo>() as u32,
+                kind,
+                flags: 0,
+                unit,
+                module: c"fake".as_ptr(),
+                name: stat.name.as_ptr(),
+                help: stat.help.as_ptr(),
+                bounds: if bounds.is_empty() { std::ptr::null() } else { bounds.as_ptr() },
+                bound_count: bounds.len() as u32,
+                words: 0,
+            });
+        }
+        OK
+    })
+}
+
+extern "C" fn stat_read(_: *mut c_void, index: u32, process_no: i32, words: *mut u64, count: u32) -> i32 {
+    fake(|fake| {
+        let places = match process_no {
+            STAT_ALL => 0..3,
+            STAT_OUTSIDE => 0..1,
+            _ => 1..3,
+        };
+        for word in 0..count as usize {
+            let sum = places.clone().map(|place| fake.stats[index as usize].words[place * STAT_WORDS + word].load(Ordering::Relaxed));
+            // SAFETY: as above.
+            unsafe { words.add(word).write(sum.fold(0, u64::wrapping_add)) };
+        }
+        count as i32
+    })
 }

@@ -61,8 +61,8 @@
 //!
 //! | function | process | context | allows |
 //! | --- | --- | --- | --- |
-//! | `init` | main, before any fork, as the starting user | [`ModInit`] | `register_procs`, `listen_udp`, shared memory, timers |
-//! | `proc_init` | main, before any fork | [`ProcInit`] | `max_procs`, shared memory per process, timers; the last `&mut self` |
+//! | `init` | main, before any fork, as the starting user | [`ModInit`] | `register_procs`, `listen_udp`, shared memory, timers, counters |
+//! | `proc_init` | main, before any fork | [`ProcInit`] | `max_procs`, shared memory per process, timers, counters; the last `&mut self` |
 //! | `proc_main` | main, workers run already | [`ProcMain`] | `fork_process` |
 //! | `child_init` | every forked process | [`ChildInit`] | connections, threads; makes the child state |
 //! | handlers | workers | [`Batch`] | answers |
@@ -72,6 +72,9 @@
 //! | `destroy` | main, at the end | [`Destroy`] | |
 //!
 //! [`rules`] shows that what a phase does not allow does not compile.
+//!
+//! # Counting
+//! [`Counter`], [`Gauge`] and [`Histogram`] count at a nanosecond a time; see [`stats`].
 //!
 //! # Logging
 //! [`info!`], [`warn!`] and the others of `tracing`, and those of the `log` crate, end up in the host's log with the module's name.
@@ -106,6 +109,7 @@ mod rng;
 pub mod rules;
 mod shm;
 mod sockaddr;
+pub mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
@@ -126,6 +130,7 @@ pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
 pub use shm::{PerProcess, Shm, ShmSafe};
+pub use stats::{Counter, Gauge, Histogram, Stats, Unit};
 pub use timer::Timer;
 pub use udp::{Batch, Datagram, Datagrams};
 
@@ -135,5 +140,6 @@ pub mod prelude {
         Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess,
         Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Size, Timer, TimerCx, UdpListen,
     };
+    pub use crate::{Counter, Gauge, Histogram, Stats, Unit};
     pub use crate::{debug, error, export_module, info, param_enum, params, shm_struct, trace, warn};
 }

@@ -9,16 +9,20 @@ use module_api::abi;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::stats;
 use crate::config::nearest;
 use crate::error::{Error, Result};
 use crate::process::phase::Breadcrumb;
 use crate::process::slots::{Slot, Slots};
+use crate::stats::registry::Registry;
 
 /// What can be seen of the host from the control process.
 #[derive(Debug)]
 pub struct View<'h> {
     /// The process table.
     pub slots: Slots,
+    /// What is counted.
+    pub stats: &'h Registry,
     /// Names of the modules in load order.
     pub modules: &'h [String],
     /// The pid that the operator knows.
@@ -57,11 +61,32 @@ struct Method {
     call: fn(&View<'_>, &[Value], u64) -> Result<Reply>,
 }
 
-const METHODS: [Method; 4] = [
+const METHODS: [Method; 7] = [
     Method { name: "methods", params: "", count: 0..=0, summary: "what can be called", call: methods },
     Method { name: "ping", params: "", count: 0..=0, summary: "answers: pids, version, module ABI, uptime", call: ping },
     Method { name: "ps", params: "", count: 0..=0, summary: "the process table", call: ps },
     Method { name: "stop", params: "", count: 0..=0, summary: "stops the host, in order; answers before that begins", call: stop },
+    Method {
+        name: "stats",
+        params: "[PREFIX...]",
+        count: 0..=64,
+        summary: "what was counted, of all processes together",
+        call: stats::all,
+    },
+    Method {
+        name: "stats_by_process",
+        params: "[PREFIX...]",
+        count: 0..=64,
+        summary: "the same, with the part of each process",
+        call: stats::by_process,
+    },
+    Method {
+        name: "stats_prometheus",
+        params: "[PREFIX...]",
+        count: 0..=64,
+        summary: "the same as text for Prometheus",
+        call: stats::prometheus,
+    },
 ];
 
 /// Calls a method by its name.
@@ -84,7 +109,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
-fn reply(value: &impl Serialize) -> Result<Reply> {
+pub(super) fn reply(value: &impl Serialize) -> Result<Reply> {
     Ok(Reply { json: json(value), then: Then::Nothing })
 }
 
@@ -194,6 +219,8 @@ fn stop(view: &View<'_>, _: &[Value], _: u64) -> Result<Reply> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
     use crate::process::phase::Phase;
     use crate::process::slots::State;
@@ -213,9 +240,15 @@ pub(super) mod tests {
         slots
     }
 
+    /// The host's own counters, all zero.
+    fn none() -> &'static Registry {
+        static NONE: OnceLock<Registry> = OnceLock::new();
+        NONE.get_or_init(|| Registry::new().unwrap())
+    }
+
     impl<'h> View<'h> {
         pub(in crate::control) fn of(slots: Slots, modules: &'h [String]) -> Self {
-            Self { slots, modules, supervisor_pid: 99, main_pid: 100, stop_limit_ms: 21_000 }
+            Self { slots, stats: none(), modules, supervisor_pid: 99, main_pid: 100, stop_limit_ms: 21_000 }
         }
     }
 
@@ -245,7 +278,7 @@ pub(super) mod tests {
         );
         assert_eq!(called("stop"), (serde_json::json!({ "stopping": true, "pid": 99, "limit_ms": 21_000 }), Then::Stop));
         let names: Vec<Value> = called("methods").0.as_array().unwrap().iter().map(|row| row["method"].clone()).collect();
-        assert_eq!(names, ["methods", "ping", "ps", "stop"]);
+        assert_eq!(names, ["methods", "ping", "ps", "stop", "stats", "stats_by_process", "stats_prometheus"]);
     }
 
     #[test]

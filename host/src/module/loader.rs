@@ -14,7 +14,7 @@ use super::params::{self, Folders, ParamDecl, ParamValue};
 use super::{Depend, Handler, MARK, Module};
 use crate::config::ParamSetting;
 use crate::error::{Error, Result};
-use crate::sys::fork;
+use crate::sys::{fork, local::local};
 
 /// Most parameters, handlers or dependencies a module may declare: more is a damaged table.
 const MAX_ENTRIES: u32 = 1024;
@@ -216,7 +216,14 @@ impl Opened {
             initialised: AtomicBool::new(false),
         }));
         // SAFETY: the table promises a writable slot of its own; no code of the module runs meanwhile.
-        unsafe { table.host_slot.write(abi::HostSlot { api, module: std::ptr::from_ref(module).cast_mut().cast(), log_level }) };
+        unsafe {
+            table.host_slot.write(abi::HostSlot {
+                api,
+                module: std::ptr::from_ref(module).cast_mut().cast(),
+                log_level,
+                stat_home: local().stat_home(),
+            });
+        };
         Ok(module)
     }
 }

@@ -51,6 +51,9 @@ static int always_wrong(void) {
         EXPECT(MODHOST_E_INVALID, api->udp_send(wrong, 0, zeros, 16, buffer, 1));
         EXPECT(MODHOST_E_INVALID, api->listener_address_at(wrong, 0, 0, buffer, sizeof buffer));
         EXPECT(MODHOST_E_INVALID, api->udp_send_from(wrong, 0, zeros, 16, zeros, 16, buffer, 1));
+        EXPECT(MODHOST_E_INVALID, api->stat_register(wrong, NULL, NULL));
+        EXPECT(MODHOST_E_INVALID, api->stat_info(wrong, 0, NULL));
+        EXPECT(MODHOST_E_INVALID, api->stat_read(wrong, 0, 0, NULL, 0));
         api->log(wrong, MODHOST_INFO, NULL, 0, NULL, 0);
         api->log(wrong, 99, (const uint8_t *)"t", 1, (const uint8_t *)"from nobody", 11);
         api->set_error(wrong, NULL, 0);
