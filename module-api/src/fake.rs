@@ -31,10 +31,12 @@ pub struct Fake {
     pub listens: Vec<(String, Option<String>, u32)>,
     pub replies: Vec<(u32, Vec<u8>, Reply)>,
     pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
-    /// By `udp_send_from`: listener, local, peer, data.
-    pub sent_from: Vec<(u32, Vec<u8>, Vec<u8>, Vec<u8>)>,
+    pub sent_from: Vec<SentFrom>,
     buffer: Vec<u8>,
 }
+
+/// By `udp_send_from`: listener, local, peer, data.
+pub type SentFrom = (u32, Vec<u8>, Vec<u8>, Vec<u8>);
 
 #[derive(Clone, Copy)]
 pub struct Fork {
