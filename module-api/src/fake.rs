@@ -38,8 +38,7 @@ pub struct Fake {
     pub listens: Vec<(String, Option<String>, u32)>,
     pub replies: Vec<(u32, Vec<u8>, Reply)>,
     pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
-    /// By `udp_send_from`: listener, local, peer, data.
-    pub sent_from: Vec<(u32, Vec<u8>, Vec<u8>, Vec<u8>)>,
+    pub sent_from: Vec<SentFrom>,
     /// What the next calls about counters return, if not 0.
     pub stat_code: i32,
     stats: Vec<FakeStat>,
@@ -55,6 +54,7 @@ pub struct Fake {
 
 // SAFETY: the pointers in it are values that are handed back to the module; what they lead to is the module's, for good.
 unsafe impl Send for Fake {}
+
 /// A counter with its places: outside, own thread, other threads.
 struct FakeStat {
     name: CString,
@@ -72,6 +72,9 @@ impl Fake {
         self.stats[index].words[STAT_WORDS + skip..][..count].iter().map(|word| word.load(Ordering::Relaxed)).collect()
     }
 }
+
+/// By `udp_send_from`: listener, local, peer, data.
+pub type SentFrom = (u32, Vec<u8>, Vec<u8>, Vec<u8>);
 
 #[derive(Clone, Copy)]
 pub struct Fork {
