@@ -117,15 +117,16 @@ pub use params::{ParamSet, ParamType};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
-pub use shm::{PerProcess, Shm, ShmSafe};
+pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmMap, ShmSafe, Update};
 pub use timer::Timer;
 pub use udp::{Batch, Datagram, Datagrams};
 
 /// Everything that most modules use.
 pub mod prelude {
     pub use crate::{
-        Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess, Pid,
-        PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Timer, TimerCx, UdpListen,
+        Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, MapOptions, ModInit, Module,
+        PerProcess, Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Scan, Shm, ShmMap, ShmMutex, Timer, TimerCx,
+        UdpListen, Update,
     };
     pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
 }

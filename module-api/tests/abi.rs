@@ -51,7 +51,7 @@ fn layouts() -> Vec<Layout> {
         modhost_listen_spec = ListenSpec { size, kind, address, handler, workers, reserved }
         modhost_api = HostApi {
             magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
-            fork_process_entry, shm_alloc, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
+            fork_process_entry, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
             listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
         }
         modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
@@ -79,7 +79,7 @@ fn constants() -> Vec<(&'static str, i64)> {
         MODHOST_PARAM_BOOL = PARAM_BOOL, MODHOST_PARAM_INT = PARAM_INT, MODHOST_PARAM_STRING = PARAM_STRING,
         MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
         MODHOST_HANDLER_UDP = HANDLER_UDP, MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
-        MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
+        MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_SHM_ZEROED = SHM_ZEROED, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
     }
 }
 
