@@ -45,6 +45,11 @@ Examples:
   modhost ps
   modhost ps -s target/quickstart.sock --json | jq '.[] | select(.restarts > 0)'";
 
+const SHM_EXAMPLES: &str = "\
+Examples:
+  modhost shm
+  modhost shm -s target/quickstart.sock --json | jq .largest_free_bytes";
+
 const RPC_EXAMPLES: &str = "\
 Examples:
   modhost rpc methods                            what can be called
@@ -81,6 +86,9 @@ pub enum Command {
     /// List the processes of a running host
     #[command(after_help = PS_EXAMPLES)]
     Ps(ControlArgs),
+    /// Say which module of a running host has how much shared memory
+    #[command(after_help = SHM_EXAMPLES)]
+    Shm(ControlArgs),
     /// Stop a running host and wait for its end
     Stop(ControlArgs),
     /// Ask a running host for a sign of life
@@ -316,6 +324,7 @@ mod tests {
         assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.json));
         assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
         assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
+        assert!(matches!(parse_line("modhost shm --json"), Ok(Command::Shm(args)) if args.json));
         assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
         assert!(matches!(parse_line("modhost ping -s x"), Ok(Command::Ping(args)) if args.socket == *"x"));
         assert!(matches!(parse_line("modhost rpc ping --json -s x"), Ok(Command::Rpc(args)) if args.args.is_empty() && args.control.json));

@@ -117,7 +117,7 @@ pub use params::{ParamSet, ParamType};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
-pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmMap, ShmSafe, Update};
+pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmBox, ShmMap, ShmSafe, ShmString, ShmVec, Update};
 pub use timer::Timer;
 pub use udp::{Batch, Datagram, Datagrams};
 
@@ -125,8 +125,8 @@ pub use udp::{Batch, Datagram, Datagrams};
 pub mod prelude {
     pub use crate::{
         Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, MapOptions, ModInit, Module,
-        PerProcess, Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Scan, Shm, ShmMap, ShmMutex, Timer, TimerCx,
-        UdpListen, Update,
+        PerProcess, Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Scan, Shm, ShmBox, ShmMap, ShmMutex, ShmString,
+        ShmVec, Timer, TimerCx, UdpListen, Update,
     };
     pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
 }

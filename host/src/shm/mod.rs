@@ -11,4 +11,6 @@ pub mod pages;
 pub mod slot;
 pub mod span;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod usage;

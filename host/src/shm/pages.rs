@@ -257,10 +257,12 @@ impl Tables {
         for (page, run) in self.runs() {
             self.mark(page, run.pages(), true);
             used += run.pages() as u64;
-            if let Run::Span(class) = run
-                && let Some(span) = self.spans.get(page / UNIT_PAGES)
-                && span.state.load(Relaxed) == span::LISTED
-            {
+            let (Run::Span(class), Some(span)) = (run, self.spans.get(page / UNIT_PAGES)) else { continue };
+            let state = span.state.load(Relaxed);
+            // It was perhaps about to be listed.
+            let forgotten = state == span::FULL && span.free_blocks(&SHAPES[class]) >= self.enough(&SHAPES[class]);
+            if state == span::LISTED || forgotten {
+                span.state.store(span::LISTED, Relaxed);
                 self.push(class, page / UNIT_PAGES);
             }
         }

@@ -158,7 +158,7 @@ impl Tables {
         } else if state == LISTED {
             listed[class].push(unit);
         } else if free >= self.enough(shape) * shape.words() as u32 {
-            wrong.push(format!("{free} free blocks of span {unit} are forgotten"));
+            wrong.push(format!("{free} free blocks of span {unit} are forgotten, its state is {state}"));
         }
     }
 

@@ -4,12 +4,14 @@
 
 mod item;
 mod map;
+mod owned;
 mod shard;
 mod siphash;
 
 pub use item::{MapKey, MapValue};
 pub(crate) use map::new as new_map;
 pub use map::{MapError, MapOptions, Scan, ShmMap, Update};
+pub use owned::{ShmBox, ShmString, ShmVec};
 
 use std::fmt;
 use std::mem::MaybeUninit;

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::ShmSafe;
 use super::item::sealed::Value;
 use super::map::{MapError, Scan};
+use super::owned::{self, free};
 use crate::abi::{self, DeadOwner};
 use crate::host::host;
 use crate::{LockFailure, Result};
@@ -184,7 +185,7 @@ impl Held<'_> {
         shard.bucket.store(bucket, Release);
         shard.op.store(if old.is_some() { REPLACE } else { INSERT }, Release);
         let offset = value_offset(key.len(), V::ALIGN);
-        let block = allocate(offset + value_len, V::ALIGN.max(16), 0, &shard.fresh).ok_or(MapError::NoMemory)?;
+        let block = allocate(offset + value_len, V::ALIGN, 0, &shard.fresh).ok_or(MapError::NoMemory)?;
         let node: *mut Node = block.cast();
         let (link, next): (*const AtomicU64, u64) = match &old {
             // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
@@ -434,21 +435,5 @@ impl Held<'_> {
 /// A block whose address stands in `into`: also if this process dies now.
 #[inline]
 fn allocate(size: usize, align: usize, flags: u32, into: &AtomicU64) -> Option<*mut u8> {
-    let host = host();
-    let block: *mut u8 = (host.api.shm_malloc)(host.module, size, align, flags, into.as_ptr().cast()).cast();
-    (!block.is_null()).then_some(block)
-}
-
-/// Frees the block whose address stands in `from`, if there is one.
-#[inline]
-fn free(from: &AtomicU64) {
-    let address = from.load(Relaxed);
-    if address != 0 {
-        let host = host();
-        let block = std::ptr::with_exposed_provenance_mut(address as usize);
-        if (host.api.shm_free)(host.module, block, from.as_ptr().cast()) != abi::OK {
-            tracing::error!("a map's block was not freed");
-            from.store(0, Release);
-        }
-    }
+    owned::allocate(size, align, flags, Some(into)).map(std::ptr::NonNull::as_ptr)
 }

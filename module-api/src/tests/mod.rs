@@ -3,3 +3,4 @@
 mod data;
 mod lifecycle;
 mod map;
+mod owned;
