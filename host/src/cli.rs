@@ -54,6 +54,11 @@ Examples:
   modhost stats --prometheus -s /run/modhost.sock > /var/lib/node_exporter/modhost.prom
   modhost stats --json | jq '.[] | select(.name == \"answered\") | .value'";
 
+const SHM_EXAMPLES: &str = "\
+Examples:
+  modhost shm
+  modhost shm -s target/quickstart.sock --json | jq .largest_free_bytes";
+
 const RPC_EXAMPLES: &str = "\
 Examples:
   modhost rpc methods                            what can be called
@@ -93,6 +98,9 @@ pub enum Command {
     /// Show what a running host and its modules have counted
     #[command(after_help = STATS_EXAMPLES)]
     Stats(StatsArgs),
+    /// Say which module of a running host has how much shared memory
+    #[command(after_help = SHM_EXAMPLES)]
+    Shm(ControlArgs),
     /// Stop a running host and wait for its end
     Stop(ControlArgs),
     /// Ask a running host for a sign of life
@@ -359,6 +367,7 @@ mod tests {
         assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.json));
         assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
         assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
+        assert!(matches!(parse_line("modhost shm --json"), Ok(Command::Shm(args)) if args.json));
         assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
         assert!(matches!(parse_line("modhost ping -s x"), Ok(Command::Ping(args)) if args.socket == *"x"));
         assert!(matches!(parse_line("modhost rpc ping --json -s x"), Ok(Command::Rpc(args)) if args.args.is_empty() && args.control.json));

@@ -62,6 +62,7 @@ fn dispatch(started_ns: u64) -> u8 {
             let shape = args.shape();
             answered(form(args.control.json), |form| command::stats(&args.control.socket, &args.prefixes, shape, form))
         }
+        Command::Shm(args) => answered(form(args.json), |form| command::shm(&args.socket, form)),
         Command::Stop(args) => answered(form(args.json), |form| command::stop(&args.socket, form)),
         Command::Ping(args) => answered(form(args.json), |form| command::rpc(&args.socket, "ping", &[], form)),
         Command::Rpc(args) => answered(form(args.control.json), |form| command::rpc(&args.control.socket, &args.method, &args.args, form)),

@@ -65,6 +65,11 @@ impl State {
         STATE.get()
     }
 
+    /// A module's name.
+    pub fn module_name(&self, index: u32) -> Option<&str> {
+        self.family.modules().iter().find(|module| module.index == index).map(|module| module.name.as_str())
+    }
+
     /// A bound listener.
     pub fn listener(&self, index: u32) -> Option<&Listener> {
         self.listeners.get()?.get(index as usize)

@@ -84,6 +84,7 @@ extern "C" {
 #define MODHOST_DEPEND_REQUIRED 1u
 #define MODHOST_DEPEND_OPTIONAL 2u
 #define MODHOST_FORK_MAKE_SOCK 1u
+#define MODHOST_SHM_ZEROED 1u     /* every byte of the block is zero */
 #define MODHOST_TIMER_FAST 0u /* for functions that finish in well under a millisecond */
 #define MODHOST_TIMER_SLOW 1u /* for functions that may block */
 
@@ -303,6 +304,9 @@ struct modhost_api {
     int32_t (*fork_process)(void *module, int32_t rank, const char *name, uint32_t flags);
     int32_t (*fork_process_entry)(void *module, const struct modhost_fork_spec *spec);
     void *(*shm_alloc)(void *module, size_t size, size_t align);
+    void *(*shm_malloc)(void *module, size_t size, size_t align, uint32_t flags, void **into);
+    void *(*shm_realloc)(void *module, void *block, size_t size);
+    int32_t (*shm_free)(void *module, void *block, void **from);
     int32_t (*mutex_init)(void *module, struct modhost_mutex *mutex);
     int32_t (*mutex_lock)(void *module, struct modhost_mutex *mutex, struct modhost_dead_owner *dead);
     int32_t (*mutex_trylock)(void *module, struct modhost_mutex *mutex, struct modhost_dead_owner *dead);
@@ -376,7 +380,7 @@ MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
 MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
 MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
 MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
-MODHOST_ASSERT(api, sizeof(struct modhost_api) == 240 && offsetof(struct modhost_api, stat_read) == 232);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 264 && offsetof(struct modhost_api, stat_read) == 256);
 MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
 MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
 
@@ -534,15 +538,31 @@ MODHOST_INLINE int modhost_timer(
 
 /* ---- calls: shared memory ---- */
 
-/* Zeroed memory at one address in every process, never freed, aligned to `align`, a power of two up to 4096. NULL if there is none.
- * Where: init_f, PROC_INIT. */
+/* A block of shared memory, at one address in every process, aligned to `align`, a power of two up to 4096. What is in it is not
+ * defined. NULL if there is none; the log says why. Where: any process, phase and thread, as all of this family. */
 MODHOST_INLINE void *shm_malloc_aligned(size_t size, size_t align) {
-    return MODHOST_CALL(shm_alloc, size, align);
+    return MODHOST_CALL(shm_malloc, size, align, 0, NULL);
 }
 
 /* As above, aligned for every C type. */
 MODHOST_INLINE void *shm_malloc(size_t size) {
     return shm_malloc_aligned(size, 16);
+}
+
+/* As above, for `count` times `size` bytes, all zero. */
+MODHOST_INLINE void *shm_calloc(size_t count, size_t size) {
+    return size != 0 && count > SIZE_MAX / size ? NULL : MODHOST_CALL(shm_malloc, count * size, 16, MODHOST_SHM_ZEROED, NULL);
+}
+
+/* Gives `block` another size and returns where it is now; NULL: the old one stays as it is. A process that is killed before it has
+ * written down the new address may leave the old one dangling in shared memory: allocate, copy, store and free where that matters. */
+MODHOST_INLINE void *shm_realloc(void *block, size_t size) {
+    return MODHOST_CALL(shm_realloc, block, size);
+}
+
+/* Frees a block, whoever allocated it; NULL does nothing. What is no allocated block is refused, and logged. */
+MODHOST_INLINE void shm_free(void *block) {
+    (void)MODHOST_CALL(shm_free, block, NULL);
 }
 
 /* Before first use, by one process; the lock must lie in shared memory. */

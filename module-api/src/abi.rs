@@ -122,6 +122,9 @@ pub const DEPEND_OPTIONAL: u32 = 2;
 /// `fork_process` flag: give the child a link to the TCP main process.
 pub const FORK_MAKE_SOCK: u32 = 1;
 
+/// `shm_malloc` flag: every byte of the block is zero.
+pub const SHM_ZEROED: u32 = 1;
+
 /// [`TimerSpec::process`]: the timer process, for functions that finish in well under a millisecond.
 pub const TIMER_FAST: u32 = 0;
 /// [`TimerSpec::process`]: the slow timer process, for functions that may block.
@@ -591,6 +594,21 @@ pub struct HostApi {
     /// `init_f` and `PROC_INIT`. Zeroed memory at one address in every process, never freed; `align` is a power of two up to 4096.
     /// Null when exhausted, out of phase or misaligned; the log says which.
     pub shm_alloc: extern "C" fn(module: *mut c_void, size: usize, align: usize) -> *mut c_void,
+    // Shared memory while running.
+    /// Any process, phase and thread. A block of at least `size` bytes at one address in every process; `align` is a power of two up to
+    /// 4096, `flags` `SHM_*`. Null when exhausted or impossible; the log says which. With `into` (aligned, in shared memory, else null) the
+    /// block's address is written there too: a process that is killed at any instruction of this call has either written it, or the block
+    /// is free again.
+    pub shm_malloc: extern "C" fn(module: *mut c_void, size: usize, align: usize, flags: u32, into: *mut *mut c_void) -> *mut c_void,
+    /// Any process, phase and thread. Gives the block another size, at its place or at another one with its content copied; null: a new
+    /// block. Null when exhausted, and for a block that is not allocated: the old one stays as it is. A `size` of 0 frees.
+    pub shm_realloc: extern "C" fn(module: *mut c_void, block: *mut c_void, size: usize) -> *mut c_void,
+    /// Any process, phase and thread, whoever allocated the block; null does nothing. With `from` (aligned, in shared memory, holding
+    /// `block`, else null) null is written there: a process that is killed at any instruction of this call has either left it as it
+    /// was, with the block allocated, or the block is free and `from` null when its slot is recovered. Returns 0, or `E_INVALID` for what
+    /// is not an allocated block.
+    pub shm_free: extern "C" fn(module: *mut c_void, block: *mut c_void, from: *mut *mut c_void) -> i32,
+
     /// Before first use, by one process. `mutex` must lie in shared memory. Returns 0 or a code.
     pub mutex_init: extern "C" fn(module: *mut c_void, mutex: *mut Mutex) -> i32,
     /// Returns 0, `OWNER_DIED` (held; `dead` is filled if not null; repair the data, then `mutex_repaired`), or a negative code.

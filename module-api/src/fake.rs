@@ -34,6 +34,8 @@ pub struct Fake {
     pub timers: Vec<FakeTimer>,
     /// Bytes of shared memory left.
     pub memory: usize,
+    /// Blocks that may be freed: size and alignment by address.
+    pub blocks: HashMap<usize, (usize, usize)>,
     pub mutexes: HashMap<usize, FakeMutex>,
     pub listens: Vec<(String, Option<String>, u32)>,
     pub replies: Vec<(u32, Vec<u8>, Reply)>,
@@ -175,6 +177,9 @@ static API: HostApi = HostApi {
     fork_process,
     fork_process_entry,
     shm_alloc,
+    shm_malloc,
+    shm_realloc,
+    shm_free,
     mutex_init,
     mutex_lock,
     mutex_trylock,
@@ -280,6 +285,41 @@ extern "C" fn shm_alloc(_: *mut c_void, size: usize, align: usize) -> *mut c_voi
         }
         None => std::ptr::null_mut(),
     })
+}
+
+extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usize, _: u32, into: *mut *mut c_void) -> *mut c_void {
+    let block = shm_alloc(module, size, align);
+    if !block.is_null() {
+        fake(|fake| fake.blocks.insert(block.addr(), (size, align)));
+        if !into.is_null() {
+            // SAFETY: as above.
+            unsafe { *into = block };
+        }
+    }
+    block
+}
+
+extern "C" fn shm_realloc(module: *mut c_void, block: *mut c_void, size: usize) -> *mut c_void {
+    let Some((old, align)) = fake(|fake| fake.blocks.get(&block.addr()).copied()) else { return std::ptr::null_mut() };
+    let new = shm_malloc(module, size, align, 0, std::ptr::null_mut());
+    if !new.is_null() {
+        // SAFETY: both are blocks of at least that size.
+        unsafe { block.cast::<u8>().copy_to_nonoverlapping(new.cast(), old.min(size)) };
+        shm_free(module, block, std::ptr::null_mut());
+    }
+    new
+}
+
+extern "C" fn shm_free(_: *mut c_void, block: *mut c_void, from: *mut *mut c_void) -> i32 {
+    let Some((size, align)) = fake(|fake| fake.blocks.remove(&block.addr())) else { return E_INVALID };
+    fake(|fake| fake.memory += size);
+    if !from.is_null() {
+        // SAFETY: as above.
+        unsafe { *from = std::ptr::null_mut() };
+    }
+    // SAFETY: `shm_alloc` made it with this layout.
+    unsafe { std::alloc::dealloc(block.cast(), std::alloc::Layout::from_size_align(size, align).unwrap()) };
+    OK
 }
 
 extern "C" fn mutex_init(_: *mut c_void, mutex: *mut Mutex) -> i32 {

@@ -129,7 +129,7 @@ pub use params::{ParamEnum, ParamSet, ParamType, Size};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
-pub use shm::{PerProcess, Shm, ShmSafe};
+pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmBox, ShmMap, ShmSafe, ShmString, ShmVec, Update};
 pub use stats::{Counter, Gauge, Histogram, Stats, Unit};
 pub use timer::Timer;
 pub use udp::{Batch, Datagram, Datagrams};
@@ -137,8 +137,9 @@ pub use udp::{Batch, Datagram, Datagrams};
 /// Everything that most modules use.
 pub mod prelude {
     pub use crate::{
-        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess,
-        Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Size, Timer, TimerCx, UdpListen,
+        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, MapOptions, ModInit, Module,
+        PerProcess, Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Scan, Shm, ShmBox, ShmMap, ShmMutex, ShmString,
+        ShmVec, Size, Timer, TimerCx, UdpListen, Update,
     };
     pub use crate::{Counter, Gauge, Histogram, Stats, Unit};
     pub use crate::{debug, error, export_module, info, param_enum, params, shm_struct, trace, warn};

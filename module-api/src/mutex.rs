@@ -172,7 +172,7 @@ pub enum LockFailure {
 }
 
 impl LockFailure {
-    fn from_code(code: i32) -> LockFailure {
+    pub(crate) fn from_code(code: i32) -> LockFailure {
         match code {
             abi::E_BUSY => LockFailure::Busy,
             abi::E_DEADLOCK => LockFailure::Deadlock,

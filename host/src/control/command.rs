@@ -1,6 +1,6 @@
 //! The commands that speak to a running host.
 //!
-//! *Runs in:* the commands `ps`, `stop`, `ping` and `rpc`. *Never:* prints by itself (`main` does).
+//! *Runs in:* the commands `ps`, `shm`, `stop`, `ping` and `rpc`. *Never:* prints by itself (`main` does).
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::client::{ANSWER_LIMIT, Connection};
-use super::methods::{Process, Stopping};
+use super::methods::{Memory, Process, Stopping};
 use super::show;
 use super::stats::{self, Shape};
 use crate::error::{Error, Result};
@@ -41,6 +41,18 @@ pub fn stats(socket: &Path, prefixes: &[String], shape: Shape, form: Form) -> Re
     let answer = Connection::open(socket, ANSWER_LIMIT)?.call(shape.method(), &params)?;
     stats::show(&answer, shape, form).map_err(|detail| {
         Error::failed("the answer of the host makes no sense").detail(detail).hint("host and command may be of different versions")
+    })
+}
+
+/// `modhost shm`: what to print.
+pub fn shm(socket: &Path, form: Form) -> Result<String> {
+    let answer = Connection::open(socket, ANSWER_LIMIT)?.call("shm", &[])?;
+    let memory: Memory = serde_json::from_value(answer).map_err(|error| {
+        Error::failed("the answer of the host makes no sense").detail(error).hint("host and command may be of different versions")
+    })?;
+    Ok(match form {
+        Form::Text => show::memory(&memory),
+        Form::Json => pretty(&memory),
     })
 }
 

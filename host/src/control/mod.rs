@@ -72,6 +72,7 @@ impl Server {
             supervisor_pid: self.supervisor_pid,
             main_pid: self.main_pid,
             stop_limit_ms: u64::try_from(self.stop_limit.as_millis()).unwrap_or(u64::MAX),
+            arena: crate::state::State::current().map(|state| &state.arena),
         };
         let served = signal::stop_by_flag()
             .and_then(|()| serve::serve(&self.socket, &view, Limits::DEFAULT, &|| self.order_stop(), &signal::stop_requested));

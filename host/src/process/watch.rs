@@ -191,6 +191,10 @@ impl Watch {
                 continue;
             };
             let reached = if slot.state() == State::Serving { Reached::Serving } else { Reached::Init };
+            // Before anybody takes its place.
+            if let Some(Err(errno)) = crate::state::State::current().map(|state| state.arena.recover(process_no, pid.as_raw())) {
+                tracing::error!(target: "fault", "cannot put the allocator in order after a death process_no={process_no}: {errno}");
+            }
             slot.set_pid(0);
             slot.set_state(State::Ended);
             return Some(Event::Died { process_no, end, reached });

@@ -8,6 +8,7 @@ pub mod descriptor;
 pub mod environ;
 pub mod exit;
 pub mod fork;
+pub mod gone;
 pub mod interfaces;
 pub mod local;
 pub mod mapping;

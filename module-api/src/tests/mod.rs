@@ -4,3 +4,5 @@ mod data;
 #[cfg(feature = "check")]
 mod kinds;
 mod lifecycle;
+mod map;
+mod owned;

@@ -44,6 +44,9 @@ static int always_wrong(void) {
         EXPECT(MODHOST_E_INVALID, api->fork_process(wrong, 1, "x", 0));
         EXPECT(MODHOST_E_INVALID, api->fork_process_entry(wrong, NULL));
         EXPECT(0, (intptr_t)api->shm_alloc(wrong, 8, 8));
+        EXPECT(0, (intptr_t)api->shm_malloc(wrong, 8, 8, 0, NULL));
+        EXPECT(0, (intptr_t)api->shm_realloc(wrong, NULL, 8));
+        EXPECT(MODHOST_E_INVALID, api->shm_free(wrong, buffer, NULL));
         EXPECT(MODHOST_E_INVALID, api->timer_add(wrong, NULL));
         EXPECT(MODHOST_E_INVALID, api->listen(wrong, NULL));
         EXPECT(MODHOST_E_INVALID, api->listener_find(wrong, 0));
@@ -79,6 +82,27 @@ static int always_wrong(void) {
     EXPECT(MODHOST_E_INVALID, api->mutex_lock(own, (struct modhost_mutex *)((char *)shared + 1), NULL));
     EXPECT(MODHOST_E_INVALID, api->mutex_lock(own, (struct modhost_mutex *)(UINTPTR_MAX - 7), NULL));
 
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 0, 8, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 3, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 8192, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 8, 2, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, SIZE_MAX, 8, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 8, 0, (void **)((char *)shared + 1)));
+    EXPECT(0, (intptr_t)api->shm_realloc(own, buffer, 8));
+    EXPECT(0, (intptr_t)api->shm_realloc(own, (char *)shared + 1, 8));
+    EXPECT(0, (intptr_t)shm_calloc(SIZE_MAX, 2));
+    EXPECT(MODHOST_OK, api->shm_free(own, NULL, NULL));
+    EXPECT(MODHOST_E_INVALID, api->shm_free(own, buffer, NULL));
+    EXPECT(MODHOST_E_INVALID, api->shm_free(own, (char *)shared + 16, NULL));
+    {
+        char *block = shm_malloc(100), *moved = shm_realloc(block, 100000);
+        EXPECT(1, block && moved);
+        EXPECT(MODHOST_E_INVALID, api->shm_free(own, block, NULL));
+        EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved + 4096, NULL));
+        EXPECT(MODHOST_OK, api->shm_free(own, moved, NULL));
+        EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved, NULL));
+    }
+
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, NULL, 0, buffer, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, (struct modhost_udp_batch *)(void *)zeros, 0, buffer, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_reply_borrowed(own, NULL, 0, buffer, 1));
@@ -93,7 +117,7 @@ static int mod_init(void) {
     struct modhost_timer_spec timer = {sizeof timer, MODHOST_TIMER_FAST, "t", 0, 0, no_timer, NULL};
     struct modhost_listen_spec listener = {sizeof listener, MODHOST_HANDLER_UDP, "127.0.0.1:0", NULL, 1, 0};
 
-    shared = shm_malloc(2 * sizeof *shared);
+    shared = shm_calloc(2, sizeof *shared);
     if (!shared || always_wrong() < 0)
         return -1;
     /* Zeros are no lock. */
