@@ -2,6 +2,10 @@
 
 #[path = "service/shared_memory.rs"]
 mod shared_memory;
+#[path = "service/sip.rs"]
+mod sip;
+#[path = "service/sip_torture.rs"]
+mod sip_torture;
 #[path = "service/timers.rs"]
 mod timers;
 #[path = "service/udp.rs"]

@@ -29,7 +29,7 @@ use crate::settings::Params;
 use crate::store::SharedStore;
 
 /// How often timer functions look for bindings that have ended. What has ended is not used in between.
-const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+const SWEEP_PERIOD: Duration = Duration::from_millis(250);
 
 struct Sip {
     server: Server,
