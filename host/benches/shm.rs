@@ -174,6 +174,7 @@ fn prepare() {
         wanted: Default::default(),
         listeners: Default::default(),
         timers: Default::default(),
+        stats: modhost::stats::registry::Registry::new().expect("the counters"),
     };
     let state = state.install().expect("the state");
     let module = Box::leak(Box::new(Module {
@@ -194,7 +195,7 @@ fn prepare() {
     }));
     let (api, module, log_level) = (&raw const HOST_API, std::ptr::from_mut(module).cast(), &raw const LOG_LEVEL);
     // SAFETY: nobody reads it yet.
-    unsafe { *SLOT.as_ptr() = module_api::abi::HostSlot { api, module, log_level } };
+    unsafe { *SLOT.as_ptr() = module_api::abi::HostSlot { api, module, log_level, stat_home: local::local().stat_home() } };
     state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
     // SAFETY: called once, in the only thread.
     assert_eq!(unsafe { CELL.init_f() }, 0, "init");
