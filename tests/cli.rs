@@ -18,7 +18,7 @@ fn golden(name: &str, text: &str) {
     assert_eq!(text, want, "{} differs; GOLDEN=write writes it anew", path.display());
 }
 
-const COMMANDS: [&str; 6] = ["run", "check", "inspect", "ps", "stop", "rpc"];
+const COMMANDS: [&str; 8] = ["run", "check", "inspect", "ps", "stats", "shm", "stop", "rpc"];
 
 #[test]
 fn help_texts() {
@@ -88,7 +88,7 @@ fn misuse_ends_with_2_and_says_why_on_stderr() {
 fn commands_for_a_host_that_is_not_there() {
     let attempt = Attempt::new();
     attempt.write("plain", "");
-    for command in [&["ps"][..], &["stop"], &["rpc", "ping"]] {
+    for command in [&["ps"][..], &["stats"], &["shm"], &["stop"], &["rpc", "ping"]] {
         for socket in ["nowhere", "plain", "."] {
             let mut arguments = command.to_vec();
             arguments.extend(["-s", socket]);

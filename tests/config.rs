@@ -6,8 +6,8 @@ use std::net::UdpSocket;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use harness::processes;
 use harness::{Attempt, Complaint, Setup, is_root};
+use harness::{built, processes};
 
 const LISTEN: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nhandler = \"table\"\n";
 const TABLE: &str = "[[module]]\npath = \"libtable.so\"\n";
@@ -166,6 +166,44 @@ fn listeners_that_cannot_be() {
 }
 
 #[test]
+fn sockets_that_cannot_be() {
+    let listen = |keys: &str| format!("[[listen]]\n{keys}\nhandler = \"table\"\n");
+    let attempt = with_table(&format!(
+        "{TABLE}{}{}{}{}{}{}",
+        listen("udp = [\"0.0.0.0:5\", \"127.0.0.1:5\"]"),
+        listen("udp = \"127.0.0.1:0\"\nmulticast = \"239.1.2.3\""),
+        listen("unixgram = \"x\"\nmode = \"rw\""),
+        listen("unixgram = \"@x\"\nowner = \"root\""),
+        listen("udp = \"127.0.0.1:0\"\nreceive_buffer = \"1TiB\""),
+        listen("udp = []"),
+    ));
+    assert_all(
+        &refused_alike(&attempt),
+        &[
+            ("modhost.toml:8:1: no address of this listener would get what is sent to the group 239.1.2.3", "", "0.0.0.0:PORT"),
+            ("modhost.toml:12:8: \"rw\" is not the mode of a file", "octal", "0660"),
+            ("modhost.toml:16:1: \"owner\" means nothing for an abstract name", "no file", "network namespace"),
+            ("modhost.toml:20:18: wrong value for \"receive_buffer\" in [[listen]]", "from 4 KiB to 1 GiB", "a size"),
+            ("modhost.toml:23:7: wrong value for \"udp\" in [[listen]]", "a string or a list of strings", "put something into the list"),
+            // What is wrong between entries comes behind what is wrong in one.
+            ("modhost.toml:3:1: udp://127.0.0.1:5 cannot be listened on beside udp://0.0.0.0:5", "modhost.toml:3:1", "another port"),
+        ],
+    );
+    // What only this machine can tell: its interfaces and its users, all at once.
+    attempt.write(
+        "modhost.toml",
+        format!("{TABLE}{}{}", listen("udp = \"nowhere0:5\""), listen("unixgram = \"x\"\ngroup = \"no-such-group\"")),
+    );
+    assert_all(
+        &refused_alike(&attempt),
+        &[
+            ("modhost.toml:3:1: there is no interface \"nowhere0\"", "if_nametoindex", "the interfaces here are "),
+            ("modhost.toml:6:1: unknown group \"no-such-group\"", "group database", "create the group"),
+        ],
+    );
+}
+
+#[test]
 fn busy_ports_and_foreign_addresses_fail_the_start() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -186,8 +224,15 @@ fn unknown_users_and_groups() {
     assert_all(
         &refused_alike(&attempt),
         &[
-            ("unknown user \"no-such-user\"", "host.user", "create the user"),
-            ("unknown group \"no-such-group\"", "host.group", "create the group"),
+            ("modhost.toml:2:8: unknown user \"no-such-user\"", "host.user", "create the user"),
+            ("modhost.toml:3:9: unknown group \"no-such-group\"", "host.group", "create the group"),
+        ],
+    );
+    assert_all(
+        &attempt.refused(2, &["run", "-c", "modhost.toml", "--user", "nobody-here"]),
+        &[
+            ("command line, --user: unknown user \"nobody-here\"", "host.user", "create the user"),
+            ("modhost.toml:3:9: unknown group \"no-such-group\"", "host.group", "create the group"),
         ],
     );
     for (key, value) in [("user", "-1"), ("group", "-1"), ("user", "4294967296")] {
@@ -243,12 +288,28 @@ fn what_modules_need_of_each_other() {
         &refused_alike(&attempt),
         &[("modhost.toml:1:1: module \"a\" needs module \"nobody\", which is not loaded", "", "name = \"nobody\"")],
     );
-    // A circle.
+    // A circle, and nothing but the circle: not what hangs off it, nor what it hangs off.
     module("a", "{.name=\"b\",.kind=1}");
-    assert_all(&refused_alike(&attempt), &[("modules need each other in a circle", "a -> b -> a", "optional")]);
+    module("b", "{.name=\"c\",.kind=1}");
+    module("c", "{.name=\"a\",.kind=1},{.name=\"d\",.kind=1}");
+    module("d", "{.name=\"nobody\",.kind=2}");
+    module("e", "{.name=\"b\",.kind=1}");
+    let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| format!("[[module]]\npath = \"{name}.so\"\n"));
+    let all = attempt.write("modhost.toml", format!("{e}{a}{b}{c}{d}"));
+    let complaints = refused_alike(&attempt);
+    assert_all(
+        &complaints,
+        &[("modhost.toml:5:1: modules require each other in a circle", "b requires c, c requires a, a requires b", "do without")],
+    );
+    assert_eq!(complaints[0].detail, "b requires c, c requires a, a requires b");
+    // Where one only wants to come behind another.
+    module("c", "{.name=\"a\",.kind=2}");
+    fs::write(all, format!("{a}{b}{c}")).unwrap();
+    refused_alike(&attempt)[0].assert("modhost.toml:1:1: modules require", "a requires b, b requires c, c comes after a", "do without");
     // What is needed comes first.
     module("a", "{.name=\"c\",.kind=1},{.name=\"b\",.kind=2}");
     module("b", "{.name=\"nobody\",.kind=2}");
+    module("c", "{.name=\"nobody\",.kind=2}");
     let host = attempt.start(&["run", "-c", "modhost.toml"]);
     let log = host.stop().log;
     let order: Vec<&str> = log.lines.iter().filter_map(|line| line.text.split_once("init_f of ").map(|(_, name)| name)).collect();
@@ -320,6 +381,97 @@ fn parameters_that_cannot_be() {
             ("wrong value for parameter \"pause\"", "2h is out of range", "0s..1m"),
         ],
     );
+}
+
+/// Both fixtures answer with one parameter of every kind.
+const KINDS: [&str; 2] = ["kinds", "c_kinds"];
+
+/// What the fixture answers; the folder of the test is DIR.
+fn kinds(module: &str, arguments: &[&str]) -> String {
+    let attempt = Attempt::new();
+    attempt.copy(&built::fixture(module), "conf/kinds.so");
+    let listen = format!("[[listen]]\nudp = \"127.0.0.1:0\"\nhandler = \"{module}\"\n");
+    attempt.write("conf/defaults.toml", format!("[[module]]\npath = \"kinds.so\"\n{listen}"));
+    attempt.write(
+        "conf/all.toml",
+        format!(
+            "{listen}[[module]]\npath = \"kinds.so\"\n[module.params]\nlongest = \"2KiB\"\nfile = \"./x/y\"\nchoice = \"last\"\n\
+             names = [\"a b\", \"é\",\n  \"\"]\nports = [7]\nchoices = [\"any\", \"first\"]\nfiles = [\"one\", \"/two\"]\nother = \"../z\"\n\
+             [module.params.waits]\na = \"1ms\"\n\"b c\" = \"1m\"\n[module.params.routes]\nx = \"1.2.3.4\"\n"
+        ),
+    );
+    let folder = fs::canonicalize(attempt.folder()).unwrap();
+    let host = attempt.start(arguments);
+    let answer = host.client().ask_text("");
+    host.stop();
+    answer.replace(folder.to_str().unwrap(), "DIR")
+}
+
+#[test]
+fn every_kind_of_parameter_arrives() {
+    for module in KINDS {
+        assert_eq!(
+            kinds(module, &["run", "-c", "conf/defaults.toml"]),
+            "8192 DIR/conf/default.db any [] [5060|5061] [last] [] [any one>1000000000] [] -",
+        );
+        assert_eq!(
+            kinds(module, &["run", "-c", "conf/all.toml"]),
+            "2048 DIR/conf/x/y last [a b|é|] [7] [any|first] [DIR/conf/one|/two] [a>1000000|b c>60000000000] [x>1.2.3.4] DIR/conf/../z",
+        );
+        let set =
+            ["longest=1024", "file=q", "choice=first", "names=a, \"b, c\"", "ports=1,2,3", "files=one", "waits=", "routes=k = \"a=b\""];
+        let set: Vec<String> = set.iter().map(|set| format!("{module}.{set}")).collect();
+        let mut arguments = vec!["run", "-c", "conf/all.toml"];
+        set.iter().for_each(|set| arguments.extend(["--set", set]));
+        // Paths of the command line are relative to where it was typed.
+        assert_eq!(kinds(module, &arguments), "1024 DIR/q first [a|b, c] [1|2|3] [any|first] [DIR/one] [] [k>a=b] DIR/conf/../z");
+    }
+}
+
+#[test]
+fn every_kind_of_parameter_is_checked() {
+    for module in KINDS {
+        let attempt = Attempt::new();
+        attempt.copy(&built::fixture(module), "kinds.so");
+        attempt.write(
+            "modhost.toml",
+            "[[module]]\npath = \"kinds.so\"\n[module.params]\nlongest = \"1MiB\"\nfile = \"\"\nchoice = \"frist\"\nnames = [\"a\", 7,\n  [\"b\"]]\n\
+             ports = [1, 65536]\nchoices = [\"any\", \"lst\"]\nfiles = \"x\"\nwiats = 1\n[module.params.waits]\na = \"1s\"\nb = 5\n\
+             [[module.params.routes]]\na = \"b\"\n",
+        );
+        let wrong = |place: &str, name: &str| format!("modhost.toml:{place}: wrong value for parameter \"{name}\" of module \"{module}\"");
+        let expected = [
+            (format!("modhost.toml:12:9: module \"{module}\" has no parameter \"wiats\""), "", "did you mean \"waits\"?"),
+            (
+                wrong("4:11", "longest"),
+                "1 MiB is out of range",
+                "expected a size such as \"64KiB\", or a number of bytes, in 1 KiB..64 KiB",
+            ),
+            (wrong("5:8", "file"), "it is empty", "the path of a file"),
+            (wrong("6:10", "choice"), "\"frist\" is not one of its words", "did you mean \"first\"?"),
+            (wrong("7:15", "names"), "item 2: found the number 7", "expected a list, each item a string"),
+            (wrong("8:3", "names"), "item 3: found a list", "expected a list, each item a string"),
+            (wrong("9:13", "ports"), "item 2: 65536 is out of range", "in 1..65535"),
+            (wrong("10:19", "choices"), "item 2: \"lst\" is not one of its words", "did you mean \"last\"?"),
+            (wrong("11:9", "files"), "found the string \"x\"", "expected a list"),
+            (wrong("15:5", "waits"), "\"b\": the number 5 has no unit", "expected a table, each value a duration"),
+            (wrong("16:1", "routes"), "found a list", "expected a table, each value a string"),
+        ];
+        let expected: Vec<(&str, &str, &str)> = expected.iter().map(|(what, detail, hint)| (what.as_str(), *detail, *hint)).collect();
+        assert_all(&refused_alike(&attempt), &expected);
+        let set = ["choice=nay", "names=\"a", "waits=a", "ports=1,x"].map(|set| format!("{module}.{set}"));
+        let mut arguments = vec!["check", "./kinds.so"];
+        set.iter().for_each(|set| arguments.extend(["--set", set]));
+        let what = |name: &str| format!("command line, --set: wrong value for parameter \"{name}\"");
+        let expected = [
+            (what("choice"), "\"nay\" is not one", "did you mean \"any\"?"),
+            (what("names"), "a quote is not closed", "expected a list"),
+            (what("ports"), "item 2: \"x\" is not a whole number", "in 1..65535"),
+            (what("waits"), "\"a\" has no \"=\"", "expected a table"),
+        ];
+        let expected: Vec<(&str, &str, &str)> = expected.iter().map(|(what, detail, hint)| (what.as_str(), *detail, *hint)).collect();
+        assert_all(&attempt.refused(2, &arguments), &expected);
+    }
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn tables_that_cannot_be_right_are_refused() {
         handler("{.name=\"a\",.kind=1}"),
     ];
     let [bad_param, no_target, empty_range, bad_default] = [
-        param("{.name=\"a\",.kind=9,.target=&number}"),
+        param("{.name=\"a\",.kind=10,.target=&number}"),
         param("{.name=\"a\",.kind=2}"),
         param("{.name=\"a\",.kind=2,.flags=2,.min=2,.max=1,.target=&number}"),
         param("{.name=\"a\",.kind=2,.default_text=\"x\",.target=&number}"),
@@ -200,7 +200,7 @@ fn tables_that_cannot_be_right_are_refused() {
         (&[&bad_handler], "it declares a handler that cannot be", "called \"A\"", "author"),
         (&[&kind_handler], "it declares a handler that cannot be", "kind 9", "author"),
         (&[&no_function], "its exports table cannot be used", "has no function", "author"),
-        (&[&bad_param], "it declares a parameter that cannot be", "kind 9", "author"),
+        (&[&bad_param], "it declares a parameter that cannot be", "kind 10", "author"),
         (&[&no_target], "its exports table cannot be used", "target of parameter \"a\" is null", "author"),
         (&[&empty_range], "it declares a parameter that cannot be", "range of parameter \"a\" is empty", "author"),
         (&[&bad_default], "it declares a parameter that cannot be", "default of parameter \"a\"", "author"),

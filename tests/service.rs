@@ -4,6 +4,12 @@
 mod listeners;
 #[path = "service/shared_memory.rs"]
 mod shared_memory;
+#[path = "service/sip.rs"]
+mod sip;
+#[path = "service/sip_torture.rs"]
+mod sip_torture;
+#[path = "service/stats.rs"]
+mod stats;
 #[path = "service/timers.rs"]
 mod timers;
 #[path = "service/udp.rs"]

@@ -14,6 +14,7 @@ use modhost::process::phase::Phase;
 use modhost::process::slots::Slots;
 use modhost::shm::arena::Arena;
 use modhost::state::State;
+use modhost::stats::registry::Registry;
 use modhost::sys::datagrams::Datagrams;
 use modhost::sys::local;
 use module_api::abi;
@@ -36,12 +37,14 @@ fn main() {
         wanted: Default::default(),
         listeners: Default::default(),
         timers: Default::default(),
+        stats: Registry::new().expect("counters"),
     };
-    state.install().expect("the state");
+    let state = state.install().expect("the state");
     let opened = loader::open(path).expect("the module");
     let module = opened.into_module(0, &HOST_API, modhost::log::module_level("nothing")).expect("its table");
     call::init(module).expect("init_f");
     call::init_child(module, abi::PROC_INIT).expect("PROC_INIT");
+    state.stats.complete(1).expect("counters");
     call::init_child(module, 1).expect("rank 1");
     let handler = module.handler(abi::HANDLER_UDP, None).and_then(|handler| handler.on_datagrams).expect("a handler");
     let datagrams = Datagrams::new().expect("buffers");

@@ -122,7 +122,7 @@ fn load(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
 fn load_one(module: &Resolved) -> Result<(), Vec<Error>> {
     let one = |error| vec![error];
     let opened = loader::open(&module.path).map_err(one)?;
-    opened.apply(&module.settings)?;
+    opened.apply(&module.settings, &module.folders)?;
     let name = opened.name().map_err(one)?;
     if name == module.name {
         return Ok(());

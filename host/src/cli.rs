@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::config::{Fork, LogFormat, Overrides};
+use crate::control::stats::Shape;
 
 /// Printed by `--version`.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (module ABI 1.0)");
@@ -20,6 +21,7 @@ Examples:
   modhost check -c /etc/modhost.toml           all errors at once, nothing is started
   modhost inspect ./libecho.so                 what is in this file, and would it load
   modhost ps                                   the processes of a running host
+  modhost stats                                what they have counted
 
 Exit codes: 0 ok, 1 failed while starting or running, 2 usage or configuration, 70 a fault of modhost";
 
@@ -44,6 +46,18 @@ const PS_EXAMPLES: &str = "\
 Examples:
   modhost ps
   modhost ps -s target/quickstart.sock --json | jq '.[] | select(.restarts > 0)'";
+
+const STATS_EXAMPLES: &str = "\
+Examples:
+  modhost stats
+  modhost stats echo host.re --per-process
+  modhost stats --prometheus -s /run/modhost.sock > /var/lib/node_exporter/modhost.prom
+  modhost stats --json | jq '.[] | select(.name == \"answered\") | .value'";
+
+const SHM_EXAMPLES: &str = "\
+Examples:
+  modhost shm
+  modhost shm -s target/quickstart.sock --json | jq .largest_free_bytes";
 
 const RPC_EXAMPLES: &str = "\
 Examples:
@@ -81,6 +95,12 @@ pub enum Command {
     /// List the processes of a running host
     #[command(after_help = PS_EXAMPLES)]
     Ps(ControlArgs),
+    /// Show what a running host and its modules have counted
+    #[command(after_help = STATS_EXAMPLES)]
+    Stats(StatsArgs),
+    /// Say which module of a running host has how much shared memory
+    #[command(after_help = SHM_EXAMPLES)]
+    Shm(ControlArgs),
     /// Stop a running host and wait for its end
     Stop(ControlArgs),
     /// Ask a running host for a sign of life
@@ -109,7 +129,7 @@ pub struct SourceArgs {
     #[arg(long = "load-all", value_name = "DIR", action = ArgAction::Append, value_hint = ValueHint::DirPath)]
     pub load_all: Vec<PathBuf>,
 
-    /// Listen: udp://ADDR=HANDLER, tcp://ADDR=HANDLER or unix://PATH=HANDLER; HANDLER is module or module:handler (repeatable)
+    /// Listen: udp://ADDR=HANDLER or unixgram://PATH=HANDLER; HANDLER is module or module:handler (repeatable)
     #[arg(long = "listen", value_name = "ADDRESS=HANDLER", action = ArgAction::Append)]
     pub listen: Vec<String>,
 
@@ -205,6 +225,37 @@ pub struct ControlArgs {
     /// Print the answer as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `modhost stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Socket and form of the answer.
+    #[command(flatten)]
+    pub control: ControlArgs,
+
+    /// Only counters whose MODULE.NAME begins like this, such as echo or host.re
+    #[arg(value_name = "PREFIX")]
+    pub prefixes: Vec<String>,
+
+    /// Show the part of each process, too
+    #[arg(long = "per-process")]
+    pub per_process: bool,
+
+    /// Print the text format of Prometheus
+    #[arg(long, conflicts_with_all = ["json", "per_process"])]
+    pub prometheus: bool,
+}
+
+impl StatsArgs {
+    /// What to ask for.
+    pub fn shape(&self) -> Shape {
+        match (self.prometheus, self.per_process) {
+            (true, _) => Shape::Prometheus,
+            (false, true) => Shape::ByProcess,
+            (false, false) => Shape::Sums,
+        }
+    }
 }
 
 /// `modhost rpc`.
@@ -316,9 +367,17 @@ mod tests {
         assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.json));
         assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
         assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
+        assert!(matches!(parse_line("modhost shm --json"), Ok(Command::Shm(args)) if args.json));
         assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
         assert!(matches!(parse_line("modhost ping -s x"), Ok(Command::Ping(args)) if args.socket == *"x"));
         assert!(matches!(parse_line("modhost rpc ping --json -s x"), Ok(Command::Rpc(args)) if args.args.is_empty() && args.control.json));
+        for (line, shape) in [
+            ("modhost stats", Shape::Sums),
+            ("modhost stats a b --per-process", Shape::ByProcess),
+            ("modhost stats --prometheus", Shape::Prometheus),
+        ] {
+            assert!(matches!(parse_line(line), Ok(Command::Stats(args)) if args.shape() == shape), "{line}");
+        }
         let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 -- --three") else { panic!() };
         assert_eq!((args.method.as_str(), args.args), ("ping", vec!["1".to_string(), "-2".into(), "--three".into()]));
     }
@@ -331,6 +390,7 @@ mod tests {
             ("modhost run --wrkers 3", ErrorKind::UnknownArgument, 2),
             ("modhost run --workers x", ErrorKind::ValueValidation, 2),
             ("modhost run --no-fork --daemon", ErrorKind::ArgumentConflict, 2),
+            ("modhost stats --prometheus --json", ErrorKind::ArgumentConflict, 2),
             ("modhost inspect", ErrorKind::MissingRequiredArgument, 2),
             ("modhost --version", ErrorKind::DisplayVersion, 0),
             ("modhost run --help", ErrorKind::DisplayHelp, 0),

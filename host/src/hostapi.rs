@@ -3,12 +3,14 @@
 //! *Runs in:* whatever process and phase the module calls from; each function says which it accepts. *Never:* lets a panic out,
 //! holds a lock across a call into a module, or believes a pointer's length without a limit.
 
+mod counting;
 mod stream;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use module_api::abi::{self, HostApi};
@@ -21,6 +23,7 @@ use crate::module::loader::of_handle;
 use crate::module::{Module, call};
 use crate::process::family::{ChildInit, Entry, Spec};
 use crate::process::phase::{Breadcrumb, Phase};
+use crate::shm::heap::{Content, NoBlock, Wrong};
 use crate::state::{State, Wanted};
 use crate::sys::datagrams::{Datagrams, MAX_DATAGRAM_BYTES};
 use crate::sys::fork::Side;
@@ -28,6 +31,7 @@ use crate::sys::local::local;
 use crate::sys::names::{NAME_BYTES, Name};
 use crate::sys::random;
 use crate::sys::robust::{Locked, Patience, RobustMutex};
+use crate::sys::time;
 use crate::timer::{TimerFunction, Which};
 
 /// The table that every module's slot points to.
@@ -45,6 +49,9 @@ pub static HOST_API: HostApi = HostApi {
     fork_process,
     fork_process_entry,
     shm_alloc,
+    shm_malloc,
+    shm_realloc,
+    shm_free,
     mutex_init,
     mutex_lock,
     mutex_trylock,
@@ -69,6 +76,9 @@ pub static HOST_API: HostApi = HostApi {
     stream_send: stream::stream_send,
     listener_address_at,
     udp_send_from,
+    stat_register: counting::stat_register,
+    stat_info: counting::stat_info,
+    stat_read: counting::stat_read,
 };
 
 /// Longest name of a process or a timer function, in bytes.
@@ -337,15 +347,144 @@ extern "C" fn shm_alloc(module: *mut c_void, size: usize, align: usize) -> *mut 
             out_of_phase("shm_malloc", module, phase, "init_f and init_child_f(PROC_INIT)");
             return std::ptr::null_mut();
         }
-        match state.arena.allocate(module, size, align) {
+        match state.arena.allocate(module, size, align, Content::Zeros, std::ptr::null_mut()) {
             Ok(start) => start.as_ptr().cast(),
-            Err(error) => {
-                call::set_error(&error.to_string());
-                tracing::error!("{error}");
+            Err(error) => no_block(module, phase, size, align, error),
+        }
+    })
+}
+
+// Shared memory while running.
+
+extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usize, flags: u32, into: *mut *mut c_void) -> *mut c_void {
+    guarded(std::ptr::null_mut(), || {
+        let (Some(module), Some(state)) = (of_handle(module), State::current()) else { return std::ptr::null_mut() };
+        let content = if flags & abi::SHM_ZEROED != 0 { Content::Zeros } else { Content::Undefined };
+        // What lies elsewhere cannot outlive the process: it is simply written.
+        let (cell, own) = if state.arena.contains(into.cast(), size_of::<*mut c_void>()) {
+            (into, std::ptr::null_mut())
+        } else {
+            (std::ptr::null_mut(), into)
+        };
+        let outcome = if flags & !abi::SHM_ZEROED != 0 || !into.is_aligned() {
+            Err(NoBlock::Impossible)
+        } else {
+            state.arena.allocate(module, size, align, content, cell.cast())
+        };
+        match outcome {
+            Ok(start) => {
+                if !own.is_null() {
+                    // SAFETY: the ABI's contract: null or writable; aligned, as was checked.
+                    unsafe { own.write(start.as_ptr().cast()) };
+                }
+                start.as_ptr().cast()
+            }
+            Err(error) => no_block(module, current_phase(), size, align, error),
+        }
+    })
+}
+
+extern "C" fn shm_realloc(module: *mut c_void, block: *mut c_void, size: usize) -> *mut c_void {
+    if block.is_null() {
+        return shm_malloc(module, size, 16, 0, std::ptr::null_mut());
+    }
+    if size == 0 {
+        shm_free(module, block, std::ptr::null_mut());
+        return std::ptr::null_mut();
+    }
+    guarded(std::ptr::null_mut(), || {
+        let (Some(module), Some(state)) = (of_handle(module), State::current()) else { return std::ptr::null_mut() };
+        match state.arena.resize(module, block.cast(), size) {
+            Ok(Ok(start)) => start.as_ptr().cast(),
+            Ok(Err(error)) => no_block(module, current_phase(), size, 16, error),
+            Err(wrong) => {
+                wrong_block("shm_realloc", module, block, wrong);
                 std::ptr::null_mut()
             }
         }
     })
+}
+
+extern "C" fn shm_free(module: *mut c_void, block: *mut c_void, from: *mut *mut c_void) -> i32 {
+    if block.is_null() {
+        return abi::OK;
+    }
+    guarded(abi::E_FAILED, || {
+        let (Some(module), Some(state)) = (of_handle(module), State::current()) else { return abi::E_INVALID };
+        let (cell, own) = if state.arena.contains(from.cast(), size_of::<*mut c_void>()) {
+            (from, std::ptr::null_mut())
+        } else {
+            (std::ptr::null_mut(), from)
+        };
+        match state.arena.free(block.cast(), cell.cast()) {
+            Ok(()) => {
+                if !own.is_null() && own.is_aligned() {
+                    // SAFETY: the ABI's contract: null or writable.
+                    unsafe { own.write(std::ptr::null_mut()) };
+                }
+                abi::OK
+            }
+            Err(wrong) => wrong_block("shm_free", module, block, wrong),
+        }
+    })
+}
+
+fn current_phase() -> Phase {
+    Breadcrumb::from_word(local().trail().load(Relaxed)).phase
+}
+
+/// So long a process that goes on asking for memory that is not there says nothing more about it.
+const EXHAUSTED_AGAIN_MS: u64 = 1000;
+
+/// Says why there is no block. Counting who has how much takes time, so a process in service does it once in a while only.
+#[cold]
+fn no_block(module: &Module, phase: Phase, size: usize, align: usize, why: NoBlock) -> *mut c_void {
+    static LAST_MS: AtomicU64 = AtomicU64::new(0);
+    let what = || format!("module \"{}\" cannot get {size} bytes of shared memory", module.name);
+    let error = match why {
+        NoBlock::Impossible => Error::failed(format!("module \"{}\" asked for impossible shared memory", module.name))
+            .detail(format!("{size} bytes aligned to {align}")),
+        NoBlock::Broken(errno) => Error::fault(what()).detail(format!("the arena's lock: {errno}")),
+        NoBlock::Exhausted => {
+            let now_ms = time::now_ns() / 1_000_000;
+            if !matches!(phase, Phase::Init | Phase::ProcInit) && now_ms < LAST_MS.load(Relaxed) + EXHAUSTED_AGAIN_MS {
+                call::set_error(&Error::failed(what()).detail("it is exhausted").hint("raise host.shared_memory").to_string());
+                return std::ptr::null_mut();
+            }
+            LAST_MS.store(now_ms, Relaxed);
+            exhausted(what())
+        }
+    };
+    call::set_error(&error.to_string());
+    tracing::error!("{error}");
+    std::ptr::null_mut()
+}
+
+/// The error that names who has most.
+fn exhausted(what: String) -> Error {
+    let Some(state) = State::current() else { return Error::failed(what) };
+    let usage = state.arena.usage();
+    let most = usage.largest().map_or_else(String::new, |(index, share)| {
+        let named = index.and_then(|index| state.module_name(index));
+        format!(", module \"{}\" has most: {} in {} blocks", named.unwrap_or("?"), share.bytes, share.blocks)
+    });
+    let (sum, largest) = (usage.sum().bytes, usage.largest_free_bytes);
+    let detail = format!("{sum} of {} bytes are in use, the largest free piece has {largest}{most}", usage.total_bytes);
+    Error::failed(what).detail(detail).hint("raise host.shared_memory; see modhost shm")
+}
+
+/// Refuses a block that cannot be freed or resized.
+#[cold]
+fn wrong_block(call: &str, module: &Module, block: *mut c_void, wrong: Wrong) -> i32 {
+    let detail = match wrong {
+        Wrong::NotABlock => "no block is there".to_owned(),
+        Wrong::Inside => "it is not the beginning of a block".to_owned(),
+        Wrong::Free => "it is free already".to_owned(),
+        Wrong::Cell => "the cell does not hold it".to_owned(),
+        Wrong::Broken(errno) => format!("the arena's lock: {errno}"),
+    };
+    let what = format!("module \"{}\" called {call} with {block:p} in {}", module.name, current_phase());
+    refuse(abi::E_INVALID, &Error::failed(what).detail(detail))
 }
 
 /// The lock at that address, if the whole of it lies in shared memory.
@@ -383,6 +522,10 @@ fn lock(mutex: *mut abi::Mutex, dead: *mut abi::DeadOwner, patience: Patience) -
         Ok(Locked::Clean) => abi::OK,
         Ok(Locked::OwnerDied { pid, process_no }) => {
             tracing::warn!("a process died holding a lock pid={pid} process_no={process_no}");
+            // What the lock protects may point to blocks that were being allocated or freed: that is settled before anybody looks.
+            if let Some(state) = State::current() {
+                state.arena.settle_death(process_no, pid);
+            }
             if !dead.is_null() {
                 // SAFETY: the ABI's contract: null or writable.
                 unsafe { dead.write(abi::DeadOwner { pid, process_no }) };
@@ -581,10 +724,12 @@ unsafe fn send(
             return out_of_phase("udp_send", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
         }
         let Some(listener) = state.listener(listener).filter(|_| len <= MAX_DATAGRAM_BYTES) else { return abi::E_INVALID };
-        // SAFETY: the caller's contract; a length that no address has is not read.
-        let name = |(start, len): (*const c_void, u32)| match len as usize {
-            0..=NAME_BYTES if !start.is_null() => Name::from_bytes(unsafe { bytes(start.cast(), len as usize) }),
-            _ => None,
+        let name = |(start, len): (*const c_void, u32)| {
+            if len as usize > NAME_BYTES {
+                return None;
+            }
+            // SAFETY: the caller's contract; a length that no address has is not read.
+            Name::from_bytes(unsafe { bytes(start.cast(), len as usize) })
         };
         let Some(peer) = name(peer) else { return abi::E_INVALID };
         // SAFETY: the caller's contract.
@@ -595,7 +740,10 @@ unsafe fn send(
             Some(None) => return abi::E_INVALID,
         };
         match outcome {
-            Ok(()) => abi::OK,
+            Ok(()) => {
+                crate::stats::count(crate::stats::Own::Sent, 1);
+                abi::OK
+            }
             Err(Errno::EAGAIN | Errno::ENOBUFS) => abi::E_BUSY,
             Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => abi::E_INVALID,
             Err(errno) => {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{EXIT_CONFIG, EXIT_OK, Error};
 use crate::module::judge::machine_name;
+use crate::module::params::kind_name;
 use crate::module::table::{HandlerInfo, TableInfo};
 use crate::module::{Function, Inspection, NoteInfo, ParamDecl, Verdict, inspect};
 
@@ -127,13 +128,16 @@ fn handler_report(handler: &HandlerInfo) -> Value {
 fn param_report(param: &ParamDecl) -> Value {
     let mut report = Map::new();
     report.insert("name".into(), param.name.clone().into());
-    report.insert("kind".into(), param.kind_name().into());
+    report.insert("kind".into(), kind_name(param.kind).into());
+    report.insert("of".into(), param.is_container().then(|| kind_name(param.of)).into());
     report.insert("required".into(), (param.flags & abi::PARAM_REQUIRED != 0).into());
     report.insert("default".into(), param.default.clone().into());
-    // In the unit of the kind: nanoseconds for a duration.
+    // In the unit of the kind: nanoseconds for a duration, bytes for a size.
     let range = param.range().map(|_| (param.min, param.max));
     report.insert("min".into(), range.map(|(min, _)| min).into());
     report.insert("max".into(), range.map(|(_, max)| max).into());
+    let words = param.words();
+    report.insert("words".into(), (!words.is_empty()).then_some(words).into());
     report.insert("help".into(), param.help.clone().into());
     Value::Object(report)
 }
@@ -195,11 +199,12 @@ fn param_rows(table: &TableInfo) -> Rows {
     let row = |param: &ParamDecl| {
         let default = match &param.default {
             _ if param.flags & abi::PARAM_REQUIRED != 0 => "required".to_string(),
-            Some(default) if param.kind == abi::PARAM_STRING => format!("= {default:?}"),
+            Some(default) if matches!(param.kind, abi::PARAM_STRING | abi::PARAM_PATH) || default.is_empty() => format!("= {default:?}"),
             Some(default) => format!("= {default}"),
             None => String::new(),
         };
-        vec![param.name.clone(), param.kind_name().to_string(), default, param.range().unwrap_or_default(), param.help.clone()]
+        let allowed = param.range().unwrap_or_else(|| param.words().join("|"));
+        vec![param.name.clone(), param.kind_text(), default, allowed, param.help.clone()]
     };
     Rows { title: "parameters", cells: table.params.iter().map(row).collect() }
 }

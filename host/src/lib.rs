@@ -18,6 +18,7 @@ pub mod plan;
 pub mod process;
 pub mod shm;
 pub mod state;
+pub mod stats;
 pub mod summary;
 pub mod supervise;
 #[allow(unsafe_code)] // system calls: one of the few rooms where unsafe may stand

@@ -29,6 +29,7 @@ use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::shm::arena::Arena;
 use crate::state::{State, Streams, Wanted};
+use crate::stats::registry::Registry;
 use crate::summary;
 use crate::supervise::policy::{End, Reached};
 use crate::supervise::protocol::{FromMain, FromSupervisor};
@@ -146,6 +147,7 @@ impl Main {
             listeners: Default::default(),
             streams: Default::default(),
             timers: Default::default(),
+            stats: Registry::new()?,
         }
         .install()
     }
@@ -213,7 +215,7 @@ impl Main {
         for (index, resolved) in (0_u32..).zip(&self.plan.modules) {
             let level = crate::log::module_level(&resolved.name);
             let opened = call::load(index, || loader::open(&resolved.path)).and_then(|opened| {
-                opened.apply(&resolved.settings).map_err(|errors| first_of(errors, "parameters"))?;
+                opened.apply(&resolved.settings, &resolved.folders).map_err(|errors| first_of(errors, "parameters"))?;
                 opened.into_module(index, &HOST_API, level)
             });
             match opened {
@@ -353,7 +355,7 @@ impl Main {
         }
         if let Some(server) = self.control.take() {
             let server = Arc::new(server);
-            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Arc::new(move || server.work(state.family.slots))));
+            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Arc::new(move || server.work(state.family.slots, &state.stats))));
         }
         let registered: u32 = self.modules().iter().map(|module| module.registered.load(Relaxed)).sum();
         rows.extend((0..registered).map(|_| None));
@@ -374,6 +376,7 @@ impl Main {
             self.heed_stop()?;
             call::init_child(module, abi::PROC_INIT)?;
         }
+        self.state.stats.complete(self.state.family.slots.count())?;
         Ok(Prepared(()))
     }
 

@@ -58,6 +58,11 @@ fn dispatch(started_ns: u64) -> u8 {
             output::print(&report, code)
         }
         Command::Ps(args) => answered(form(args.json), |form| command::ps(&args.socket, form)),
+        Command::Stats(args) => {
+            let shape = args.shape();
+            answered(form(args.control.json), |form| command::stats(&args.control.socket, &args.prefixes, shape, form))
+        }
+        Command::Shm(args) => answered(form(args.json), |form| command::shm(&args.socket, form)),
         Command::Stop(args) => answered(form(args.json), |form| command::stop(&args.socket, form)),
         Command::Ping(args) => answered(form(args.json), |form| command::rpc(&args.socket, "ping", &[], form)),
         Command::Rpc(args) => answered(form(args.control.json), |form| command::rpc(&args.control.socket, &args.method, &args.args, form)),

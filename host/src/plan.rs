@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::config::address::UNIX_PATH_MAX_BYTES;
-use crate::config::{self, Config, ListenConfig, Overrides};
+use crate::config::{self, Config, ListenConfig, Overrides, Position};
 use crate::error::{Error, Result, io_text};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
@@ -89,12 +89,18 @@ fn too_long(control: &Path) -> Option<Error> {
 
 /// Whom to become. Only root can become somebody else; for anybody else the setting says nothing.
 fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identity>, Vec<Error>> {
-    let (user, group) = (config.host.user.as_deref(), config.host.group.as_deref());
+    let [user_position, group_position] = &config.host.identity_positions;
+    let at = |position: &Option<Position>, error: Error| match position {
+        Some(position) => Error { what: format!("{position}: {}", error.what), ..error },
+        None => error,
+    };
+    let user = config.host.user.as_deref().map(|user| cred::identity(user).map_err(|error| at(user_position, error)));
+    let group = config.host.group.as_deref().map(|group| cred::group_id(group).map_err(|error| at(group_position, error)));
     let identity = match (user, group) {
         (None, None) => return Ok(None),
-        (Some(user), None) => cred::identity(user).map_err(|error| vec![error])?,
-        (None, Some(group)) => cred::own_identity(cred::group_id(group).map_err(|error| vec![error])?),
-        (Some(user), Some(group)) => match (cred::identity(user), cred::group_id(group)) {
+        (Some(identity), None) => identity.map_err(|error| vec![error])?,
+        (None, Some(gid)) => cred::own_identity(gid.map_err(|error| vec![error])?),
+        (Some(identity), Some(gid)) => match (identity, gid) {
             (Ok(identity), Ok(gid)) => Identity { gid, ..identity },
             (identity, gid) => return Err(identity.err().into_iter().chain(gid.err()).collect()),
         },

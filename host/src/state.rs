@@ -12,6 +12,7 @@ use crate::net::stream::StreamListener;
 use crate::net::stream::directory::Directory;
 use crate::process::family::Family;
 use crate::shm::arena::Arena;
+use crate::stats::registry::Registry;
 use crate::timer::TimerFunction;
 
 /// A listener that a module asked for in `init_f`.
@@ -55,6 +56,8 @@ pub struct State {
     pub streams: OnceLock<Streams>,
     /// Timer functions in the order of registration.
     pub timers: Mutex<Vec<TimerFunction>>,
+    /// What is counted.
+    pub stats: Registry,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();
@@ -73,6 +76,11 @@ impl State {
     /// The state. None in a process that is no main nor child of one.
     pub fn current() -> Option<&'static Self> {
         STATE.get()
+    }
+
+    /// A module's name.
+    pub fn module_name(&self, index: u32) -> Option<&str> {
+        self.family.modules().iter().find(|module| module.index == index).map(|module| module.name.as_str())
     }
 
     /// A bound listener.

@@ -72,6 +72,11 @@ extern "C" {
 #define MODHOST_PARAM_INT 2u      /* int64_t */
 #define MODHOST_PARAM_STRING 3u   /* struct modhost_str */
 #define MODHOST_PARAM_DURATION 4u /* int64_t, nanoseconds */
+#define MODHOST_PARAM_SIZE 5u     /* int64_t, bytes, never negative */
+#define MODHOST_PARAM_PATH 6u     /* struct modhost_str, an absolute path */
+#define MODHOST_PARAM_ENUM 7u     /* uint32_t, index of the word in .words */
+#define MODHOST_PARAM_LIST 8u     /* struct modhost_list of what .of says */
+#define MODHOST_PARAM_TABLE 9u    /* struct modhost_table of what .of says */
 #define MODHOST_PARAM_REQUIRED 1u
 #define MODHOST_PARAM_RANGE 2u
 
@@ -79,8 +84,22 @@ extern "C" {
 #define MODHOST_DEPEND_REQUIRED 1u
 #define MODHOST_DEPEND_OPTIONAL 2u
 #define MODHOST_FORK_MAKE_SOCK 1u
+#define MODHOST_SHM_ZEROED 1u     /* every byte of the block is zero */
 #define MODHOST_TIMER_FAST 0u /* for functions that finish in well under a millisecond */
 #define MODHOST_TIMER_SLOW 1u /* for functions that may block */
+
+/* Counters. */
+#define MODHOST_STAT_COUNTER 1u
+#define MODHOST_STAT_GAUGE 2u
+#define MODHOST_STAT_HISTOGRAM 3u
+#define MODHOST_STAT_SHARED 1u /* flag of a gauge: the part of a process that ends is kept */
+#define MODHOST_UNIT_NONE 0u
+#define MODHOST_UNIT_BYTES 1u
+#define MODHOST_UNIT_NS 2u
+#define MODHOST_STAT_BUCKETS 252u /* of a histogram without bounds */
+#define MODHOST_STAT_MAX_BOUNDS 64u
+#define MODHOST_STAT_ALL (-1)     /* modhost_stat_read: the sum over all processes */
+#define MODHOST_STAT_OUTSIDE (-2) /* modhost_stat_read: processes that the host did not fork */
 
 /* ---- what a module exports ---- */
 
@@ -97,17 +116,39 @@ struct modhost_header {
 
 struct modhost_api;
 
+/* Where this process counts, at a distance in bytes from what stat_register gave: `own` with a plain addition in the thread whose thread
+ * pointer is `thread`, `threads` with an atomic one in any other. All zeros in a process that the host did not fork. */
+struct modhost_stat_home {
+    uintptr_t thread;
+    uintptr_t own;
+    uintptr_t threads;
+};
+
 /* One per module, written by the loader before any function of the module runs. */
 struct modhost_slot {
     const struct modhost_api *api;
     void *module;
     const uint32_t *log_level; /* may change at any time */
+    const struct modhost_stat_home *stat_home;
 };
 
 /* len bytes and a NUL that len does not count. */
 struct modhost_str {
     const char *ptr;
     size_t len;
+};
+
+/* Values of MODHOST_PARAM_LIST and MODHOST_PARAM_TABLE, valid while the process lives: `len` targets of the kind that .of says, one
+ * behind the other, as in ((const struct modhost_str *)list.items)[i]. Pointers are NULL if len is 0. */
+struct modhost_list {
+    const void *items;
+    size_t len;
+};
+
+struct modhost_table {
+    const void *values;
+    size_t len;
+    const struct modhost_str *keys; /* each once, in the order of the file */
 };
 
 /* A parameter. The host checks the configured value and writes it to the target before init_f. */
@@ -117,8 +158,11 @@ struct modhost_param {
     uint32_t flags;
     void *target;
     const char *default_text; /* as in the configuration: "10", "1s", "text"; NULL leaves the target alone */
-    int64_t min, max;         /* inclusive, with MODHOST_PARAM_RANGE */
+    int64_t min, max;         /* inclusive, with MODHOST_PARAM_RANGE; of a list or table: for each item */
     const char *help;         /* one sentence, or NULL */
+    const char *words;        /* of an enum, or a list or table of them: "first|random" */
+    uint32_t of;              /* what a list or table holds: MODHOST_PARAM_BOOL to MODHOST_PARAM_ENUM */
+    uint32_t reserved;
 };
 
 struct modhost_datagram {
@@ -221,6 +265,31 @@ struct modhost_listen_spec {
     uint32_t reserved;
 };
 
+struct modhost_stat_spec {
+    uint32_t size;
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t unit;
+    const char *name;       /* 1 to 47 of a-z, 0-9 and _, the first one a letter; copied */
+    const char *help;       /* one sentence, or NULL; copied */
+    const uint64_t *bounds; /* of a histogram: the largest value of each bucket but the last, ascending; NULL: the host's own buckets */
+    uint32_t bound_count;
+    uint32_t reserved;
+};
+
+struct modhost_stat_info {
+    uint32_t size;
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t unit;
+    const char *module; /* "host" for the host's own */
+    const char *name;
+    const char *help;
+    const uint64_t *bounds;
+    uint32_t bound_count;
+    uint32_t words; /* 1, or for a histogram the sum of all values and one word per bucket */
+};
+
 struct modhost_api {
     uint64_t magic;
     uint16_t abi_major;
@@ -235,6 +304,9 @@ struct modhost_api {
     int32_t (*fork_process)(void *module, int32_t rank, const char *name, uint32_t flags);
     int32_t (*fork_process_entry)(void *module, const struct modhost_fork_spec *spec);
     void *(*shm_alloc)(void *module, size_t size, size_t align);
+    void *(*shm_malloc)(void *module, size_t size, size_t align, uint32_t flags, void **into);
+    void *(*shm_realloc)(void *module, void *block, size_t size);
+    int32_t (*shm_free)(void *module, void *block, void **from);
     int32_t (*mutex_init)(void *module, struct modhost_mutex *mutex);
     int32_t (*mutex_lock)(void *module, struct modhost_mutex *mutex, struct modhost_dead_owner *dead);
     int32_t (*mutex_trylock)(void *module, struct modhost_mutex *mutex, struct modhost_dead_owner *dead);
@@ -252,6 +324,9 @@ struct modhost_api {
     int32_t (*listener_address_at)(void *module, uint32_t listener, uint32_t nth, void *address, uint32_t size);
     int32_t (*udp_send_from)(void *module, uint32_t listener, const void *local, uint32_t local_len, const void *peer, uint32_t peer_len,
                              const uint8_t *data, size_t len);
+    int32_t (*stat_register)(void *module, const struct modhost_stat_spec *spec, void **first);
+    int32_t (*stat_info)(void *module, uint32_t index, struct modhost_stat_info *info);
+    int32_t (*stat_read)(void *module, uint32_t index, int32_t process_no, uint64_t *words, uint32_t count);
 };
 
 /* ---- the note that lets a file be judged before any of its code runs ---- */
@@ -287,9 +362,13 @@ struct modhost_note {
 
 MODHOST_ASSERT(pointer, sizeof(void *) == 8 && sizeof(size_t) == 8 && sizeof(int) == 4);
 MODHOST_ASSERT(header, sizeof(struct modhost_header) == 32 && offsetof(struct modhost_header, rust) == 24);
-MODHOST_ASSERT(slot, sizeof(struct modhost_slot) == 24 && offsetof(struct modhost_slot, log_level) == 16);
+MODHOST_ASSERT(slot, sizeof(struct modhost_slot) == 32 && offsetof(struct modhost_slot, stat_home) == 24);
+MODHOST_ASSERT(stat_home, sizeof(struct modhost_stat_home) == 24);
+MODHOST_ASSERT(stat_spec, sizeof(struct modhost_stat_spec) == 48 && offsetof(struct modhost_stat_spec, bound_count) == 40);
+MODHOST_ASSERT(stat_info, sizeof(struct modhost_stat_info) == 56 && offsetof(struct modhost_stat_info, words) == 52);
 MODHOST_ASSERT(str, sizeof(struct modhost_str) == 16);
-MODHOST_ASSERT(param, sizeof(struct modhost_param) == 56 && offsetof(struct modhost_param, help) == 48);
+MODHOST_ASSERT(list, sizeof(struct modhost_list) == 16 && sizeof(struct modhost_table) == 24);
+MODHOST_ASSERT(param, sizeof(struct modhost_param) == 72 && offsetof(struct modhost_param, of) == 64);
 MODHOST_ASSERT(datagram, sizeof(struct modhost_datagram) == 32 && offsetof(struct modhost_datagram, local) == 24);
 MODHOST_ASSERT(udp_batch, sizeof(struct modhost_udp_batch) == 24 && offsetof(struct modhost_udp_batch, listener) == 20);
 MODHOST_ASSERT(handler, sizeof(struct modhost_handler) == 32 && offsetof(struct modhost_handler, on_datagrams) == 24);
@@ -301,7 +380,7 @@ MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
 MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
 MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
 MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
-MODHOST_ASSERT(api, sizeof(struct modhost_api) == 216 && offsetof(struct modhost_api, udp_send_from) == 208);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 264 && offsetof(struct modhost_api, stat_read) == 256);
 MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
 MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
 
@@ -339,7 +418,7 @@ extern __attribute__((visibility("hidden"))) struct modhost_slot modhost_slot;
  *     MODULE_EXPORTS(.name = "x", .version = "1.0", .init_f = mod_init, .init_child_f = mod_child);
  * Also: .summary, .destroy_f, .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(a), MODHOST_HANDLERS(a), MODHOST_DEPENDS(a). */
 #define MODULE_EXPORTS(...) \
-    struct modhost_slot modhost_slot = {NULL, NULL, NULL}; \
+    struct modhost_slot modhost_slot = {NULL, NULL, NULL, NULL}; \
     static const struct modhost_note modhost_note __attribute__((used, aligned(4), section(MODHOST_NOTE_SECTION))) = { \
         8, sizeof(struct modhost_note_descriptor), MODHOST_NOTE_TYPE, "modhost", \
         {MODHOST_ABI_MAJOR, MODHOST_ABI_MINOR, 0, 0, 0, sizeof(struct module_exports), \
@@ -459,15 +538,31 @@ MODHOST_INLINE int modhost_timer(
 
 /* ---- calls: shared memory ---- */
 
-/* Zeroed memory at one address in every process, never freed, aligned to `align`, a power of two up to 4096. NULL if there is none.
- * Where: init_f, PROC_INIT. */
+/* A block of shared memory, at one address in every process, aligned to `align`, a power of two up to 4096. What is in it is not
+ * defined. NULL if there is none; the log says why. Where: any process, phase and thread, as all of this family. */
 MODHOST_INLINE void *shm_malloc_aligned(size_t size, size_t align) {
-    return MODHOST_CALL(shm_alloc, size, align);
+    return MODHOST_CALL(shm_malloc, size, align, 0, NULL);
 }
 
 /* As above, aligned for every C type. */
 MODHOST_INLINE void *shm_malloc(size_t size) {
     return shm_malloc_aligned(size, 16);
+}
+
+/* As above, for `count` times `size` bytes, all zero. */
+MODHOST_INLINE void *shm_calloc(size_t count, size_t size) {
+    return size != 0 && count > SIZE_MAX / size ? NULL : MODHOST_CALL(shm_malloc, count * size, 16, MODHOST_SHM_ZEROED, NULL);
+}
+
+/* Gives `block` another size and returns where it is now; NULL: the old one stays as it is. A process that is killed before it has
+ * written down the new address may leave the old one dangling in shared memory: allocate, copy, store and free where that matters. */
+MODHOST_INLINE void *shm_realloc(void *block, size_t size) {
+    return MODHOST_CALL(shm_realloc, block, size);
+}
+
+/* Frees a block, whoever allocated it; NULL does nothing. What is no allocated block is refused, and logged. */
+MODHOST_INLINE void shm_free(void *block) {
+    (void)MODHOST_CALL(shm_free, block, NULL);
 }
 
 /* Before first use, by one process; the lock must lie in shared memory. */
@@ -492,6 +587,144 @@ MODHOST_INLINE int modhost_mutex_repaired(struct modhost_mutex *mutex) {
 
 MODHOST_INLINE int modhost_mutex_unlock(struct modhost_mutex *mutex) {
     return MODHOST_CALL(mutex_unlock, mutex);
+}
+
+/* ---- calls: counters ---- */
+
+/* What modhost_counter and the others fill in: one static variable each. Counting with one that was not registered does nothing. */
+struct modhost_counter {
+    char *first;
+};
+struct modhost_gauge {
+    char *first;
+};
+struct modhost_histogram {
+    char *first;
+    const uint64_t *bounds;
+    uint32_t bound_count;
+};
+
+MODHOST_INLINE int modhost_stat_register(
+    char **first, uint32_t kind, uint32_t flags, uint32_t unit, const char *name, const char *help, const uint64_t *bounds, uint32_t count) {
+    struct modhost_stat_spec spec = {sizeof(struct modhost_stat_spec), kind, flags, unit, name, help, bounds, count, 0};
+    void *address = NULL;
+    int code = MODHOST_CALL(stat_register, &spec, &address);
+    *first = (char *)address;
+    return code;
+}
+
+/* A number that only grows: modhost_counter(&answered, "answered", MODHOST_UNIT_NONE, "datagrams answered"). Where: init_f, PROC_INIT. */
+MODHOST_INLINE int modhost_counter(struct modhost_counter *counter, const char *name, uint32_t unit, const char *help) {
+    return modhost_stat_register(&counter->first, MODHOST_STAT_COUNTER, 0, unit, name, help, NULL, 0);
+}
+
+/* A number that goes up and down: the sum of what each process has, which ends with the process; with MODHOST_STAT_SHARED it does not.
+ * Where: init_f, PROC_INIT. */
+MODHOST_INLINE int modhost_gauge(struct modhost_gauge *gauge, const char *name, uint32_t unit, uint32_t flags, const char *help) {
+    return modhost_stat_register(&gauge->first, MODHOST_STAT_GAUGE, flags, unit, name, help, NULL, 0);
+}
+
+/* How often values of which size are seen. `bounds` are static, or NULL for buckets that are at most a quarter wide.
+ * Where: init_f, PROC_INIT. */
+MODHOST_INLINE int modhost_histogram(
+    struct modhost_histogram *histogram, const char *name, uint32_t unit, const uint64_t *bounds, uint32_t bound_count, const char *help) {
+    histogram->bounds = bounds;
+    histogram->bound_count = bound_count;
+    return modhost_stat_register(&histogram->first, MODHOST_STAT_HISTOGRAM, 0, unit, name, help, bounds, bound_count);
+}
+
+/* Tells this thread from others; never 0. */
+MODHOST_INLINE uintptr_t modhost_thread_pointer(void) {
+#if defined(__x86_64__)
+    uintptr_t pointer;
+    __asm__ __volatile__("movq %%fs:0, %0" : "=r"(pointer));
+    return pointer;
+#elif defined(__aarch64__)
+    uintptr_t pointer;
+    __asm__ __volatile__("mrs %0, tpidr_el0" : "=r"(pointer));
+    return pointer;
+#else
+    return 1; /* no thread's: every addition is an atomic one */
+#endif
+}
+
+MODHOST_INLINE void modhost_stat_add_atomic(uint64_t *word, uint64_t amount) {
+#if defined(__ATOMIC_RELAXED)
+    (void)__atomic_fetch_add(word, amount, __ATOMIC_RELAXED);
+#elif defined(__x86_64__)
+    __asm__ __volatile__("lock; addq %1, %0" : "+m"(*word) : "r"(amount) : "memory");
+#else
+    (void)__sync_fetch_and_add(word, amount);
+#endif
+}
+
+MODHOST_INLINE void modhost_stat_add(char *first, uint32_t index, uint64_t amount) {
+    const struct modhost_stat_home *home = modhost_slot.stat_home;
+    if (first == NULL) {
+        return;
+    }
+    if (modhost_thread_pointer() == home->thread) {
+        /* Nobody else writes this word; who reads it sees the old or the new number. */
+        volatile uint64_t *word = (volatile uint64_t *)((uintptr_t)first + home->own) + index;
+        *word = *word + amount;
+    } else {
+        modhost_stat_add_atomic((uint64_t *)((uintptr_t)first + home->threads) + index, amount);
+    }
+}
+
+/* Where: any process, phase and thread, once it is registered. */
+MODHOST_INLINE void modhost_counter_add(struct modhost_counter counter, uint64_t amount) {
+    modhost_stat_add(counter.first, 0, amount);
+}
+
+/* Changes what this process has. Where: any process, phase and thread. */
+MODHOST_INLINE void modhost_gauge_add(struct modhost_gauge gauge, int64_t amount) {
+    if (gauge.first != NULL) {
+        modhost_stat_add_atomic((uint64_t *)((uintptr_t)gauge.first + modhost_slot.stat_home->own), (uint64_t)amount);
+    }
+}
+
+/* Says what this process has; what other processes have is added. Where: any process, phase and thread. */
+MODHOST_INLINE void modhost_gauge_set(struct modhost_gauge gauge, int64_t value) {
+    if (gauge.first != NULL) {
+        *(volatile int64_t *)((uintptr_t)gauge.first + modhost_slot.stat_home->own) = value;
+    }
+}
+
+/* Where: any process, phase and thread. */
+MODHOST_INLINE void modhost_histogram_record(struct modhost_histogram histogram, uint64_t value) {
+    uint32_t bucket = 0;
+    if (histogram.bounds != NULL) {
+        while (bucket < histogram.bound_count && value > histogram.bounds[bucket]) {
+            bucket++;
+        }
+    } else if (value < 4) {
+        bucket = (uint32_t)value;
+    } else {
+        uint32_t power = 2;
+#if defined(__GNUC__)
+        power = 63u - (uint32_t)__builtin_clzll(value);
+#else
+        while (power < 63 && value >> (power + 1) != 0) {
+            power++;
+        }
+#endif
+        bucket = (power - 1) * 4 + (uint32_t)((value >> (power - 2)) & 3);
+    }
+    modhost_stat_add(histogram.first, 1 + bucket, 1);
+    modhost_stat_add(histogram.first, 0, value);
+}
+
+/* Describes the index-th of all modules' and the host's; MODHOST_E_INVALID past the last. Where: any thread, from PROC_INIT on. */
+MODHOST_INLINE int modhost_stat_info(uint32_t index, struct modhost_stat_info *info) {
+    info->size = sizeof(struct modhost_stat_info);
+    return MODHOST_CALL(stat_info, index, info);
+}
+
+/* Writes up to count words of one process, MODHOST_STAT_ALL or MODHOST_STAT_OUTSIDE; returns how many there are.
+ * Where: any thread, from PROC_INIT on. */
+MODHOST_INLINE int modhost_stat_read(uint32_t index, int process_no, uint64_t *words, uint32_t count) {
+    return MODHOST_CALL(stat_read, index, process_no, words, count);
 }
 
 /* ---- calls: traffic ---- */

@@ -5,7 +5,7 @@
 //! No `bool`, enum, `char`, reference or Rust collection crosses the line: C can write values that Rust forbids.
 
 use core::ffi::{c_char, c_int, c_void};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicUsize};
 
 #[cfg(feature = "layout")]
 use abi_stable::StableAbi;
@@ -98,9 +98,19 @@ pub const PARAM_INT: u32 = 2;
 pub const PARAM_STRING: u32 = 3;
 /// [`Param::kind`]: the target is an `i64` in nanoseconds.
 pub const PARAM_DURATION: u32 = 4;
+/// [`Param::kind`]: the target is an `i64` in bytes, never negative.
+pub const PARAM_SIZE: u32 = 5;
+/// [`Param::kind`]: the target is a [`Str`], an absolute path.
+pub const PARAM_PATH: u32 = 6;
+/// [`Param::kind`]: the target is a `u32`, the index of the word in [`Param::words`].
+pub const PARAM_ENUM: u32 = 7;
+/// [`Param::kind`]: the target is a [`List`] of what [`Param::of`] says.
+pub const PARAM_LIST: u32 = 8;
+/// [`Param::kind`]: the target is a [`Table`] of what [`Param::of`] says.
+pub const PARAM_TABLE: u32 = 9;
 /// [`Param::flags`]: the configuration must set it.
 pub const PARAM_REQUIRED: u32 = 1;
-/// [`Param::flags`]: `min` and `max` hold (inclusive, in the target's unit).
+/// [`Param::flags`]: `min` and `max` hold (inclusive, in the target's unit; for each item of a list or table).
 pub const PARAM_RANGE: u32 = 2;
 
 /// [`Handler::kind`]: datagrams, in batches.
@@ -137,10 +147,36 @@ pub const DEPEND_OPTIONAL: u32 = 2;
 /// `fork_process` flag: give the child a link to the TCP main process.
 pub const FORK_MAKE_SOCK: u32 = 1;
 
+/// `shm_malloc` flag: every byte of the block is zero.
+pub const SHM_ZEROED: u32 = 1;
+
 /// [`TimerSpec::process`]: the timer process, for functions that finish in well under a millisecond.
 pub const TIMER_FAST: u32 = 0;
 /// [`TimerSpec::process`]: the slow timer process, for functions that may block.
 pub const TIMER_SLOW: u32 = 1;
+
+/// [`StatSpec::kind`]: only grows; one word.
+pub const STAT_COUNTER: u32 = 1;
+/// [`StatSpec::kind`]: goes up and down; one word, two's complement.
+pub const STAT_GAUGE: u32 = 2;
+/// [`StatSpec::kind`]: how often values of which size were seen; the sum of all values, then one word per bucket.
+pub const STAT_HISTOGRAM: u32 = 3;
+/// [`StatSpec::flags`]: a gauge of what processes share. The part of a process that ends is kept; without the flag it is taken away.
+pub const STAT_SHARED: u32 = 1;
+/// [`StatSpec::unit`]: a number of things.
+pub const UNIT_NONE: u32 = 0;
+/// [`StatSpec::unit`]: bytes.
+pub const UNIT_BYTES: u32 = 1;
+/// [`StatSpec::unit`]: nanoseconds.
+pub const UNIT_NS: u32 = 2;
+/// Buckets of a histogram without bounds: 0 to 3 have one each, then every power of two has four.
+pub const STAT_BUCKETS: u32 = 252;
+/// Most bounds of a histogram.
+pub const STAT_MAX_BOUNDS: u32 = 64;
+/// `stat_read`: the sum over all processes.
+pub const STAT_ALL: i32 = -1;
+/// `stat_read`: what was counted outside of the host's processes: in one that a module forked on its own.
+pub const STAT_OUTSIDE: i32 = -2;
 
 /// The first bytes of every exports table, readable whatever the rest looks like. 32 bytes on 64-bit machines.
 #[repr(C)]
@@ -190,6 +226,25 @@ pub struct HostSlot {
     pub module: *mut c_void,
     /// Highest level (`LEVEL_*`, 0 for none) that this module's records are wanted at. Owned by the host, may change at any time.
     pub log_level: *const AtomicU32,
+    /// Where the process that reads this counts.
+    pub stat_home: *const StatHome,
+}
+
+/// Where a process counts, on a page of its own that is all zeros in a process that the host did not fork. Written by the host.
+///
+/// `stat_register` gives the address of a first word. The word that a process changes lies at a distance from there: `own` bytes, by a
+/// plain addition, in the thread in which the host calls modules, which is the one whose thread pointer is `thread`; in any other
+/// thread `threads` bytes, by an atomic addition. A gauge is always changed at `own`, always atomically.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StatHome {
+    /// The thread pointer (`fs:0` on x86-64, `tpidr_el0` on aarch64) of the thread that the host calls modules in; 0: no thread's.
+    pub thread: AtomicUsize,
+    /// Distance in bytes to the cells of that thread.
+    pub own: AtomicUsize,
+    /// Distance in bytes to the cells of all other threads.
+    pub threads: AtomicUsize,
 }
 
 /// A borrowed string: `len` bytes, followed by a NUL that `len` does not count.
@@ -201,6 +256,28 @@ pub struct Str {
     pub ptr: *const c_char,
     /// Length in bytes.
     pub len: usize,
+}
+
+/// The value of a list. What is behind the pointer is valid while the process lives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct List {
+    /// As many targets of the kind that [`Param::of`] says, one behind the other; null if there are none.
+    pub items: *const c_void,
+    /// Number of items.
+    pub len: usize,
+}
+
+/// The value of a table, in the order of the file. What is behind the pointers is valid while the process lives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// As many targets of the kind that [`Param::of`] says, one behind the other; null if there are none.
+    pub values: *const c_void,
+    /// Number of values, and of keys.
+    pub len: usize,
+    /// The keys, each once; null if there are none.
+    pub keys: *const Str,
 }
 
 /// One parameter of a module. The host checks the configured value and writes it to `target` before `init_f`.
@@ -224,6 +301,12 @@ pub struct Param {
     pub max: i64,
     /// One sentence for `modhost inspect`; may be null.
     pub help: *const c_char,
+    /// The words of a `PARAM_ENUM`, or of a list or table of them, with `|` between two: `"first|random"`. Null otherwise.
+    pub words: *const c_char,
+    /// `PARAM_*` of each item of a `PARAM_LIST` and of each value of a `PARAM_TABLE`, but neither of these two. 0 otherwise.
+    pub of: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// One entry point for traffic, named in a listener's configuration.
@@ -502,6 +585,58 @@ pub struct ListenSpec {
     pub reserved: u32,
 }
 
+/// A counter, gauge or histogram, for `stat_register`.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StatSpec {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// `STAT_COUNTER` ...
+    pub kind: u32,
+    /// `STAT_SHARED`, for gauges.
+    pub flags: u32,
+    /// `UNIT_*`.
+    pub unit: u32,
+    /// 1 to 47 of `[a-z0-9_]`, the first one a letter; the module's name is put before it. Copied.
+    pub name: *const c_char,
+    /// One sentence, at most 200 bytes; copied. May be null.
+    pub help: *const c_char,
+    /// Of a histogram: the largest value of each bucket but the last, ascending, copied. Null: the host's own buckets.
+    pub bounds: *const u64,
+    /// Number of bounds, at most `STAT_MAX_BOUNDS`; 0 with null.
+    pub bound_count: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What `stat_info` says of one. The pointers are valid for good.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct StatInfo {
+    /// Size of this struct in bytes, set by the caller.
+    pub size: u32,
+    /// `STAT_COUNTER` ...
+    pub kind: u32,
+    /// `STAT_SHARED`.
+    pub flags: u32,
+    /// `UNIT_*`.
+    pub unit: u32,
+    /// Whose it is; `host` for the host's own.
+    pub module: *const c_char,
+    /// Its name, without the module's.
+    pub name: *const c_char,
+    /// One sentence; may be empty.
+    pub help: *const c_char,
+    /// Of a histogram with bounds; null otherwise.
+    pub bounds: *const u64,
+    /// Number of bounds.
+    pub bound_count: u32,
+    /// Number of words that `stat_read` gives.
+    pub words: u32,
+}
+
 /// The host's functions. Append-only. Every call passes the module handle of [`HostSlot`] back. All pointers are borrowed for the call.
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
@@ -539,6 +674,21 @@ pub struct HostApi {
     /// `init_f` and `PROC_INIT`. Zeroed memory at one address in every process, never freed; `align` is a power of two up to 4096.
     /// Null when exhausted, out of phase or misaligned; the log says which.
     pub shm_alloc: extern "C" fn(module: *mut c_void, size: usize, align: usize) -> *mut c_void,
+    // Shared memory while running.
+    /// Any process, phase and thread. A block of at least `size` bytes at one address in every process; `align` is a power of two up to
+    /// 4096, `flags` `SHM_*`. Null when exhausted or impossible; the log says which. With `into` (aligned, in shared memory, else null) the
+    /// block's address is written there too: a process that is killed at any instruction of this call has either written it, or the block
+    /// is free again.
+    pub shm_malloc: extern "C" fn(module: *mut c_void, size: usize, align: usize, flags: u32, into: *mut *mut c_void) -> *mut c_void,
+    /// Any process, phase and thread. Gives the block another size, at its place or at another one with its content copied; null: a new
+    /// block. Null when exhausted, and for a block that is not allocated: the old one stays as it is. A `size` of 0 frees.
+    pub shm_realloc: extern "C" fn(module: *mut c_void, block: *mut c_void, size: usize) -> *mut c_void,
+    /// Any process, phase and thread, whoever allocated the block; null does nothing. With `from` (aligned, in shared memory, holding
+    /// `block`, else null) null is written there: a process that is killed at any instruction of this call has either left it as it
+    /// was, with the block allocated, or the block is free and `from` null when its slot is recovered. Returns 0, or `E_INVALID` for what
+    /// is not an allocated block.
+    pub shm_free: extern "C" fn(module: *mut c_void, block: *mut c_void, from: *mut *mut c_void) -> i32,
+
     /// Before first use, by one process. `mutex` must lie in shared memory. Returns 0 or a code.
     pub mutex_init: extern "C" fn(module: *mut c_void, mutex: *mut Mutex) -> i32,
     /// Returns 0, `OWNER_DIED` (held; `dead` is filled if not null; repair the data, then `mutex_repaired`), or a negative code.
@@ -607,6 +757,17 @@ pub struct HostApi {
         data: *const u8,
         len: usize,
     ) -> i32,
+
+    // Counters.
+    /// `init_f` and `PROC_INIT`. Writes the address to count at, which [`StatHome`] explains, to `first`. Returns 0, `E_PHASE`,
+    /// `E_INVALID` (for a name that is taken, too) or `E_LIMIT`.
+    pub stat_register: extern "C" fn(module: *mut c_void, spec: *const StatSpec, first: *mut *mut c_void) -> i32,
+    /// From `PROC_INIT` on, any process and thread. Describes the `index`-th of all modules' and the host's. Returns 0, `E_PHASE`, or
+    /// `E_INVALID` past the last.
+    pub stat_info: extern "C" fn(module: *mut c_void, index: u32, info: *mut StatInfo) -> i32,
+    /// From `PROC_INIT` on, any process and thread. Writes up to `count` words: of one process, or `STAT_ALL`, or `STAT_OUTSIDE`.
+    /// Returns the number of words that there are, `E_PHASE` or `E_INVALID`.
+    pub stat_read: extern "C" fn(module: *mut c_void, index: u32, process_no: i32, words: *mut u64, count: u32) -> i32,
 }
 
 // SAFETY: constants and function pointers only.

@@ -265,6 +265,30 @@ impl<M: Module> ModuleCell<M> {
     }
 }
 
+/// What [`export_module!`](crate::export_module!) makes of a module, for the fake host.
+///
+/// # Safety
+/// The table leads to entries of the cell, and to nothing else. Implemented by the macro only.
+pub unsafe trait Exported: Module {
+    /// The table that the host looks up.
+    fn exports() -> &'static abi::ModuleExports;
+    /// Where the module lives.
+    fn cell() -> &'static ModuleCell<Self>;
+}
+
+#[cfg(feature = "testing")]
+impl<M: Module> ModuleCell<M> {
+    /// The module, frozen.
+    pub(crate) fn module(&'static self) -> Option<&'static M> {
+        self.with_module(Ok).ok()
+    }
+
+    /// Exchanges the state of this process with that of another one, outside of every call to the module.
+    pub(crate) fn swap_child(&'static self, other: &mut Option<M::Child>) {
+        mem::swap(&mut *self.child.borrow_mut(), other);
+    }
+}
+
 /// Whether there is no child state to keep: then nothing is written in a child, and no page becomes its own.
 #[inline]
 fn stateless<M: Module>() -> bool {
@@ -488,6 +512,18 @@ macro_rules! export_module {
             extern "C" fn destroy_f() {
                 // SAFETY: as above.
                 unsafe { MODULE.destroy_f() }
+            }
+
+            // For `module_api::testing`, in the author's unit tests alone: a library may export a module whose type is another crate's.
+            #[cfg(test)]
+            // SAFETY: the table and the cell below and above.
+            unsafe impl $crate::export::Exported for $module {
+                fn exports() -> &'static ModuleExports {
+                    &module_exports
+                }
+                fn cell() -> &'static ModuleCell<$module> {
+                    &MODULE
+                }
             }
 
             const FLAGS: u32 = flags(false $(|| $post_child_init)?);

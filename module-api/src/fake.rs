@@ -4,15 +4,22 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{CStr, c_char, c_void};
-use std::sync::Once;
-use std::sync::atomic::AtomicU32;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as Lock, Once, PoisonError};
 
 use crate::abi::*;
 use crate::host::SLOT;
+use crate::sockaddr::RawAddress;
 
 /// Records up to this level are wanted.
-static LOG_LEVEL: AtomicU32 = AtomicU32::new(LEVEL_DEBUG);
+pub static LOG_LEVEL: AtomicU32 = AtomicU32::new(LEVEL_DEBUG);
+
+/// Where this process counts; see `stats/tests.rs`.
+pub static STAT_HOME: StatHome = StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) };
+/// Words of each of the three places of one counter.
+const STAT_WORDS: usize = 1024;
 
 /// What the host has been told and will answer, in the thread of one test.
 #[derive(Default)]
@@ -27,14 +34,49 @@ pub struct Fake {
     pub timers: Vec<FakeTimer>,
     /// Bytes of shared memory left.
     pub memory: usize,
+    /// Blocks that may be freed: size and alignment by address.
+    pub blocks: HashMap<usize, (usize, usize)>,
     pub mutexes: HashMap<usize, FakeMutex>,
     pub listens: Vec<(String, Option<String>, u32)>,
     pub replies: Vec<(u32, Vec<u8>, Reply)>,
     pub sent: Vec<(u32, Vec<u8>, Vec<u8>)>,
-    /// By `udp_send_from`: listener, local, peer, data.
-    pub sent_from: Vec<(u32, Vec<u8>, Vec<u8>, Vec<u8>)>,
+    pub sent_from: Vec<SentFrom>,
+    /// What the next calls about counters return, if not 0.
+    pub stat_code: i32,
+    stats: Vec<FakeStat>,
     buffer: Vec<u8>,
+    /// Names that go with `timers` and `forks`.
+    pub timer_names: Vec<String>,
+    pub fork_names: Vec<String>,
+    /// Random bytes begin with this.
+    pub seed: u64,
+    /// The listeners by their numbers; none: as a few tests of this crate expect it.
+    pub listeners: Option<Vec<SocketAddr>>,
 }
+
+// SAFETY: the pointers in it are values that are handed back to the module; what they lead to is the module's, for good.
+unsafe impl Send for Fake {}
+
+/// A counter with its places: outside, own thread, other threads.
+struct FakeStat {
+    name: CString,
+    help: CString,
+    kind: u32,
+    unit: u32,
+    bounds: &'static [u64],
+    words: &'static [AtomicU64; 3 * STAT_WORDS],
+}
+
+impl Fake {
+    /// What stands in the first words of the `index`-th counter.
+    #[cfg(test)]
+    pub fn stat_words(&self, index: usize, skip: usize, count: usize) -> Vec<u64> {
+        self.stats[index].words[STAT_WORDS + skip..][..count].iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+}
+
+/// By `udp_send_from`: listener, local, peer, data.
+pub type SentFrom = (u32, Vec<u8>, Vec<u8>, Vec<u8>);
 
 #[derive(Clone, Copy)]
 pub struct Fork {
@@ -69,13 +111,40 @@ pub enum Reply {
     Buffer,
 }
 
-thread_local! {
-    static FAKE: RefCell<Fake> = RefCell::new(Fake { max_procs: E_PHASE, memory: 1 << 20, ..Fake::default() });
+impl Fake {
+    pub fn new() -> Fake {
+        Fake { max_procs: E_PHASE, memory: 1 << 20, ..Fake::default() }
+    }
 }
 
-/// Reads or changes the state of this thread's host.
+/// A state that a thread uses, and maybe others.
+pub type Shared = Arc<Lock<Fake>>;
+
+thread_local! {
+    /// The host of this thread.
+    static OWN: RefCell<Option<Shared>> = const { RefCell::new(None) };
+}
+
+/// The host of the threads that have none of their own: those that a module started under [`testing`](crate::testing).
+static CURRENT: Lock<Option<Shared>> = Lock::new(None);
+
+/// Reads or changes the state of this thread's host. Calls nothing that calls the host.
 pub fn fake<R>(change: impl FnOnce(&mut Fake) -> R) -> R {
-    FAKE.with_borrow_mut(change)
+    // A thread that ends may still log.
+    let own = OWN.try_with(|own| own.borrow().clone()).ok().flatten();
+    let shared = own.or_else(|| CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_else(|| {
+        let new: Shared = Arc::new(Lock::new(Fake::new()));
+        let _ = OWN.try_with(|own| own.replace(Some(Arc::clone(&new))));
+        new
+    });
+    change(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Makes a state that of this thread and of all that have none, or nobody's.
+#[cfg(feature = "testing")]
+pub fn become_current(state: Option<Shared>) {
+    OWN.set(state.clone());
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = state;
 }
 
 /// Fills the slot, as the loader does.
@@ -83,7 +152,14 @@ pub fn install() {
     static FILL: Once = Once::new();
     FILL.call_once(|| {
         // SAFETY: every test that reads the slot has called this function first.
-        unsafe { *SLOT.as_ptr() = HostSlot { api: &raw const API, module: std::ptr::null_mut(), log_level: &raw const LOG_LEVEL } }
+        unsafe {
+            *SLOT.as_ptr() = HostSlot {
+                api: &raw const API,
+                module: std::ptr::null_mut(),
+                log_level: &raw const LOG_LEVEL,
+                stat_home: &raw const STAT_HOME,
+            }
+        }
     });
 }
 
@@ -101,6 +177,9 @@ static API: HostApi = HostApi {
     fork_process,
     fork_process_entry,
     shm_alloc,
+    shm_malloc,
+    shm_realloc,
+    shm_free,
     mutex_init,
     mutex_lock,
     mutex_trylock,
@@ -117,6 +196,9 @@ static API: HostApi = HostApi {
     udp_send,
     listener_address_at,
     udp_send_from,
+    stat_register,
+    stat_info,
+    stat_read,
 };
 
 fn bytes(data: *const u8, len: usize) -> Vec<u8> {
@@ -145,12 +227,16 @@ extern "C" fn set_error(_: *mut c_void, line: *const u8, len: usize) {
 }
 
 extern "C" fn random(_: *mut c_void, buffer: *mut u8, len: usize) -> i32 {
-    let call = fake(|fake| {
-        fake.random_calls += 1;
-        fake.random_calls
-    });
-    // SAFETY: as above.
-    unsafe { buffer.write_bytes(call as u8, len) };
+    for at in 0..len {
+        // A counter, scattered: the same with each run, and with each seed another one.
+        let next = fake(|fake| {
+            fake.random_calls += 1;
+            let mixed = (fake.seed ^ fake.random_calls.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
+        });
+        // SAFETY: as above.
+        unsafe { buffer.add(at).write((next >> 56) as u8) };
+    }
     OK
 }
 
@@ -183,6 +269,7 @@ extern "C" fn fork_process_entry(_: *mut c_void, spec: *const ForkSpec) -> i32 {
         if fake.forks.len() as i32 == fake.registered {
             return E_LIMIT;
         }
+        fake.fork_names.push(c_text(spec.name));
         fake.forks.push(Fork { rank: spec.rank, flags: spec.flags, entry: spec.entry.unwrap(), data: spec.data });
         1000 + fake.forks.len() as i32
     })
@@ -198,6 +285,41 @@ extern "C" fn shm_alloc(_: *mut c_void, size: usize, align: usize) -> *mut c_voi
         }
         None => std::ptr::null_mut(),
     })
+}
+
+extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usize, _: u32, into: *mut *mut c_void) -> *mut c_void {
+    let block = shm_alloc(module, size, align);
+    if !block.is_null() {
+        fake(|fake| fake.blocks.insert(block.addr(), (size, align)));
+        if !into.is_null() {
+            // SAFETY: as above.
+            unsafe { *into = block };
+        }
+    }
+    block
+}
+
+extern "C" fn shm_realloc(module: *mut c_void, block: *mut c_void, size: usize) -> *mut c_void {
+    let Some((old, align)) = fake(|fake| fake.blocks.get(&block.addr()).copied()) else { return std::ptr::null_mut() };
+    let new = shm_malloc(module, size, align, 0, std::ptr::null_mut());
+    if !new.is_null() {
+        // SAFETY: both are blocks of at least that size.
+        unsafe { block.cast::<u8>().copy_to_nonoverlapping(new.cast(), old.min(size)) };
+        shm_free(module, block, std::ptr::null_mut());
+    }
+    new
+}
+
+extern "C" fn shm_free(_: *mut c_void, block: *mut c_void, from: *mut *mut c_void) -> i32 {
+    let Some((size, align)) = fake(|fake| fake.blocks.remove(&block.addr())) else { return E_INVALID };
+    fake(|fake| fake.memory += size);
+    if !from.is_null() {
+        // SAFETY: as above.
+        unsafe { *from = std::ptr::null_mut() };
+    }
+    // SAFETY: `shm_alloc` made it with this layout.
+    unsafe { std::alloc::dealloc(block.cast(), std::alloc::Layout::from_size_align(size, align).unwrap()) };
+    OK
 }
 
 extern "C" fn mutex_init(_: *mut c_void, mutex: *mut Mutex) -> i32 {
@@ -247,7 +369,10 @@ extern "C" fn timer_add(_: *mut c_void, spec: *const TimerSpec) -> i32 {
     // SAFETY: as above.
     let spec = unsafe { &*spec };
     let TimerSpec { process, first_ns, period_ns, data, .. } = *spec;
-    fake(|fake| fake.timers.push(FakeTimer { process, first_ns, period_ns, function: spec.function.unwrap(), data }));
+    fake(|fake| {
+        fake.timer_names.push(c_text(spec.name));
+        fake.timers.push(FakeTimer { process, first_ns, period_ns, function: spec.function.unwrap(), data });
+    });
     OK
 }
 
@@ -256,16 +381,32 @@ extern "C" fn listen(_: *mut c_void, spec: *const ListenSpec) -> i32 {
     let spec = unsafe { &*spec };
     let handler = (!spec.handler.is_null()).then(|| c_text(spec.handler));
     fake(|fake| {
-        fake.listens.push((c_text(spec.address), handler, spec.workers));
-        fake.listens.len() as i32 - 1
+        let address = c_text(spec.address);
+        fake.listens.push((address.clone(), handler, spec.workers));
+        let Some(listeners) = &mut fake.listeners else { return fake.listens.len() as i32 - 1 };
+        let Ok(address) = address.parse() else { return E_INVALID };
+        listeners.push(address);
+        listeners.len() as i32 - 1
     })
 }
 
 extern "C" fn listener_find(_: *mut c_void, index: u32) -> i32 {
-    if index == 0 { 5 } else { E_INVALID }
+    fake(|fake| match &fake.listeners {
+        Some(listeners) if (index as usize) < listeners.len() => index as i32,
+        None if index == 0 => 5,
+        _ => E_INVALID,
+    })
 }
 
-extern "C" fn listener_address(_: *mut c_void, _: u32, address: *mut c_void, size: u32) -> i32 {
+extern "C" fn listener_address(_: *mut c_void, listener: u32, address: *mut c_void, size: u32) -> i32 {
+    if let Some(listeners) = fake(|fake| fake.listeners.clone()) {
+        let Some(bound) = listeners.get(listener as usize) else { return E_INVALID };
+        let raw = RawAddress::inet(*bound);
+        assert!(size >= raw.len());
+        // SAFETY: as above; there is room for it.
+        unsafe { address.cast::<u8>().copy_from_nonoverlapping(raw.as_ptr(), raw.len() as usize) };
+        return raw.len() as i32;
+    }
     let bound = [2, 0, 0x13, 0xc4, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0_u8];
     assert!(size as usize >= bound.len());
     // SAFETY: as above.
@@ -336,4 +477,65 @@ extern "C" fn udp_send_from(
     let (local, peer) = (bytes(local.cast(), local_len as usize), bytes(peer.cast(), peer_len as usize));
     fake(|fake| fake.sent_from.push((listener, local, peer, bytes(data, len))));
     OK
+}
+
+extern "C" fn stat_register(_: *mut c_void, spec: *const StatSpec, first: *mut *mut c_void) -> i32 {
+    // SAFETY: as above.
+    let spec = unsafe { &*spec };
+    fake(|fake| {
+        if fake.stat_code != OK {
+            return fake.stat_code;
+        }
+        let words: &'static [AtomicU64; 3 * STAT_WORDS] = Box::leak(Box::new([const { AtomicU64::new(0) }; 3 * STAT_WORDS]));
+        let bounds: &[u64] = if spec.bounds.is_null() {
+            &[]
+        } else {
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts(spec.bounds, spec.bound_count as usize) }
+        };
+        let (name, help) = (CString::new(c_text(spec.name)).unwrap(), CString::new(c_text(spec.help)).unwrap());
+        fake.stats.push(FakeStat { name, help, kind: spec.kind, unit: spec.unit, bounds: bounds.to_vec().leak(), words });
+        // SAFETY: as above.
+        unsafe { first.write(std::ptr::from_ref(words).cast_mut().cast()) };
+        OK
+    })
+}
+
+extern "C" fn stat_info(_: *mut c_void, index: u32, info: *mut StatInfo) -> i32 {
+    fake(|fake| {
+        let Some(stat) = fake.stats.get(index as usize).filter(|_| fake.stat_code == OK) else { return E_INVALID };
+        let (kind, unit, bounds) = (stat.kind, stat.unit, stat.bounds);
+        // SAFETY: as above.
+        unsafe {
+            info.write(StatInfo {
+                size: size_of::<StatInfo>() as u32,
+                kind,
+                flags: 0,
+                unit,
+                module: c"fake".as_ptr(),
+                name: stat.name.as_ptr(),
+                help: stat.help.as_ptr(),
+                bounds: if bounds.is_empty() { std::ptr::null() } else { bounds.as_ptr() },
+                bound_count: bounds.len() as u32,
+                words: 0,
+            });
+        }
+        OK
+    })
+}
+
+extern "C" fn stat_read(_: *mut c_void, index: u32, process_no: i32, words: *mut u64, count: u32) -> i32 {
+    fake(|fake| {
+        let places = match process_no {
+            STAT_ALL => 0..3,
+            STAT_OUTSIDE => 0..1,
+            _ => 1..3,
+        };
+        for word in 0..count as usize {
+            let sum = places.clone().map(|place| fake.stats[index as usize].words[place * STAT_WORDS + word].load(Ordering::Relaxed));
+            // SAFETY: as above.
+            unsafe { words.add(word).write(sum.fold(0, u64::wrapping_add)) };
+        }
+        count as i32
+    })
 }

@@ -27,7 +27,8 @@ impl Slot {
 }
 
 #[doc(hidden)]
-pub static SLOT: Slot = Slot(UnsafeCell::new(HostSlot { api: ptr::null(), module: ptr::null_mut(), log_level: ptr::null() }));
+pub static SLOT: Slot =
+    Slot(UnsafeCell::new(HostSlot { api: ptr::null(), module: ptr::null_mut(), log_level: ptr::null(), stat_home: ptr::null() }));
 
 /// The host's functions and the handle that names this module in each of them.
 #[derive(Clone, Copy)]

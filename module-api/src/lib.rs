@@ -61,8 +61,8 @@
 //!
 //! | function | process | context | allows |
 //! | --- | --- | --- | --- |
-//! | `init` | main, before any fork, as the starting user | [`ModInit`] | `register_procs`, `listen_udp`, shared memory, timers |
-//! | `proc_init` | main, before any fork | [`ProcInit`] | `max_procs`, shared memory per process, timers; the last `&mut self` |
+//! | `init` | main, before any fork, as the starting user | [`ModInit`] | `register_procs`, `listen_udp`, shared memory, timers, counters |
+//! | `proc_init` | main, before any fork | [`ProcInit`] | `max_procs`, shared memory per process, timers, counters; the last `&mut self` |
 //! | `proc_main` | main, workers run already | [`ProcMain`] | `fork_process` |
 //! | `child_init` | every forked process | [`ChildInit`] | connections, threads; makes the child state |
 //! | handlers | workers | [`Batch`] | answers |
@@ -73,6 +73,9 @@
 //!
 //! [`rules`] shows that what a phase does not allow does not compile.
 //!
+//! # Counting
+//! [`Counter`], [`Gauge`] and [`Histogram`] count at a nanosecond a time; see [`stats`].
+//!
 //! # Logging
 //! [`info!`], [`warn!`] and the others of `tracing`, and those of the `log` crate, end up in the host's log with the module's name.
 //! The level is the host's and can be changed while it runs. Spans are not recorded.
@@ -81,10 +84,14 @@
 
 pub mod abi;
 mod address;
+mod bound;
+#[cfg(feature = "check")]
+#[doc(hidden)]
+pub mod check;
 mod error;
 #[doc(hidden)]
 pub mod export;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod fake;
 mod guard;
 mod host;
@@ -102,7 +109,10 @@ mod rng;
 pub mod rules;
 mod shm;
 mod sockaddr;
+pub mod stats;
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -116,11 +126,12 @@ pub use error::{Context, Error, Result};
 pub use listener::{Listener, SendError, UdpListen};
 pub use module::Module;
 pub use mutex::{Dead, LockError, LockFailure, OwnerDied, ShmGuard, ShmMutex};
-pub use params::{ParamSet, ParamType};
+pub use params::{ParamEnum, ParamSet, ParamType, Size};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
-pub use shm::{PerProcess, Shm, ShmSafe};
+pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmBox, ShmMap, ShmSafe, ShmString, ShmVec, Update};
+pub use stats::{Counter, Gauge, Histogram, Stats, Unit};
 pub use stream::{CloseReason, Stream, StreamError, StreamHandler, StreamId, TlsInfo};
 pub use timer::Timer;
 pub use udp::{Batch, Datagram, Datagrams};
@@ -128,9 +139,10 @@ pub use udp::{Batch, Datagram, Datagrams};
 /// Everything that most modules use.
 pub mod prelude {
     pub use crate::{
-        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, ModInit, Module, PerProcess,
-        Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Shm, ShmMutex, Stream, StreamError, StreamHandler, StreamId,
-        Timer, TimerCx, UdpListen,
+        Address, Batch, ChildInit, Context, Datagram, Destroy, Duration, Error, Listener, LockError, MakeSock, MapOptions, ModInit, Module,
+        PerProcess, Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Scan, Shm, ShmBox, ShmMap, ShmMutex, ShmString,
+        ShmVec, Size, Stream, StreamError, StreamHandler, StreamId, Timer, TimerCx, UdpListen, Update,
     };
-    pub use crate::{debug, error, export_module, info, params, shm_struct, trace, warn};
+    pub use crate::{Counter, Gauge, Histogram, Stats, Unit};
+    pub use crate::{debug, error, export_module, info, param_enum, params, shm_struct, trace, warn};
 }

@@ -129,6 +129,14 @@ impl<T: ShmSafe + Send> ShmMutex<T> {
     }
 }
 
+#[cfg(feature = "testing")]
+impl<T: ShmSafe + Send> ShmMutex<T> {
+    /// What the host knows the lock by.
+    pub(crate) fn address(&self) -> usize {
+        self.cell.lock.get().addr()
+    }
+}
+
 /// Why [`ShmMutex::lock`] did not return a guard.
 ///
 /// Not a [`std::error::Error`], so that `?` cannot turn a dead owner into a line of text: match it, or use
@@ -164,7 +172,7 @@ pub enum LockFailure {
 }
 
 impl LockFailure {
-    fn from_code(code: i32) -> LockFailure {
+    pub(crate) fn from_code(code: i32) -> LockFailure {
         match code {
             abi::E_BUSY => LockFailure::Busy,
             abi::E_DEADLOCK => LockFailure::Deadlock,

@@ -14,7 +14,7 @@ use crate::listener::{Listener, UdpListen};
 use crate::mutex::{self, ShmMutex};
 use crate::process::{MakeSock, Pid, Process, Rank, TimerCx, impl_random, impl_sized_table};
 use crate::rng::Rng;
-use crate::shm::{self, PerProcess, Shm, ShmSafe};
+use crate::shm::{self, MapKey, MapOptions, MapValue, PerProcess, Shm, ShmMap, ShmSafe};
 use crate::timer::Timer;
 use crate::{Error, Module, Result};
 
@@ -113,6 +113,14 @@ macro_rules! impl_set_up {
             /// If shared memory is exhausted.
             pub fn mutex<T: ShmSafe + Send>(&mut self, value: T) -> Result<ShmMutex<T>> {
                 mutex::new(value)
+            }
+
+            /// An empty map in shared memory, for all processes.
+            ///
+            /// # Errors
+            /// If shared memory is exhausted, or the options are out of their range.
+            pub fn shm_map<K: MapKey + ?Sized, V: MapValue + ?Sized>(&mut self, options: MapOptions) -> Result<ShmMap<K, V>> {
+                shm::new_map(options)
             }
 
             /// Calls `function` in a timer process, with that process's child state.

@@ -135,6 +135,54 @@
 //! # }
 //! ```
 //!
+//! # Counting
+//!
+//! Counters are registered in `init` and `proc_init`, when every process can still get its cells; not in `proc_main`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
+//!         cx.counter("late", "comes too late")?;
+//!         Ok(())
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
+//! nor in a child:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad::default()) }
+//!     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
+//!         let connections = cx.gauge("connections", Unit::One, "open connections")?;
+//!         Ok(Child)
+//!     }
+//! # }
+//! ```
+//!
+//! They cannot be read in `init`, where other modules have not registered theirs:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         let all = cx.stats();
+//!         Ok(Bad)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
 //! # Forking
 //!
 //! `fork_process` belongs to `proc_main`; not to `init`:

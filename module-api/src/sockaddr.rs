@@ -53,6 +53,14 @@ impl RawAddress {
         Some(raw)
     }
 
+    /// An internet address; all of them fit.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn inet(address: SocketAddr) -> RawAddress {
+        let mut raw = RawAddress::empty();
+        raw.set_inet(&address);
+        raw
+    }
+
     fn set_inet(&mut self, address: &SocketAddr) {
         let bytes = &mut self.bytes;
         bytes[2..4].copy_from_slice(&address.port().to_be_bytes());

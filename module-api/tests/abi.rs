@@ -32,9 +32,12 @@ macro_rules! layouts {
 fn layouts() -> Vec<Layout> {
     layouts! {
         modhost_header = Header { magic, abi_major, abi_minor, size, flags, needs_host_minor, reserved, rust }
-        modhost_slot = HostSlot { api, module, log_level }
+        modhost_slot = HostSlot { api, module, log_level, stat_home }
+        modhost_stat_home = StatHome { thread, own, threads }
         modhost_str = Str { ptr, len }
-        modhost_param = Param { name, kind, flags, target, default_text, min, max, help }
+        modhost_param = Param { name, kind, flags, target, default_text, min, max, help, words, of, reserved }
+        modhost_list = List { items, len }
+        modhost_table = Table { values, len, keys }
         modhost_handler = Handler { name, kind, reserved, help, on_datagrams }
         modhost_dependency = Dependency { name, kind, reserved }
         module_exports = ModuleExports {
@@ -49,11 +52,14 @@ fn layouts() -> Vec<Layout> {
         modhost_fork_spec = ForkSpec { size, flags, rank, reserved, name, entry, data }
         modhost_timer_spec = TimerSpec { size, process, name, first_ns, period_ns, function, data }
         modhost_listen_spec = ListenSpec { size, kind, address, handler, workers, reserved }
+        modhost_stat_spec = StatSpec { size, kind, flags, unit, name, help, bounds, bound_count, reserved }
+        modhost_stat_info = StatInfo { size, kind, flags, unit, module, name, help, bounds, bound_count, words }
         modhost_api = HostApi {
             magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
-            fork_process_entry, shm_alloc, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
+            fork_process_entry, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
             listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
             listener_address_at, udp_send_from,
+            stat_register, stat_info, stat_read,
         }
         modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
         modhost_note = Note { name_size, descriptor_size, note_type, name, descriptor }
@@ -78,9 +84,14 @@ fn constants() -> Vec<(&'static str, i64)> {
         MODHOST_ERROR = LEVEL_ERROR, MODHOST_WARN = LEVEL_WARN, MODHOST_INFO = LEVEL_INFO, MODHOST_DEBUG = LEVEL_DEBUG,
         MODHOST_TRACE = LEVEL_TRACE,
         MODHOST_PARAM_BOOL = PARAM_BOOL, MODHOST_PARAM_INT = PARAM_INT, MODHOST_PARAM_STRING = PARAM_STRING,
-        MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
+        MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_SIZE = PARAM_SIZE, MODHOST_PARAM_PATH = PARAM_PATH,
+        MODHOST_PARAM_ENUM = PARAM_ENUM, MODHOST_PARAM_LIST = PARAM_LIST, MODHOST_PARAM_TABLE = PARAM_TABLE, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
         MODHOST_HANDLER_UDP = HANDLER_UDP, MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
-        MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
+        MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_SHM_ZEROED = SHM_ZEROED, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
+        MODHOST_STAT_COUNTER = STAT_COUNTER, MODHOST_STAT_GAUGE = STAT_GAUGE, MODHOST_STAT_HISTOGRAM = STAT_HISTOGRAM,
+        MODHOST_STAT_SHARED = STAT_SHARED, MODHOST_UNIT_NONE = UNIT_NONE, MODHOST_UNIT_BYTES = UNIT_BYTES, MODHOST_UNIT_NS = UNIT_NS,
+        MODHOST_STAT_BUCKETS = STAT_BUCKETS, MODHOST_STAT_MAX_BOUNDS = STAT_MAX_BOUNDS,
+        MODHOST_STAT_ALL = STAT_ALL, MODHOST_STAT_OUTSIDE = STAT_OUTSIDE,
     }
 }
 

@@ -11,10 +11,13 @@ static struct modhost_str greeting;
 static int own_rank;
 static unsigned long greeted;
 
+/* Counted by each process, added up by "modhost stats". */
+static struct modhost_counter greetings;
+
 /* Main, before any fork, still with the rights of the user who started the host. */
 static int mod_init(void) {
     modhost_log(MODHOST_INFO, "%s from init_f, in main, before any fork", greeting.ptr);
-    return 0;
+    return modhost_counter(&greetings, "greetings", MODHOST_UNIT_NONE, "greetings sent");
 }
 
 static int mod_child(int rank) {
@@ -49,6 +52,7 @@ static int32_t greet(struct modhost_udp_batch *batch) {
         if (len < 0 || udp_reply(batch, i, answer, (size_t)len) < 0) {
             return modhost_error("no answer");
         }
+        modhost_counter_add(greetings, 1);
     }
     return 0;
 }

@@ -59,6 +59,12 @@ impl Client {
     /// The same in text.
     #[track_caller]
     pub fn ask_text(&self, text: &str) -> String {
-        String::from_utf8(self.ask(text.as_bytes())).expect("an answer in text")
+        self.ask_text_of(text.as_bytes())
+    }
+
+    /// An answer in text to any bytes.
+    #[track_caller]
+    pub fn ask_text_of(&self, data: &[u8]) -> String {
+        String::from_utf8(self.ask(data)).expect("an answer in text")
     }
 }

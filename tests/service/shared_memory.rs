@@ -1,6 +1,8 @@
 //! Shared memory and the locks in it, seen from two processes: each listener has one worker.
 
-use harness::{Client, Host, Setup, fixture};
+use std::process::Command;
+
+use harness::{Client, Host, Setup, built, fixture, processes};
 
 const E_BUSY: &str = "-7";
 const E_DEADLOCK: &str = "-8";
@@ -133,7 +135,12 @@ fn exhaustion_names_the_module_and_the_way_out() {
         .expect_log("module \"recorder_a\" cannot get 2000000 bytes of shared memory")
         .expect_log("module \"recorder_b\" cannot get 300000 bytes of shared memory")
         .start();
-    host.log().assert(&["cannot get 600000 bytes", "600000 of 1048576 bytes are in use", "raise host.shared_memory"]);
+    host.log().assert(&[
+        "cannot get 600000 bytes",
+        "of 1048576 bytes are in use",
+        "module \"recorder_a\" has most: 602",
+        "raise host.shared_memory",
+    ]);
     let records = host.stop().records;
     assert_eq!(records.outcomes("recorder_a", "shm_only"), [1, 0, 1, 0], "what fits is still given");
     assert_eq!(records.outcomes("recorder_b", "shm_only"), [1, 0]);
@@ -158,4 +165,48 @@ fn impossible_requests_are_refused() {
     let host =
         Setup::new().module(fixture("recorder_a").script(script)).expect_log("impossible shared memory").allow_log("cannot get").start();
     assert_eq!(host.stop().records.outcomes("recorder_a", "shm_only"), [1, 0, 0, 0, 0]);
+}
+
+/// What `modhost shm` says.
+fn usage(host: &Host) -> serde_json::Value {
+    let output = Command::new(built::host()).args(["shm", "--json", "-s"]).arg(host.path("control")).output().expect("the host's program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn blocks(host: &Host, module: &str) -> u64 {
+    let usage = usage(host);
+    let shares = usage["modules"].as_array().expect("a list");
+    shares.iter().find(|share| share["module"] == module).map_or(0, |share| share["blocks"].as_u64().expect("a number"))
+}
+
+#[test]
+fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
+    let host = Setup::new()
+        .module(fixture("churn"))
+        .listen("churn:serve", 8)
+        .control()
+        .expect_log("a process died and is replaced")
+        .allow_log("a process died holding a lock")
+        .allow_log("a process keeps dying")
+        .start();
+    assert_eq!(host.client().ask_text("empty"), "0");
+    let before = blocks(&host, "churn");
+    let main = host.main_pid();
+    for round in 1..=16 {
+        let client = host.client();
+        (0..32).for_each(|_| client.send(b"churn 2000"));
+        // One answer, so that the others are in the middle of it.
+        client.receive();
+        let workers: Vec<i32> = host.children_of(main).into_iter().filter(|pid| processes::title(*pid).contains("worker")).collect();
+        host.kill(workers[round % workers.len()]);
+        host.wait("the replacement", |host| (host.children_of(main).len() >= workers.len()).then_some(()));
+    }
+    let client = host.client();
+    assert!(client.ask_text("churn 5000").parse::<u64>().is_ok());
+    host.wait("all to be idle", |host| (host.client().ask_text("empty") == "0").then_some(()));
+    // A dead process may have owned a box, and a text that was in no list at that moment.
+    let after = blocks(&host, "churn");
+    assert!((before..=before + 3 * 16).contains(&after), "{before} blocks before, {after} after");
+    host.stop();
 }

@@ -34,7 +34,7 @@ static int32_t count(struct modhost_udp_batch *batch) {
 static int mod_init(void) {
     if (register_procs(1) < 0)
         return modhost_error("cannot register the reporter");
-    answered = shm_malloc(sizeof *answered); /* zeroed */
+    answered = shm_calloc(1, sizeof *answered); /* zeroed */
     return answered ? 0 : modhost_error("no shared memory for the counter");
 }
 

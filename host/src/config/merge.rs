@@ -66,8 +66,11 @@ pub fn merge(mut config: Config, overrides: Overrides) -> Result<Config, Vec<Err
         }
         host.workers = workers;
     }
-    replace(&mut host.user, overrides.user);
-    replace(&mut host.group, overrides.group);
+    let by_command = [(&mut host.user, overrides.user, "--user"), (&mut host.group, overrides.group, "--group")];
+    for ((target, value, option), position) in by_command.into_iter().zip(&mut host.identity_positions) {
+        replace(position, value.is_some().then_some(Position::CommandLine(option)));
+        replace(target, value);
+    }
     replace(&mut host.pid_file, overrides.pid_file);
     replace(&mut host.control, overrides.control);
     host.daemon = overrides.daemon.unwrap_or(host.daemon);

@@ -7,13 +7,11 @@ pub mod address;
 mod check;
 pub mod listen;
 pub mod merge;
-pub mod nearest;
 mod parse;
 pub mod read;
 mod reader;
 #[cfg(test)]
 mod tests;
-pub mod units;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +22,8 @@ use std::time::Duration;
 pub use check::check_duplicates;
 pub use listen::{Accept, Group, ListenAddress, ListenConfig, ListenOptions, StreamOptions, UnixName};
 pub use merge::{Overrides, SetParam, merge};
+use module_api::check::{Folders, Setting};
+pub use module_api::check::{nearest, units};
 pub use parse::parse;
 pub use read::read;
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub load_all: Vec<PathBuf>,
     /// `--set`: applied once the modules' names are known, over what the file says.
     pub set: Vec<SetParam>,
+    /// Paths of the command line are relative to it; empty until [`Config::anchor`].
+    pub working_directory: PathBuf,
 }
 
 /// `[host]`.
@@ -62,6 +64,8 @@ pub struct Host {
     pub user: Option<String>,
     /// Group, likewise; without it the user's own.
     pub group: Option<String>,
+    /// Where the user and the group are configured.
+    pub identity_positions: [Option<Position>; 2],
     /// Detach from the terminal.
     pub daemon: bool,
     /// Whether there are workers at all.
@@ -86,6 +90,7 @@ impl Default for Host {
             workers: 2,
             user: None,
             group: None,
+            identity_positions: [None, None],
             daemon: false,
             fork: Fork::Processes,
             pid_file: None,
@@ -202,30 +207,10 @@ impl fmt::Display for ModuleSource {
 }
 
 /// One parameter as configured; its kind is checked when the module's declaration is known.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ParamSetting {
-    /// Name in `[module.params]`.
-    pub name: String,
-    /// What was written.
-    pub value: Value,
-    /// Where.
-    pub position: Position,
-}
+pub type ParamSetting = Setting<Position>;
 
 /// A configured value, before it is checked against the module's declaration.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// `true` or `false`.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A number that is not whole; no parameter takes one, so the error can say so.
-    Float(f64),
-    /// A string.
-    String(String),
-    /// Text of `--set`, read as the parameter's kind wants it.
-    Text(String),
-}
+pub type Value = module_api::check::Value<Position>;
 
 /// `handler = "module"` or `"module:handler"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,6 +259,7 @@ impl fmt::Display for Position {
 impl Config {
     /// Makes every path absolute, for a process that changes its working directory (daemon mode).
     pub fn anchor(&mut self, working_directory: &Path) {
+        self.working_directory = working_directory.to_path_buf();
         let anchor = |path: &mut PathBuf| {
             if path.is_relative() {
                 // Without the "." of "./x.so", which would stand in every message.
@@ -296,6 +282,15 @@ impl Config {
                 anchor(path);
             }
         }
+    }
+}
+
+impl Config {
+    /// What the paths in parameters are relative to.
+    pub fn folders(&self) -> Folders {
+        let command = self.working_directory.clone();
+        let file = self.file.as_deref().and_then(Path::parent).map_or_else(|| command.clone(), Path::to_path_buf);
+        Folders { file, command }
     }
 }
 

@@ -82,6 +82,7 @@ fn read_host(section: &Section<'_, '_>, host: &mut Host) {
     set(&mut host.workers, section.integer("workers", 1..=WORKERS_MAX));
     host.user = section.text("user");
     host.group = section.text("group");
+    host.identity_positions = ["user", "group"].map(|key| section.value_position(key));
     set(&mut host.daemon, section.boolean("daemon"));
     host.pid_file = section.text("pid_file").map(PathBuf::from);
     host.control = section.text("control").map(PathBuf::from);

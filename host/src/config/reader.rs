@@ -3,6 +3,7 @@
 //! *Runs in:* the supervisor, before anything is forked.
 //! *Never:* stops at the first error, or knows what a key means.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -248,7 +249,7 @@ impl<'d, 't> Section<'d, 't> {
         choice.map(|(_, value)| *value)
     }
 
-    /// Every key with a plain value, in the order of the file; what is no plain value is reported.
+    /// Every key with its value, in the order of the file; numbers that are too large are reported.
     pub fn settings(&self) -> Vec<(String, Value, usize)> {
         let mut settings: Vec<_> = self
             .table
@@ -257,26 +258,50 @@ impl<'d, 't> Section<'d, 't> {
                 let name = key.get_ref().to_string();
                 let offset = entry.span().start;
                 let value = match entry.get_ref() {
-                    DeValue::Boolean(value) => Value::Bool(*value),
-                    DeValue::String(text) => Value::String(text.to_string()),
-                    DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                        Ok(number) => Value::Int(number),
-                        Err(_) => {
-                            self.wrong(&name, entry, format_args!("a whole number of at most 63 bits"), String::new());
-                            return None;
-                        }
-                    },
-                    DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-                    DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                        self.wrong(&name, entry, format_args!("true, false, a number or a string"), String::new());
-                        return None;
+                    DeValue::Array(items) => {
+                        let item = |item: &'d Entry<'t>| Some((self.plain(&name, item)?, self.position(item.span().start)));
+                        Value::List(items.iter().filter_map(item).collect())
                     }
+                    DeValue::Table(table) => {
+                        let entry = |(key, value): (&'d Spanned<_>, &'d Entry<'t>)| {
+                            let key: &Cow<'t, str> = key.get_ref();
+                            Some((value.span().start, key.to_string(), self.plain(&name, value)?))
+                        };
+                        let mut entries: Vec<_> = table.iter().filter_map(entry).collect();
+                        entries.sort_by_key(|(offset, _, _)| *offset);
+                        Value::Table(entries.into_iter().map(|(offset, key, value)| (key, value, self.position(offset))).collect())
+                    }
+                    _ => self.plain(&name, entry)?,
                 };
                 Some((name, value, offset))
             })
             .collect();
         settings.sort_by_key(|(_, _, offset)| *offset);
         settings
+    }
+
+    /// A value without what it holds: nothing takes a list in a list, so how deep they go does not matter.
+    fn plain(&self, name: &str, entry: &Entry<'t>) -> Option<Value> {
+        Some(match entry.get_ref() {
+            DeValue::Boolean(value) => Value::Bool(*value),
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => Value::Int(number),
+                Err(_) => {
+                    self.wrong(name, entry, format_args!("a whole number of at most 63 bits"), String::new());
+                    return None;
+                }
+            },
+            DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Datetime(time) => Value::Time(time.to_string()),
+            DeValue::Array(_) => Value::List(Vec::new()),
+            DeValue::Table(_) => Value::Table(Vec::new()),
+        })
+    }
+
+    /// Where the value of a key stands.
+    pub fn value_position(&self, key: &str) -> Option<Position> {
+        self.entry(key).map(|entry| self.position(entry.span().start))
     }
 
     /// Reports an error about this section.

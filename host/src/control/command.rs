@@ -1,6 +1,6 @@
 //! The commands that speak to a running host.
 //!
-//! *Runs in:* the commands `ps`, `stop`, `ping` and `rpc`. *Never:* prints by itself (`main` does).
+//! *Runs in:* the commands `ps`, `shm`, `stop`, `ping` and `rpc`. *Never:* prints by itself (`main` does).
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::client::{ANSWER_LIMIT, Connection};
-use super::methods::{Process, Stopping};
+use super::methods::{Memory, Process, Stopping};
 use super::show;
+use super::stats::{self, Shape};
 use crate::error::{Error, Result};
 use crate::inspect::Form;
 use crate::sys::pidfd::ProcessHold;
@@ -31,6 +32,27 @@ pub fn ps(socket: &Path, form: Form) -> Result<String> {
     Ok(match form {
         Form::Text => show::processes(&processes),
         Form::Json => pretty(&processes),
+    })
+}
+
+/// `modhost stats`: what to print.
+pub fn stats(socket: &Path, prefixes: &[String], shape: Shape, form: Form) -> Result<String> {
+    let params: Vec<Value> = prefixes.iter().map(|prefix| Value::from(prefix.as_str())).collect();
+    let answer = Connection::open(socket, ANSWER_LIMIT)?.call(shape.method(), &params)?;
+    stats::show(&answer, shape, form).map_err(|detail| {
+        Error::failed("the answer of the host makes no sense").detail(detail).hint("host and command may be of different versions")
+    })
+}
+
+/// `modhost shm`: what to print.
+pub fn shm(socket: &Path, form: Form) -> Result<String> {
+    let answer = Connection::open(socket, ANSWER_LIMIT)?.call("shm", &[])?;
+    let memory: Memory = serde_json::from_value(answer).map_err(|error| {
+        Error::failed("the answer of the host makes no sense").detail(error).hint("host and command may be of different versions")
+    })?;
+    Ok(match form {
+        Form::Text => show::memory(&memory),
+        Form::Json => pretty(&memory),
     })
 }
 
@@ -100,7 +122,7 @@ pub fn error_json(error: &Error) -> String {
 }
 
 /// A tree of values: writing it cannot fail.
-fn pretty(value: &impl Serialize) -> String {
+pub(super) fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 

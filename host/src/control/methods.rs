@@ -9,16 +9,21 @@ use module_api::abi;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::stats;
 use crate::config::nearest;
 use crate::error::{Error, Result};
 use crate::process::phase::Breadcrumb;
 use crate::process::slots::{Slot, Slots};
+use crate::shm::arena::Arena;
+use crate::stats::registry::Registry;
 
 /// What can be seen of the host from the control process.
 #[derive(Debug)]
 pub struct View<'h> {
     /// The process table.
     pub slots: Slots,
+    /// What is counted.
+    pub stats: &'h Registry,
     /// Names of the modules in load order.
     pub modules: &'h [String],
     /// The pid that the operator knows.
@@ -27,6 +32,8 @@ pub struct View<'h> {
     pub main_pid: i32,
     /// So long a stop takes at most.
     pub stop_limit_ms: u64,
+    /// The modules' shared memory.
+    pub arena: Option<&'h Arena>,
 }
 
 /// What is to be done after the answer.
@@ -57,11 +64,33 @@ struct Method {
     call: fn(&View<'_>, &[Value], u64) -> Result<Reply>,
 }
 
-const METHODS: [Method; 4] = [
+const METHODS: [Method; 8] = [
     Method { name: "methods", params: "", count: 0..=0, summary: "what can be called", call: methods },
     Method { name: "ping", params: "", count: 0..=0, summary: "answers: pids, version, module ABI, uptime", call: ping },
     Method { name: "ps", params: "", count: 0..=0, summary: "the process table", call: ps },
+    Method { name: "shm", params: "", count: 0..=0, summary: "who has how much shared memory", call: shm },
     Method { name: "stop", params: "", count: 0..=0, summary: "stops the host, in order; answers before that begins", call: stop },
+    Method {
+        name: "stats",
+        params: "[PREFIX...]",
+        count: 0..=64,
+        summary: "what was counted, of all processes together",
+        call: stats::all,
+    },
+    Method {
+        name: "stats_by_process",
+        params: "[PREFIX...]",
+        count: 0..=64,
+        summary: "the same, with the part of each process",
+        call: stats::by_process,
+    },
+    Method {
+        name: "stats_prometheus",
+        params: "[PREFIX...]",
+        count: 0..=64,
+        summary: "the same as text for Prometheus",
+        call: stats::prometheus,
+    },
 ];
 
 /// Calls a method by its name.
@@ -84,7 +113,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
-fn reply(value: &impl Serialize) -> Result<Reply> {
+pub(super) fn reply(value: &impl Serialize) -> Result<Reply> {
     Ok(Reply { json: json(value), then: Then::Nothing })
 }
 
@@ -177,6 +206,49 @@ fn since_ms(begin_ns: u64, now_ns: u64) -> u64 {
     now_ns.saturating_sub(begin_ns) / 1_000_000
 }
 
+/// Answer of `shm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Those that have some.
+    pub modules: Vec<Share>,
+    /// Size of the arena.
+    pub total_bytes: u64,
+    /// In blocks.
+    pub used_bytes: u64,
+    /// In pages that belong to nothing.
+    pub free_bytes: u64,
+    /// Between the blocks, for more of their sizes.
+    pub spare_bytes: u64,
+    /// The largest block that there is room for.
+    pub largest_free_bytes: u64,
+}
+
+/// What a module has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its name.
+    pub module: String,
+    /// Number of its blocks.
+    pub blocks: u64,
+    /// Their bytes, as the allocator rounded them up.
+    pub bytes: u64,
+}
+
+fn shm(view: &View<'_>, _: &[Value], _: u64) -> Result<Reply> {
+    let arena = view.arena.ok_or_else(|| Error::fault("there is no shared memory"))?;
+    let usage = arena.usage();
+    let named = |index: &Option<u32>| index.and_then(|index| view.modules.get(index as usize)).map_or("?", String::as_str).to_owned();
+    let shares = usage.shares.iter().map(|(index, share)| Share { module: named(index), blocks: share.blocks, bytes: share.bytes });
+    reply(&Memory {
+        modules: shares.collect(),
+        total_bytes: usage.total_bytes,
+        used_bytes: usage.sum().bytes,
+        free_bytes: usage.free_bytes,
+        spare_bytes: usage.spare_bytes,
+        largest_free_bytes: usage.largest_free_bytes,
+    })
+}
+
 /// Answer of `stop`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Stopping {
@@ -194,6 +266,8 @@ fn stop(view: &View<'_>, _: &[Value], _: u64) -> Result<Reply> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
     use crate::process::phase::Phase;
     use crate::process::slots::State;
@@ -213,9 +287,15 @@ pub(super) mod tests {
         slots
     }
 
+    /// The host's own counters, all zero.
+    fn none() -> &'static Registry {
+        static NONE: OnceLock<Registry> = OnceLock::new();
+        NONE.get_or_init(|| Registry::new().unwrap())
+    }
+
     impl<'h> View<'h> {
         pub(in crate::control) fn of(slots: Slots, modules: &'h [String]) -> Self {
-            Self { slots, modules, supervisor_pid: 99, main_pid: 100, stop_limit_ms: 21_000 }
+            Self { slots, stats: none(), modules, supervisor_pid: 99, main_pid: 100, stop_limit_ms: 21_000, arena: None }
         }
     }
 
@@ -245,7 +325,28 @@ pub(super) mod tests {
         );
         assert_eq!(called("stop"), (serde_json::json!({ "stopping": true, "pid": 99, "limit_ms": 21_000 }), Then::Stop));
         let names: Vec<Value> = called("methods").0.as_array().unwrap().iter().map(|row| row["method"].clone()).collect();
-        assert_eq!(names, ["methods", "ping", "ps", "stop"]);
+        assert_eq!(names, ["methods", "ping", "ps", "shm", "stop", "stats", "stats_by_process", "stats_prometheus"]);
+    }
+
+    #[test]
+    fn shm_names_who_has_something() {
+        let (arena, modules) = (Arena::new(1 << 20).unwrap(), ["a", "b"].map(str::to_owned));
+        let tables = arena.tables();
+        for (module, size_bytes) in [(1, 100), (1, 100), (1, 20_000), (7, 64)] {
+            let tag = crate::shm::usage::tag(module);
+            let content = crate::shm::heap::Content::Undefined;
+            tables.allocate(&crate::shm::heap::Request { tag, size_bytes, align_bytes: 16, content, cell: 0 }).unwrap();
+        }
+        let view = View { arena: Some(&arena), ..View::of(table(), &modules) };
+        let memory: Memory = serde_json::from_str(&call("shm", &[], &view, 0).unwrap().json).unwrap();
+        let share = |module: &str, blocks, bytes| Share { module: module.into(), blocks, bytes };
+        assert_eq!(memory.modules, [share("b", 3, 2 * 112 + 20_480), share("?", 1, 64)]);
+        assert_eq!((memory.total_bytes, memory.used_bytes), (1 << 20, 2 * 112 + 20_480 + 64));
+        // Two spans and five pages; what the spans have left.
+        assert_eq!(memory.free_bytes, (1 << 20) - 2 * 16_384 - 20_480);
+        assert_eq!(memory.spare_bytes, 144 * 112 + 255 * 64);
+        // A span starts at a multiple of its length: three pages before the second one are for others.
+        assert_eq!(memory.largest_free_bytes, memory.free_bytes - 3 * 4096);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod methods;
 mod request;
 mod serve;
 pub mod show;
+pub mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use crate::error::{EXIT_FAILED, EXIT_OK};
 use crate::process::slots::Slots;
+use crate::stats::registry::Registry;
 use crate::sys::passing::Link;
 use crate::sys::signal;
 
@@ -62,13 +64,15 @@ impl Server {
     }
 
     /// What the control process does for its whole life. Returns its exit code.
-    pub fn work(&self, slots: Slots) -> u8 {
+    pub fn work(&self, slots: Slots, stats: &Registry) -> u8 {
         let view = View {
             slots,
+            stats,
             modules: &self.modules,
             supervisor_pid: self.supervisor_pid,
             main_pid: self.main_pid,
             stop_limit_ms: u64::try_from(self.stop_limit.as_millis()).unwrap_or(u64::MAX),
+            arena: crate::state::State::current().map(|state| &state.arena),
         };
         let served = signal::stop_by_flag()
             .and_then(|()| serve::serve(&self.socket, &view, Limits::DEFAULT, &|| self.order_stop(), &signal::stop_requested));

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::methods::Process;
+use super::methods::{Memory, Process};
 use crate::output::{table, visible};
 
 /// `modhost ps`.
@@ -22,6 +22,21 @@ pub fn processes(processes: &[Process]) -> String {
         ]
     }));
     table(&rows)
+}
+
+/// `modhost shm`.
+pub fn memory(memory: &Memory) -> String {
+    let mut rows = vec![["module", "blocks", "bytes"].map(str::to_owned).to_vec()];
+    rows.extend(memory.modules.iter().map(|share| vec![visible(&share.module), share.blocks.to_string(), share.bytes.to_string()]));
+    let sums = [
+        ("used", memory.used_bytes),
+        ("spare", memory.spare_bytes),
+        ("free", memory.free_bytes),
+        ("largest free", memory.largest_free_bytes),
+        ("total", memory.total_bytes),
+    ];
+    let sums: Vec<_> = sums.iter().map(|(name, bytes)| vec![(*name).to_owned(), bytes.to_string()]).collect();
+    format!("{}\n{}", table(&rows), table(&sums))
 }
 
 /// A time in its two largest units.
@@ -71,6 +86,7 @@ fn cell(value: &Value) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::methods::Share;
     use super::*;
 
     #[test]
@@ -117,6 +133,31 @@ slot  pid   rank  state    uptime  restarts  name
 12    -     -2    ended    -       3         x\u{fffd}c
 ";
         assert_eq!(processes(&[main, gone]), text);
+    }
+
+    #[test]
+    fn the_table_of_memory() {
+        let share = |module: &str, blocks, bytes| Share { module: module.into(), blocks, bytes };
+        let shown = memory(&Memory {
+            modules: vec![share("sip", 2, 224), share("x\u{1b}c", 1, 64)],
+            total_bytes: 1_048_576,
+            used_bytes: 288,
+            free_bytes: 1_015_808,
+            spare_bytes: 32_480,
+            largest_free_bytes: 1_015_808,
+        });
+        let text = "\
+module  blocks  bytes
+sip     2       224
+x\u{fffd}c     1       64
+
+used          288
+spare         32480
+free          1015808
+largest free  1015808
+total         1048576
+";
+        assert_eq!(shown, text);
     }
 
     #[test]

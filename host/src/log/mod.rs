@@ -146,6 +146,7 @@ impl Log {
         });
         if written != Ok(Some(())) {
             self.lost.fetch_add(1, Relaxed);
+            crate::stats::count(crate::stats::Own::LogLost, 1);
         }
     }
 

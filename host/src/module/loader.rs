@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use module_api::abi;
 
-use super::params::{self, ParamDecl, ParamValue};
+use super::params::{self, Folders, ParamDecl, ParamValue};
 use super::{Depend, Handler, MARK, Module, StreamFunctions};
 use crate::config::ParamSetting;
 use crate::error::{Error, Result};
-use crate::sys::fork;
+use crate::sys::{fork, local::local};
 
 /// Most parameters, handlers or dependencies a module may declare: more is a damaged table.
 const MAX_ENTRIES: u32 = 1024;
@@ -148,7 +148,7 @@ impl Opened {
 
     /// Checks the settings against what the loaded table declares, and writes the values to their targets. Judged the same way before the
     /// file was opened; what is loaded now decides.
-    pub fn apply(&self, settings: &[ParamSetting]) -> Result<(), Vec<Error>> {
+    pub fn apply(&self, settings: &[ParamSetting], folders: &Folders) -> Result<(), Vec<Error>> {
         let table = self.table;
         let declared = self.entries(table.params, table.param_count, table.param_stride, "parameter").map_err(|error| vec![error])?;
         let mut declarations = Vec::with_capacity(declared.len());
@@ -161,10 +161,12 @@ impl Opened {
                 min: param.min,
                 max: param.max,
                 help: String::new(),
+                words: self.text(param.words, "words").unwrap_or_default(),
+                of: param.of,
             });
         }
         let name = self.name().map_err(|error| vec![error])?;
-        for (index, value) in params::check(&name, &declarations, settings)? {
+        for (index, value) in params::check(&name, &declarations, settings, folders)? {
             self.write(declared[index], &value).map_err(|error| vec![error])?;
         }
         Ok(())
@@ -175,20 +177,7 @@ impl Opened {
             return Err(self.refused("a parameter has no target".into()));
         }
         // SAFETY: the table promises a writable target of the kind's type; no code of the module runs meanwhile.
-        unsafe {
-            match value {
-                ParamValue::Bool(value) => param.target.cast::<u32>().write(*value),
-                ParamValue::Int(value) | ParamValue::DurationNs(value) => param.target.cast::<i64>().write(*value),
-                ParamValue::Str(value) => {
-                    let mut bytes = value.clone().into_bytes();
-                    let len = bytes.len();
-                    bytes.push(0);
-                    // The module keeps the pointer for ever.
-                    let text: &'static [u8] = Vec::leak(bytes);
-                    param.target.cast::<abi::Str>().write(abi::Str { ptr: text.as_ptr().cast(), len });
-                }
-            }
-        }
+        unsafe { module_api::check::write::write(param.target, value) };
         Ok(())
     }
 
@@ -244,7 +233,14 @@ impl Opened {
             initialised: AtomicBool::new(false),
         }));
         // SAFETY: the table promises a writable slot of its own; no code of the module runs meanwhile.
-        unsafe { table.host_slot.write(abi::HostSlot { api, module: std::ptr::from_ref(module).cast_mut().cast(), log_level }) };
+        unsafe {
+            table.host_slot.write(abi::HostSlot {
+                api,
+                module: std::ptr::from_ref(module).cast_mut().cast(),
+                log_level,
+                stat_home: local().stat_home(),
+            });
+        };
         Ok(module)
     }
 }

@@ -11,7 +11,7 @@ use module_api::abi;
 
 use super::inspection::{Inspection, inspect};
 use super::order::{self, Conflict, Need, Node, Want};
-use super::params::{self, ParamValue};
+use super::params::{self, Folders, ParamValue};
 use super::table::TableInfo;
 use crate::config::read::io_text;
 use crate::config::{Config, ListenAddress, ListenConfig, ModuleSource, ParamSetting, Position, Value, nearest};
@@ -43,6 +43,8 @@ pub struct Resolved {
     pub optional: bool,
     /// What the configuration and, after that, `--set` say.
     pub settings: Vec<ParamSetting>,
+    /// What the paths in them are relative to.
+    pub folders: Folders,
     /// The values that follow, by index of the declaration in `table.params`.
     pub values: Vec<(usize, ParamValue)>,
     /// Who asked for it.
@@ -116,7 +118,8 @@ impl Search<'_> {
     fn add(&mut self, table: TableInfo, inspection: Inspection, optional: bool, settings: Vec<ParamSetting>, position: Position) {
         let identity = inspection.identity();
         let (name, path) = (table.name.clone(), inspection.path);
-        self.found.push(Resolved { name, path, table, identity, optional, settings, values: Vec::new(), position });
+        let folders = self.config.folders();
+        self.found.push(Resolved { name, path, table, identity, optional, settings, folders, values: Vec::new(), position });
     }
 
     fn check_twice(&self, name: &str, inspection: &Inspection, position: &Position) -> Result<(), Error> {
@@ -223,7 +226,7 @@ impl Search<'_> {
 
     fn parameters(&mut self) {
         for module in &mut self.found {
-            match params::check(&module.name, &module.table.params, &module.settings) {
+            match params::check(&module.name, &module.table.params, &module.settings, &module.folders) {
                 Ok(values) => module.values = values,
                 // Also for an optional module: what the operator wrote is wrong, not what was installed.
                 Err(errors) => self.errors.extend(errors),
@@ -239,9 +242,15 @@ impl Search<'_> {
             }
             Conflict::Missing { by, name } => Some(missing_requirement(&self.found[*by], name)),
             Conflict::Cycle(cycle) => {
-                let chain = cycle.iter().chain(cycle.first()).map(|index| self.found[*index].name.as_str()).collect::<Vec<_>>();
-                let error = Error::config("modules need each other in a circle").detail(chain.join(" -> "));
-                Some(at(&self.found[cycle[0]].position, error).hint("one of them must do without another, or ask for it as optional"))
+                let steps = cycle.iter().zip(cycle.iter().cycle().skip(1)).map(|(by, wanted)| {
+                    let (module, wanted) = (&self.found[*by], self.found[*wanted].name.as_str());
+                    let required = module.table.depends.iter().any(|depend| depend.name == wanted && depend.kind == abi::DEPEND_REQUIRED);
+                    format!("{} {} {wanted}", module.name, if required { "requires" } else { "comes after" })
+                });
+                let error = Error::config("modules require each other in a circle").detail(steps.collect::<Vec<_>>().join(", "));
+                Some(
+                    at(&self.found[cycle[0]].position, error).hint("one of them must do without the next; ask its author, or leave it out"),
+                )
             }
         }
     }

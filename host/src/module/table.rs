@@ -230,8 +230,10 @@ impl Reader<'_> {
             let name = self.required_text(&block, at + offset_of!(P, name), "a parameter's name")?;
             let kind = block.u32(at + offset_of!(P, kind));
             let target_bytes = match kind {
-                abi::PARAM_BOOL => 4,
-                abi::PARAM_STRING => size_of::<abi::Str>(),
+                abi::PARAM_BOOL | abi::PARAM_ENUM => 4,
+                abi::PARAM_STRING | abi::PARAM_PATH => size_of::<abi::Str>(),
+                abi::PARAM_LIST => size_of::<abi::List>(),
+                abi::PARAM_TABLE => size_of::<abi::Table>(),
                 _ => 8,
             };
             let target = self.pointer(&block, at + offset_of!(P, target))?;
@@ -243,6 +245,8 @@ impl Reader<'_> {
                 min: block.u64(at + offset_of!(P, min)) as i64,
                 max: block.u64(at + offset_of!(P, max)) as i64,
                 help: self.text(&block, at + offset_of!(P, help), "a parameter's help")?.unwrap_or_default(),
+                words: self.text(&block, at + offset_of!(P, words), "a parameter's words")?.unwrap_or_default(),
+                of: block.u32(at + offset_of!(P, of)),
                 name,
             });
         }

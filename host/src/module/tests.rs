@@ -51,7 +51,8 @@ const SOURCE: &str = r#"
 #define SLOT slot
 #endif
 struct header { char magic[8]; uint16_t major, minor; uint32_t size, flags; uint16_t needs, reserved; const void *rust; };
-struct param { const char *name; uint32_t kind, flags; void *target; const char *text; int64_t min, max; const char *help; };
+struct param { const char *name; uint32_t kind, flags; void *target; const char *text; int64_t min, max; const char *help;
+  const char *words; uint32_t of, reserved; };
 struct handler { const char *name; uint32_t kind, reserved; const char *help; int (*on)(void *); };
 struct depend { const char *name; uint32_t kind, reserved; };
 struct exports { struct header header; void *slot; const char *name, *version, *summary;
@@ -66,11 +67,21 @@ struct exports { struct header header; void *slot; const char *name, *version, *
 static void *slot[3];
 static const int fixed[8] = {1};
 static int64_t limit; int64_t pause_ns; static struct { const char *p; size_t n; } text; static uint32_t quiet;
+static uint32_t mode; static struct { const void *p; size_t n; } names; static struct { const void *p; size_t n; const void *k; } routes;
+#ifndef WORDS
+#define WORDS "first|any"
+#endif
+#ifndef OF
+#define OF 6
+#endif
 static const struct param params[] = {
   { "limit", KIND, 2, &limit, "10", 1, 100, "How many." },
   { "pause", 4, 2, &pause_ns, "1s", 0, 60000000000, 0 },
   { "text", 3, 1, &text, 0, 0, 0, "What to say." },
   { "quiet", 1, 0, &quiet, "false", 0, 0, 0 },
+  { "mode", 7, 0, &mode, "any", 0, 0, "Which.", WORDS },
+  { "names", 8, 0, &names, "", 0, 0, 0, 0, OF },
+  { "routes", 9, 2, &routes, "a = 1KiB", 1, 4096, 0, 0, 5 },
 };
 static int on(void *b) { return b != 0; }
 int mod_init(void) { return (int)limit + fixed[0]; }
@@ -78,7 +89,7 @@ static const struct handler handlers[] = { { "main", 1, 0, "Serves.", on }, { "a
 static const struct depend depends[] = { { "base", 1, 0 }, { "log", 2, 0 } };
 #ifndef NO_TABLE
 const struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
-  params, 4, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0 };
+  params, 7, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0 };
 #endif
 #ifndef NO_NOTE
 __attribute__((used, aligned(4), section(".note.modhost"))) static const struct { uint32_t n, d, t; char name[8];
@@ -127,15 +138,21 @@ fn assert_is_probe(inspection: &Inspection) {
     assert_eq!(inspection.verdict, Verdict::Ok, "{:?}", inspection.path);
     let table = inspection.table.as_ref().unwrap();
     assert_eq!((table.name.as_str(), table.version.as_str(), table.summary.as_str()), ("probe", "1.2", "Probes."));
-    let params: Vec<_> =
-        table.params.iter().map(|p| (p.name.as_str(), p.kind_name(), p.default.as_deref(), p.range(), p.help.as_str())).collect();
+    let row = |p: &ParamDecl| {
+        let allowed = p.range().unwrap_or_else(|| p.words().join("|"));
+        [p.name.clone(), p.kind_text(), p.default.clone().unwrap_or_else(|| "none".into()), allowed, p.help.clone()]
+    };
+    let params: Vec<_> = table.params.iter().map(row).collect();
     assert_eq!(
         params,
         [
-            ("limit", "int", Some("10"), Some("1..100".to_string()), "How many."),
-            ("pause", "duration", Some("1s"), Some("0s..1m".to_string()), ""),
-            ("text", "string", None, None, "What to say."),
-            ("quiet", "bool", Some("false"), None, ""),
+            ["limit", "int", "10", "1..100", "How many."],
+            ["pause", "duration", "1s", "0s..1m", ""],
+            ["text", "string", "none", "", "What to say."],
+            ["quiet", "bool", "false", "", ""],
+            ["mode", "enum", "any", "first|any", "Which."],
+            ["names", "list of path", "", "", ""],
+            ["routes", "table of size", "a = 1KiB", "1 B..4 KiB", ""],
         ]
     );
     assert_eq!(table.handlers.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["main", "alt"]);
@@ -189,7 +206,14 @@ fn each_bad_build_is_refused_with_its_reason() {
         (&["-DMAGIC=\"ABCDEFG\""], &["is not a modhost exports table", "0x0047464544434241"]),
         (&["-DNAME=\"Bad Name\""], &["its name is not one", "Bad Name"]),
         (&["-DNAME=0"], &["the module's name is null"]),
-        (&["-DKIND=9"], &["\"limit\" is of kind 9"]),
+        (&["-DKIND=10"], &["\"limit\" is of kind 10; known are 1 to 9"]),
+        (&["-DKIND=9"], &["\"limit\" is a table of kind 0; known are 1 to 7"]),
+        (&["-DOF=8"], &["\"names\" is a list of kind 8"]),
+        (&["-DWORDS=0"], &["\"mode\" is an enum without words"]),
+        (&["-DWORDS=\"any|\""], &["\"mode\" has the word \"\""]),
+        (&["-DWORDS=\"a|b\""], &["the default of parameter \"mode\" does not fit", "\"any\" is not one of its words"]),
+        (&["-DWORDS=(char*)&mode"], &["\"mode\" is an enum without words"]),
+        (&["-DWORDS=(char*)-9"], &["its exports table cannot be right"]),
         (&["-DSTRIDE=8"], &["stride of its parameters is 8"]),
         (&["-DSTRIDE=60000"], &["stride of its parameters is 60000"]),
         (&["-DSTRIDE=4000"], &["outside its segments"]),
@@ -254,7 +278,7 @@ fn another_machines_note_is_still_read() {
 
 #[test]
 fn the_layout_is_the_one_the_probe_was_written_for() {
-    assert_eq!((mem::size_of::<abi::ModuleExports>(), mem::size_of::<abi::Param>()), (136, 56));
+    assert_eq!((mem::size_of::<abi::ModuleExports>(), mem::size_of::<abi::Param>()), (136, 72));
     assert_eq!((mem::size_of::<abi::Handler>(), mem::size_of::<abi::Dependency>(), mem::size_of::<abi::Note>()), (32, 16, 116));
 }
 
@@ -266,14 +290,25 @@ fn reports_are_aligned_and_complete() {
         "x.so\n  name:       probe\n",
         "  needs:      base, log (if present)\n",
         "    main  udp  Serves.\n    alt   udp\n",
-        "    limit  int       = 10      1..100  How many.\n",
-        "    text   string    required          What to say.\n",
+        "    limit   int            = 10        1..100      How many.\n",
+        "    text    string         required                What to say.\n",
+        "    mode    enum           = any       first|any   Which.\n",
+        "    names   list of path   = \"\"\n",
+        "    routes  table of size  = a = 1KiB  1 B..4 KiB\n",
         "  verdict: can be loaded\n",
     ] {
         assert!(text.contains(line), "without {line:?}:\n{text}");
     }
     let report = crate::inspect::report(&inspection);
     assert_eq!(report["params"][1]["max"], 60_000_000_000_i64);
+    assert_eq!(
+        (&report["params"][4]["words"], &report["params"][1]["words"]),
+        (&serde_json::json!(["first", "any"]), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&report["params"][6]["kind"], &report["params"][6]["of"], &report["params"][6]["max"]),
+        (&"table".into(), &"size".into(), &4096.into())
+    );
     assert_eq!(report["handlers"][0]["kind"], "udp");
     assert_eq!((&report["loadable"], &report["error"]), (&true.into(), &serde_json::Value::Null));
 }
@@ -308,7 +343,7 @@ fn modules_are_found_and_ordered() {
     let both = format!("[[module]]\nname = \"probe\"\n{TEXT}[[module]]\nname = \"base\"\n{TEXT}");
     // Each probe needs "base", base itself included: a circle of one.
     let found = resolved(&with(&both)).unwrap_err();
-    assert!(found.contains("in a circle: base -> base"), "{found}");
+    assert!(found.contains("in a circle: base requires base"), "{found}");
 
     let found = resolved(&with("[[module]]\nname = \"prob\"")).unwrap_err();
     assert!(
@@ -371,7 +406,7 @@ fn optional_ones_listeners_and_folders() {
     let skipped: Vec<_> = resolution.skipped.iter().map(|skipped| (skipped.what.as_str(), skipped.reason.to_string())).collect();
     assert_eq!(skipped.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["broken", "probe", "udp://127.0.0.1:3"]);
     assert!(skipped[0].1.contains("not an ELF file") && skipped[1].1.contains("needs module \"base\""), "{skipped:?}");
-    assert_eq!(resolution.modules[0].values.len(), 4);
+    assert_eq!(resolution.modules[0].values.len(), 7);
 
     for (text, part) in [
         (

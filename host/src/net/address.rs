@@ -3,6 +3,7 @@
 //! *Runs in:* main, the supervisor. *Never:* text to be parsed: names of interfaces are passed on as they are.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid};
@@ -103,20 +104,10 @@ impl From<UdpBind> for Address {
 
 /// The kernel's form. None for a name that is too long.
 pub fn kernel_name(name: &UnixName) -> Option<Name> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut bytes = u16::to_ne_bytes(nix::libc::AF_UNIX as u16).to_vec();
     match name {
-        UnixName::Path(path) => {
-            bytes.extend_from_slice(path.as_os_str().as_bytes());
-            bytes.push(0);
-        }
-        UnixName::Abstract(name) => {
-            bytes.push(0);
-            bytes.extend_from_slice(name);
-        }
+        UnixName::Path(path) => Name::unix(&[path.as_os_str().as_bytes(), b"\0"].concat()),
+        UnixName::Abstract(name) => Name::unix(&[b"\0", name.as_slice()].concat()),
     }
-    // Two bytes of family and at most 108 of name.
-    if bytes.len() > 110 { None } else { Name::from_bytes(&bytes) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::listener::Listener;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
 use crate::module::call;
 use crate::process::phase::Phase;
+use crate::stats::{Own, OwnWords};
 use crate::sys::datagrams::{Datagrams, Wait};
 use crate::sys::ready::Ready;
 use crate::sys::wide::Socket;
@@ -20,6 +21,7 @@ use crate::sys::{local::local, signal};
 #[derive(Debug)]
 pub struct Server {
     datagrams: &'static Datagrams,
+    counts: OwnWords,
 }
 
 /// A handler gave up: the process must end with that code.
@@ -79,7 +81,7 @@ fn work_at_several(server: &Server, listener: &Listener, sockets: &[Socket]) -> 
 impl Server {
     /// Maps the buffers of this process.
     pub fn new() -> Result<Self> {
-        Ok(Self { datagrams: Datagrams::new()? })
+        Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process() })
     }
 
     /// Serves one batch that arrived at one socket of the listener.
@@ -91,7 +93,10 @@ impl Server {
                 log_too_long(listener, datagrams.take_too_long());
                 return Ok(());
             }
-            Ok(_) => {}
+            Ok(received) => {
+                self.counts.add(Own::Received, received as u64);
+                self.counts.add(Own::Batches, 1);
+            }
             Err(errno) => return receive_failed(listener, errno),
         }
         let batch = datagrams.batch();
@@ -101,8 +106,10 @@ impl Server {
         // What the handler queued before it failed is owed to its clients.
         datagrams.send_queued();
         process.serve(None);
-        let refused = datagrams.take_refused();
+        let (sent, refused) = datagrams.take_sent();
+        self.counts.add(Own::Sent, sent);
         if refused > 0 {
+            self.counts.add(Own::Refused, refused);
             tracing::debug!("answers could not be sent listener=\"{listener}\" count={refused}");
         }
         log_too_long(listener, datagrams.take_too_long());

@@ -20,9 +20,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::{Pid, getpid};
 
 use super::phase::{Breadcrumb, Phase};
-use super::slots::{Slot, Slots, State};
+use super::slots::{Slot, Slots, State as SlotState};
 use crate::error::{EXIT_FAILED, Error, Result};
 use crate::module::{Module, call};
+use crate::state::State;
 use crate::sys::fork::Side;
 use crate::sys::{descriptor, exit, fork, handing, local::local, signal, time, title};
 
@@ -314,7 +315,7 @@ impl Family {
                 Ok(Side::Child)
             }
             Err(error) => {
-                slot.set_state(State::Ended);
+                slot.set_state(SlotState::Ended);
                 Err(error)
             }
         }
@@ -337,6 +338,9 @@ impl Family {
         // Identity first: from here on a module call of this process is blamed on this process.
         local().become_process(pid, process_no as i32, spec.rank, slot.trail());
         slot.set_pid(pid);
+        if let Some(state) = State::current() {
+            state.stats.settle(process_no);
+        }
         // Then the tie to main, so that nothing below can outlive it.
         if let Err(error) = fork::die_with_parent(self.main_pid).and_then(|()| signal::fresh()) {
             fail(&error);
@@ -371,7 +375,7 @@ impl Family {
         if let Some(owner) = spec.owner {
             slot.trail().store(Breadcrumb::word(owner.index, Phase::Process), std::sync::atomic::Ordering::Relaxed);
         }
-        slot.set_state(State::Serving);
+        slot.set_state(SlotState::Serving);
         if self.slots.child_done()
             && let Err(errno) = self.done.write(1)
         {

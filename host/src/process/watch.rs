@@ -196,6 +196,10 @@ impl Watch {
                 continue;
             };
             let reached = if slot.state() == State::Serving { Reached::Serving } else { Reached::Init };
+            // Before anybody takes its place.
+            if let Some(Err(errno)) = crate::state::State::current().map(|state| state.arena.recover(process_no, pid.as_raw())) {
+                tracing::error!(target: "fault", "cannot put the allocator in order after a death process_no={process_no}: {errno}");
+            }
             slot.set_pid(0);
             slot.set_state(State::Ended);
             return Some(Event::Died { process_no, end, reached });
@@ -215,6 +219,9 @@ impl Watch {
     /// A process has died: replace it as its policy says.
     pub fn after_death(&mut self, family: &Family, process_no: usize, end: End, reached: Reached) {
         let Some(spec) = family.spec(process_no) else { return };
+        if let Some(host) = crate::state::State::current() {
+            host.stats.process_ended(process_no);
+        }
         if self.records.len() <= process_no {
             self.records.resize_with(process_no + 1, Record::default);
         }
@@ -254,6 +261,7 @@ impl Watch {
         let record = &mut self.records[process_no];
         record.due_ns = None;
         record.restarts += 1;
+        crate::stats::count(crate::stats::Own::Restarts, 1);
         if let Err(error) = family.start(process_no, record.restarts) {
             tracing::error!("{error}");
             // The machine is short of something; try again later rather than in a loop.

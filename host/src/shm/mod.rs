@@ -5,3 +5,12 @@
 
 #[allow(unsafe_code)] // the arena: one of the few rooms where unsafe may stand
 pub mod arena;
+pub mod class;
+pub mod heap;
+pub mod pages;
+pub mod slot;
+pub mod span;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+pub mod usage;

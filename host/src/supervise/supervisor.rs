@@ -228,6 +228,7 @@ impl Supervisor {
                         stage = Stage::Serving;
                         deadline_ns = None;
                         served_from_ns = time::now_ns();
+                        self.close_unused();
                         self.announce_ready();
                     }
                     FromMain::Ready => {}
@@ -371,6 +372,19 @@ impl Supervisor {
         // Kept before anything else can fail: what is kept is also cleaned up.
         self.bound.push(Bound { address: address.clone(), descriptor: bind::bind(address, &self.charge.unix)?, given: true });
         self.bound.last().map_or_else(|| Err(Error::fault("a listener is gone")), |kept| duplicate(&kept.descriptor))
+    }
+
+    /// What an earlier main had and this one has not asked for, such as an address that its interface has lost: nobody would read what
+    /// arrives there.
+    fn close_unused(&mut self) {
+        for Bound { address, descriptor, given } in std::mem::take(&mut self.bound) {
+            if given {
+                self.bound.push(Bound { address, descriptor, given });
+            } else {
+                drop(descriptor);
+                bind::unbind(&address);
+            }
+        }
     }
 
     fn announce_ready(&mut self) {

@@ -86,7 +86,9 @@ pub struct Datagrams {
     batches_since_large: Cell<u32>,
     large_touched: Cell<bool>,
     /// Answers that the kernel refused.
-    refused: Cell<u32>,
+    refused: Cell<u64>,
+    /// Answers that it took.
+    sent: Cell<u64>,
     /// Datagrams that were longer than the buffers, which only Unix sockets can have.
     too_long: Cell<u32>,
     /// So many times more one datagram is received at a time.
@@ -150,6 +152,7 @@ impl Datagrams {
                 large_touched: Cell::new(false),
                 refused: Cell::new(0),
                 too_long: Cell::new(0),
+                sent: Cell::new(0),
                 alone: Cell::new(0),
             });
             (*headers).engine.assume_init_ref()
@@ -438,6 +441,7 @@ impl Datagrams {
             };
             if outcome > 0 {
                 sent += outcome as usize;
+                self.sent.set(self.sent.get() + outcome as u64);
             } else if Errno::last() != Errno::EINTR {
                 self.refused.set(self.refused.get() + 1);
                 sent += 1;
@@ -448,9 +452,9 @@ impl Datagrams {
         self.reserved_bytes.set(0);
     }
 
-    /// Number of answers that the kernel refused since the last call.
-    pub fn take_refused(&self) -> u32 {
-        self.refused.replace(0)
+    /// Number of answers that the kernel took, and of those that it refused, since the last call.
+    pub fn take_sent(&self) -> (u64, u64) {
+        (self.sent.replace(0), self.refused.replace(0))
     }
 
     /// Number of datagrams that were too long for the buffers since the last call.

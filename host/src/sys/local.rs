@@ -6,7 +6,9 @@
 //! trampoline that it came back in another process than it left from (`tests/promises.rs`, L19).
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use module_api::abi::StatHome;
 
 use super::datagrams::Datagrams;
 use super::mapping::Mapping;
@@ -24,6 +26,8 @@ pub struct Local {
     no_trail: AtomicU64,
     /// The buffers of the batch that a datagram handler of this process is working on, null otherwise.
     serving: AtomicPtr<Datagrams>,
+    /// Where it counts; modules read this, too.
+    stat_home: StatHome,
 }
 
 static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
@@ -46,6 +50,7 @@ pub fn local() -> &'static Local {
         trail: AtomicPtr::new(ptr::null_mut()),
         no_trail: AtomicU64::new(0),
         serving: AtomicPtr::new(ptr::null_mut()),
+        stat_home: StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) },
     };
     let page = LOCAL.load(Relaxed);
     if page.is_null() {
@@ -62,6 +67,19 @@ impl Local {
         self.rank.store(rank, Relaxed);
         self.trail.store(ptr::from_ref(trail).cast_mut(), Relaxed);
         self.pid.store(pid, Relaxed);
+    }
+
+    /// Says where this process counts, and which thread of it counts without atomic operations. On machines where the thread pointer
+    /// cannot be told (1), none does.
+    pub fn count_at(&self, thread: usize, own_bytes: usize, threads_bytes: usize) {
+        self.stat_home.own.store(own_bytes, Relaxed);
+        self.stat_home.threads.store(threads_bytes, Relaxed);
+        self.stat_home.thread.store(if thread == 1 { 0 } else { thread }, Relaxed);
+    }
+
+    /// What modules read of that. Valid for good.
+    pub fn stat_home(&self) -> &StatHome {
+        &self.stat_home
     }
 
     /// In no-fork mode main becomes the process of rank 1, too.

@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod environ;
 pub mod exit;
 pub mod fork;
+pub mod gone;
 pub mod handing;
 pub mod interfaces;
 pub mod local;

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 /// Room for the longest of them, a `sockaddr_un`.
 pub const NAME_BYTES: usize = 112;
+const UNIX_BYTES: usize = 108;
 const IPV4_BYTES: usize = 16;
 const IPV6_BYTES: usize = 28;
 
@@ -44,6 +45,11 @@ impl Name {
             _ => true,
         };
         complete.then_some(name)
+    }
+
+    /// That of a Unix socket: `name` is what `unix_bytes` gives. None if it is longer than 108 bytes.
+    pub fn unix(name: &[u8]) -> Option<Self> {
+        if name.len() > UNIX_BYTES { None } else { Self::from_bytes(&[&AF_UNIX.to_ne_bytes(), name].concat()) }
     }
 
     /// Where a socket is bound.

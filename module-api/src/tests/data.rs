@@ -24,7 +24,7 @@ crate::params! {
     }
 }
 
-fn c_text(text: *const c_char) -> Option<&'static str> {
+pub(super) fn c_text(text: *const c_char) -> Option<&'static str> {
     // SAFETY: a constant of the macro, with a zero byte at its end.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_str().unwrap())
 }
@@ -59,7 +59,7 @@ fn parameters_are_described_and_read() {
 
     // SAFETY: as above.
     unsafe { target(1).cast::<i64>().write(-1) };
-    assert_eq!(Params::read().err().unwrap().text(), "parameter \"period\" is a negative duration: -1 ns");
+    assert_eq!(Params::read().err().unwrap().text(), "parameter \"period\" is negative: -1");
 }
 
 crate::shm_struct! {

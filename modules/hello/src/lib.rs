@@ -89,3 +89,6 @@ export_module! {
         "hello" => Hello::greet,
     },
 }
+
+#[cfg(test)]
+mod tests;

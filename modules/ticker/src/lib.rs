@@ -100,3 +100,34 @@ export_module! {
     name: "ticker",
     summary: "two processes of its own, a timer, and counters that they share",
 }
+
+#[cfg(test)]
+mod tests {
+    use module_api::testing::Host;
+
+    use super::*;
+
+    #[test]
+    fn processes_tick_and_the_timer_reports() {
+        let host = Host::new().param("period", "1ms").param("ticks", "3").start::<Ticker>().unwrap();
+        assert_eq!(host.registered_procs(), 2);
+        assert_eq!(host.forked().iter().map(|forked| forked.name.as_str()).collect::<Vec<_>>(), NAMES);
+        host.run_process("tick").unwrap();
+        assert_eq!(host.timers()[0].period, Some(Duration::from_secs(10)));
+        host.timer().unwrap().fire_timer("report", 1).unwrap();
+        assert!(host.logs().contains("counted report=1 tick=3 tock=0"));
+        assert!(host.stop().contains("report=2"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let failure = Host::new().param("period", "0s").start::<Ticker>().err().unwrap();
+        assert_eq!(failure.to_string(), "init: parameter \"period\" must not be zero");
+        // By the rules of the host, before the module is asked.
+        let failure = Host::new().param("ticks", "-1").start::<Ticker>().err().unwrap();
+        assert_eq!(failure.step(), "parameters");
+        assert!(failure.text().contains("-1 is out of range (hint: expected a whole number, in 0..1000000000)"), "{failure}");
+        let failure = Host::new().shared_memory(16).start::<Ticker>().err().unwrap();
+        assert!(failure.text().contains("no shared memory for"), "{failure}");
+    }
+}

@@ -44,11 +44,19 @@ static int always_wrong(void) {
         EXPECT(MODHOST_E_INVALID, api->fork_process(wrong, 1, "x", 0));
         EXPECT(MODHOST_E_INVALID, api->fork_process_entry(wrong, NULL));
         EXPECT(0, (intptr_t)api->shm_alloc(wrong, 8, 8));
+        EXPECT(0, (intptr_t)api->shm_malloc(wrong, 8, 8, 0, NULL));
+        EXPECT(0, (intptr_t)api->shm_realloc(wrong, NULL, 8));
+        EXPECT(MODHOST_E_INVALID, api->shm_free(wrong, buffer, NULL));
         EXPECT(MODHOST_E_INVALID, api->timer_add(wrong, NULL));
         EXPECT(MODHOST_E_INVALID, api->listen(wrong, NULL));
         EXPECT(MODHOST_E_INVALID, api->listener_find(wrong, 0));
         EXPECT(MODHOST_E_INVALID, api->listener_address(wrong, 0, buffer, sizeof buffer));
         EXPECT(MODHOST_E_INVALID, api->udp_send(wrong, 0, zeros, 16, buffer, 1));
+        EXPECT(MODHOST_E_INVALID, api->listener_address_at(wrong, 0, 0, buffer, sizeof buffer));
+        EXPECT(MODHOST_E_INVALID, api->udp_send_from(wrong, 0, zeros, 16, zeros, 16, buffer, 1));
+        EXPECT(MODHOST_E_INVALID, api->stat_register(wrong, NULL, NULL));
+        EXPECT(MODHOST_E_INVALID, api->stat_info(wrong, 0, NULL));
+        EXPECT(MODHOST_E_INVALID, api->stat_read(wrong, 0, 0, NULL, 0));
         api->log(wrong, MODHOST_INFO, NULL, 0, NULL, 0);
         api->log(wrong, 99, (const uint8_t *)"t", 1, (const uint8_t *)"from nobody", 11);
         api->set_error(wrong, NULL, 0);
@@ -74,6 +82,27 @@ static int always_wrong(void) {
     EXPECT(MODHOST_E_INVALID, api->mutex_lock(own, (struct modhost_mutex *)((char *)shared + 1), NULL));
     EXPECT(MODHOST_E_INVALID, api->mutex_lock(own, (struct modhost_mutex *)(UINTPTR_MAX - 7), NULL));
 
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 0, 8, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 3, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 8192, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 8, 2, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, SIZE_MAX, 8, 0, NULL));
+    EXPECT(0, (intptr_t)api->shm_malloc(own, 8, 8, 0, (void **)((char *)shared + 1)));
+    EXPECT(0, (intptr_t)api->shm_realloc(own, buffer, 8));
+    EXPECT(0, (intptr_t)api->shm_realloc(own, (char *)shared + 1, 8));
+    EXPECT(0, (intptr_t)shm_calloc(SIZE_MAX, 2));
+    EXPECT(MODHOST_OK, api->shm_free(own, NULL, NULL));
+    EXPECT(MODHOST_E_INVALID, api->shm_free(own, buffer, NULL));
+    EXPECT(MODHOST_E_INVALID, api->shm_free(own, (char *)shared + 16, NULL));
+    {
+        char *block = shm_malloc(100), *moved = shm_realloc(block, 100000);
+        EXPECT(1, block && moved);
+        EXPECT(MODHOST_E_INVALID, api->shm_free(own, block, NULL));
+        EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved + 4096, NULL));
+        EXPECT(MODHOST_OK, api->shm_free(own, moved, NULL));
+        EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved, NULL));
+    }
+
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, NULL, 0, buffer, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, (struct modhost_udp_batch *)(void *)zeros, 0, buffer, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_reply_borrowed(own, NULL, 0, buffer, 1));
@@ -88,7 +117,7 @@ static int mod_init(void) {
     struct modhost_timer_spec timer = {sizeof timer, MODHOST_TIMER_FAST, "t", 0, 0, no_timer, NULL};
     struct modhost_listen_spec listener = {sizeof listener, MODHOST_HANDLER_UDP, "127.0.0.1:0", NULL, 1, 0};
 
-    shared = shm_malloc(2 * sizeof *shared);
+    shared = shm_calloc(2, sizeof *shared);
     if (!shared || always_wrong() < 0)
         return -1;
     /* Zeros are no lock. */
@@ -131,6 +160,8 @@ static int mod_init(void) {
     EXPECT(MODHOST_E_PHASE, api->listener_find(own, 0));
     EXPECT(MODHOST_E_PHASE, api->listener_address(own, 0, &listener, sizeof listener));
     EXPECT(MODHOST_E_PHASE, api->udp_send(own, 0, &listener, 16, (const uint8_t *)"x", 1));
+    EXPECT(MODHOST_E_PHASE, api->listener_address_at(own, 0, 0, &listener, sizeof listener));
+    EXPECT(MODHOST_E_PHASE, api->udp_send_from(own, 0, &listener, 16, &listener, 16, (const uint8_t *)"x", 1));
     return register_procs(1);
 }
 
@@ -153,6 +184,15 @@ static int mod_child(int rank) {
     EXPECT(MODHOST_E_INVALID, api->udp_send(own, 0, &peer, 3, room, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_send(own, 0, &peer, UINT_MAX, room, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_send(own, 0, &peer, sizeof peer, room, SIZE_MAX));
+    EXPECT(MODHOST_E_INVALID, api->listener_address_at(own, 0, 1, room, UINT_MAX));
+    EXPECT(MODHOST_E_INVALID, api->listener_address_at(own, 0, UINT_MAX, room, UINT_MAX));
+    EXPECT(MODHOST_E_INVALID, api->listener_address_at(own, 0, 0, room, sizeof room));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, UINT_MAX, &peer, sizeof peer, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, NULL, sizeof peer, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, 0, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, UINT_MAX, &peer, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, sizeof peer, NULL, sizeof peer, room, 1));
+    EXPECT(MODHOST_E_INVALID, api->udp_send_from(own, 0, &peer, sizeof peer, &peer, sizeof peer, room, SIZE_MAX));
     if (rank != PROC_MAIN)
         return 0;
     EXPECT(MODHOST_E_INVALID, api->fork_process(own, 1, NULL, 0));

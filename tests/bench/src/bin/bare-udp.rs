@@ -1,6 +1,7 @@
 //! The limit of serving datagrams: N forked workers that echo from one socket, and nothing else.
 //!
-//! `bare-udp rf PORT N`: one receiving and one sending call per datagram. `bare-udp mm PORT N`: up to 64 per call.
+//! `bare-udp rf PORT N`: one receiving and one sending call per datagram. `bare-udp mm PORT N`: up to 64 per call. `bare-udp sip PORT N`:
+//! as `rf`, and what comes back is the least that a SIP client takes for an answer.
 
 use bench::options::Options;
 
@@ -10,17 +11,18 @@ const BYTES: usize = 4096;
 fn main() {
     let options = Options::read(&[]);
     let (port, workers): (u16, u32) = (options.positional_number(1), options.positional_number(2));
-    let batches = match options.positional[0].as_str() {
-        "rf" => false,
-        "mm" => true,
-        mode => panic!("{mode}: rf or mm"),
+    let work: fn(libc::c_int) -> ! = match options.positional[0].as_str() {
+        "rf" => bench::echo_one_by_one,
+        "mm" => echo_in_batches,
+        "sip" => answer_sip,
+        mode => panic!("{mode}: rf, mm or sip"),
     };
     let socket = bench::udp_socket(port);
     for _ in 0..workers {
         bench::fork(|| {
             // SAFETY: a plain system call.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            if batches { echo_in_batches(socket) } else { bench::echo_one_by_one(socket) }
+            work(socket)
         });
     }
     loop {
@@ -60,4 +62,43 @@ fn echo_in_batches(socket: libc::c_int) -> ! {
             }
         }
     }
+}
+
+/// A loop over one receiving and one sending call, with `sip_answer` in between.
+fn answer_sip(socket: libc::c_int) -> ! {
+    let mut request = [0_u8; BYTES];
+    let mut answer = [0_u8; 2 * BYTES];
+    loop {
+        let mut peer = [0_u8; 32];
+        let mut peer_len = peer.len() as libc::socklen_t;
+        // SAFETY: both buffers are valid for the lengths given; the kernel writes at most that.
+        let received = unsafe { libc::recvfrom(socket, request.as_mut_ptr().cast(), BYTES, 0, peer.as_mut_ptr().cast(), &mut peer_len) };
+        let Ok(received) = usize::try_from(received) else { continue };
+        let length = sip_answer(&request[..received], &mut answer);
+        // SAFETY: the answer is `length` bytes long, and the address is what the kernel wrote.
+        unsafe { libc::sendto(socket, answer.as_ptr().cast(), length, 0, peer.as_ptr().cast(), peer_len) };
+    }
+}
+
+/// Copies the lines that an answer repeats, without a look at what they say. A tag is added to each To.
+fn sip_answer(request: &[u8], answer: &mut [u8]) -> usize {
+    let mut used = 0;
+    let mut put = |bytes: &[u8]| {
+        answer[used..used + bytes.len()].copy_from_slice(bytes);
+        used += bytes.len();
+    };
+    put(b"SIP/2.0 200 OK\r\n");
+    for line in request.split_inclusive(|byte| *byte == b'\n').skip(1) {
+        let starts_with = |name: &[u8]| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name);
+        if line.len() <= 2 {
+            break;
+        } else if starts_with(b"To:") {
+            put(&line[..line.len() - 2]);
+            put(b";tag=0123abcd\r\n");
+        } else if starts_with(b"Via:") || starts_with(b"From:") || starts_with(b"Call-ID:") || starts_with(b"CSeq:") {
+            put(line);
+        }
+    }
+    put(b"Content-Length: 0\r\n\r\n");
+    used
 }

@@ -6,11 +6,13 @@
 //! | --- | --- |
 //! | `--window W` | requests outstanding (1) |
 //! | `--seconds S` or `--requests N` | how long (1 s) |
-//! | `--payload echo` or `sip` | what is sent: 64 bytes, or a SIP OPTIONS request (echo) |
+//! | `--payload P` | what is sent: `echo`, 64 bytes; `options`, `register`, `invite`, requests of SIP (echo) |
+//! | `--users U` | how many users register and are called, in turns (1) |
 //! | `--cpu C` | run on this processor only |
 //! | `--server PID` | also report the processor time that this process and its descendants used |
 //!
-//! Each request carries a number that the answer has to bring back, so that each latency is one request's own.
+//! Each request carries a number that the answer has to bring back, so that each latency is one request's own. Anything but success or a
+//! redirection counts as lost.
 
 use bench::options::Options;
 use bench::{now_ns, proc, sleep_us};
@@ -24,7 +26,7 @@ const LOST_NS: u64 = 300_000_000;
 const LATENCIES: usize = 8 << 20;
 
 const ECHO: &str = "modhost-bench @@@@@@@@ 0123456789abcdef0123456789abcdef01234567";
-const SIP: &str = "OPTIONS sip:bench@127.0.0.1 SIP/2.0\r\n\
+const OPTIONS: &str = "OPTIONS sip:bench@127.0.0.1 SIP/2.0\r\n\
     Via: SIP/2.0/UDP 127.0.0.1:5999;rport;branch=z9hG4bK-bench\r\n\
     Max-Forwards: 70\r\n\
     From: <sip:load@127.0.0.1>;tag=load\r\n\
@@ -32,7 +34,29 @@ const SIP: &str = "OPTIONS sip:bench@127.0.0.1 SIP/2.0\r\n\
     Call-ID: @@@@@@@@\r\n\
     CSeq: 1 OPTIONS\r\n\
     Content-Length: 0\r\n\r\n";
+const REGISTER: &str = "REGISTER sip:127.0.0.1 SIP/2.0\r\n\
+    Via: SIP/2.0/UDP 127.0.0.1:5999;rport;branch=z9hG4bK-@@@@@@@@\r\n\
+    Max-Forwards: 70\r\n\
+    From: <sip:u########@127.0.0.1>;tag=load\r\n\
+    To: <sip:u########@127.0.0.1>\r\n\
+    Contact: <sip:u########@192.0.2.1:5060>\r\n\
+    Expires: 3600\r\n\
+    Call-ID: @@@@@@@@\r\n\
+    CSeq: 1 REGISTER\r\n\
+    Content-Length: 0\r\n\r\n";
+const INVITE: &str = "INVITE sip:u########@127.0.0.1 SIP/2.0\r\n\
+    Via: SIP/2.0/UDP 127.0.0.1:5999;rport;branch=z9hG4bK-@@@@@@@@\r\n\
+    Max-Forwards: 70\r\n\
+    From: <sip:load@127.0.0.1>;tag=load\r\n\
+    To: <sip:u########@127.0.0.1>\r\n\
+    Contact: <sip:load@127.0.0.1:5999>\r\n\
+    Call-ID: @@@@@@@@\r\n\
+    CSeq: 1 INVITE\r\n\
+    Content-Length: 0\r\n\r\n";
+/// Stands for the number of the request, at the last place where the answer brings it back.
 const MARK: &[u8] = b"@@@@@@@@";
+/// Stands for the number of a user.
+const USER: &[u8] = b"########";
 
 fn main() {
     let options = Options::read(&[]);
@@ -41,14 +65,17 @@ fn main() {
     }
     let text = match options.text("payload").unwrap_or("echo") {
         "echo" => ECHO,
-        "sip" => SIP,
-        other => panic!("--payload {other}: echo or sip"),
+        "options" => OPTIONS,
+        "register" => REGISTER,
+        "invite" => INVITE,
+        other => panic!("--payload {other}: echo, options, register or invite"),
     };
     let server: Option<i32> = options.has("server").then(|| options.number("server", 0));
     let requests = options.number("requests", u64::MAX);
     let seconds: f64 = options.number("seconds", if requests == u64::MAX { 1.0 } else { 60.0 });
 
     let mut client = Client::new(options.positional_number(0), text.as_bytes(), options.number("window", 1));
+    client.users = options.number("users", 1).max(1);
     let before_ns = server.map(proc::cpu_ns);
     let started_ns = now_ns();
     client.run(started_ns + (seconds * 1e9) as u64, requests);
@@ -76,9 +103,11 @@ fn main() {
 struct Client {
     socket: libc::c_int,
     window: usize,
-    /// Where the number stands in a request, and what stands before it there and in the answer.
-    number_at: usize,
+    /// Where the number stands in a request, and what stands before the last one there and in the answer.
+    numbers_at: Vec<usize>,
+    users_at: Vec<usize>,
     before_number: Vec<u8>,
+    users: u32,
     length: usize,
     out: Box<[[u8; BYTES]; BATCH]>,
     out_headers: Vec<libc::mmsghdr>,
@@ -111,7 +140,11 @@ impl Client {
             libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const timeout).cast(), size_of_val(&timeout) as u32);
             assert!(libc::connect(socket, (&raw const address).cast(), size_of_val(&address) as u32) == 0, "connect");
         }
-        let number_at = text.windows(MARK.len()).position(|part| part == MARK).expect("a mark");
+        let places = |mark: &[u8]| -> Vec<usize> {
+            text.windows(mark.len()).enumerate().filter(|(_, part)| *part == mark).map(|(at, _)| at).collect()
+        };
+        let (numbers_at, users_at) = (places(MARK), places(USER));
+        let number_at = *numbers_at.last().expect("a mark");
         let mut out = Box::new([[0; BYTES]; BATCH]);
         out.iter_mut().for_each(|request| request[..text.len()].copy_from_slice(text));
         let mut answers = Box::new([[0; BYTES]; BATCH]);
@@ -133,7 +166,9 @@ impl Client {
         Client {
             socket,
             window,
-            number_at,
+            numbers_at,
+            users_at,
+            users: 1,
             before_number: text[number_at.saturating_sub(8)..number_at].to_vec(),
             length: text.len(),
             out,
@@ -175,8 +210,10 @@ impl Client {
 
     fn send(&mut self, count: usize) -> u64 {
         for index in 0..count {
-            let number = format_number(self.next.wrapping_add(index as u32));
-            self.out[index][self.number_at..self.number_at + 8].copy_from_slice(&number);
+            let number = self.next.wrapping_add(index as u32);
+            let (text, user) = (format_number(number), format_number(number % self.users));
+            self.numbers_at.iter().for_each(|at| self.out[index][*at..at + 8].copy_from_slice(&text));
+            self.users_at.iter().for_each(|at| self.out[index][*at..at + 8].copy_from_slice(&user));
         }
         let now = now_ns();
         // SAFETY: the headers point to buffers that live as long as this client; `count` is at most BATCH.
@@ -214,6 +251,9 @@ impl Client {
         for index in 0..received {
             let answer = &self.answers[index][..self.answer_headers[index].msg_len as usize];
             let Some(number) = find_number(answer, &self.before_number) else { continue };
+            if answer.starts_with(b"SIP/2.0 ") && !matches!(answer.get(8), Some(b'2' | b'3')) {
+                continue;
+            }
             let sent_ns = &mut self.sent_ns[number as usize % REMEMBERED];
             if *sent_ns != 0 {
                 self.latencies.push(u32::try_from(now - *sent_ns).unwrap_or(u32::MAX));

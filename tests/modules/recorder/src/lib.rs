@@ -120,7 +120,9 @@ impl<N: Name> Recorder<N> {
                 },
             };
             match datagram.reply(answer.as_bytes()) {
-                Err(SendError::NoPeer) => write::event("no_peer", &format!("peer={} answerable={}", datagram.peer(), datagram.is_answerable())),
+                Err(SendError::NoPeer) => {
+                    write::event("no_peer", &format!("peer={} answerable={}", datagram.peer(), datagram.is_answerable()))
+                }
                 outcome => outcome?,
             }
         }

@@ -6,7 +6,7 @@ use module_api::RUST_INFO;
 use module_api::abi::{ABI_MAJOR, ABI_MINOR, FLAG_RUST, Header, HostSlot, MODULE_MAGIC, ModuleExports, NOTE_TYPE, Note, NoteDescriptor};
 
 #[allow(non_upper_case_globals)]
-static mut SLOT: HostSlot = HostSlot { api: ptr::null(), module: ptr::null_mut(), log_level: ptr::null() };
+static mut SLOT: HostSlot = HostSlot { api: ptr::null(), module: ptr::null_mut(), log_level: ptr::null(), stat_home: ptr::null() };
 
 #[used]
 #[unsafe(link_section = ".note.modhost")]

@@ -1,7 +1,4 @@
-//! Sizes and durations as operators write them: `64MiB`, `1m30s`.
-//!
-//! *Runs in:* the supervisor and main, wherever a configured text becomes a number.
-//! *Never:* guesses a missing unit of a duration, wraps or saturates.
+//! Sizes and durations as operators write them: `64MiB`, `1m30s`. A missing unit of a duration is not guessed; nothing wraps or saturates.
 
 use std::time::Duration;
 

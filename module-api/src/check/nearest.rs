@@ -1,7 +1,4 @@
-//! Proposes the known name that an unknown one was probably meant to be.
-//!
-//! *Runs in:* wherever a name of the operator's is not known.
-//! *Never:* proposes something that shares little with what was written.
+//! Proposes the known name that an unknown one was probably meant to be, if it shares enough with what was written.
 
 /// The nearest of `known` to `written`, if any is near enough to be a slip of the keyboard.
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

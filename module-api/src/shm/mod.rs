@@ -2,6 +2,17 @@
 //!
 //! Allocated in main by `ModInit` and `ProcInit`, never freed. Makes sure that only types that survive this can be put there.
 
+mod item;
+mod map;
+mod owned;
+mod shard;
+mod siphash;
+
+pub use item::{MapKey, MapValue};
+pub(crate) use map::new as new_map;
+pub use map::{MapError, MapOptions, Scan, ShmMap, Update};
+pub use owned::{ShmBox, ShmString, ShmVec};
+
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::Deref;

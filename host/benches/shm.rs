@@ -1,0 +1,230 @@
+//! What shared memory costs: `shm_malloc` and `shm_free` of mixed sizes through the host's table of functions, beside the C library's
+//! `malloc` and `free` in the same pattern; and a map's operations.
+//!
+//! `cargo bench -p modhost --bench shm -- ROUNDS` prints one line of JSON: nanoseconds for one allocation and one free, by number of
+//! processes (each pinned to nothing, all at once), and nanoseconds for one operation of a map of so many entries. One number for each
+//! round. Processes are forked, so what they do is measured in each and the slowest counts.
+
+use std::ffi::c_void;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
+
+use modhost::hostapi::HOST_API;
+use modhost::module::{MARK, Module};
+use modhost::process::family::Family;
+use modhost::process::phase::{Breadcrumb, Phase};
+use modhost::process::slots::Slots;
+use modhost::shm::arena::Arena;
+use modhost::state::State;
+use modhost::sys::local::{self, local};
+use module_api::export::{ModuleCell, SLOT};
+use module_api::prelude::*;
+
+/// Blocks that are alive in each process.
+const ALIVE: usize = 1000;
+const PAIRS: u64 = 1_000_000;
+
+static MAP: OnceLock<ShmMap<[u8], [u8]>> = OnceLock::new();
+static TIMES: OnceLock<Shm<[AtomicU64]>> = OnceLock::new();
+static CELL: ModuleCell<Probe> = ModuleCell::new();
+static LOG_LEVEL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+struct Probe;
+
+impl module_api::Module for Probe {
+    type Params = ();
+    type Child = ();
+
+    fn init(cx: &mut ModInit<'_, Self>, (): ()) -> Result<Self> {
+        MAP.set(cx.shm_map(MapOptions::default())?).map_err(|_| "twice")?;
+        TIMES.set(cx.shm_slice(64)?).map_err(|_| "twice")?;
+        Ok(Probe)
+    }
+
+    fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// 70 % up to 256 bytes, 25 % up to 2 KiB, 5 % up to 16 KiB.
+fn size(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    let bits = (*state >> 20) as usize;
+    match *state % 100 {
+        0..70 => 16 + bits % 240,
+        70..95 => 256 + bits % 1792,
+        _ => 2048 + bits % 14_336,
+    }
+}
+
+/// Nanoseconds for one allocation and one free: random blocks of those alive are replaced, less what the loop costs.
+fn pairs(allocate: impl Fn(usize) -> *mut c_void, free: impl Fn(*mut c_void)) -> f64 {
+    let mut blocks = [null_mut(); ALIVE];
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    for block in &mut blocks {
+        *block = allocate(size(&mut state));
+    }
+    let begun = Instant::now();
+    for _ in 0..PAIRS {
+        let size = size(&mut state);
+        let block = &mut blocks[(state >> 33) as usize % ALIVE];
+        free(*block);
+        *block = allocate(size);
+        assert!(!block.is_null());
+    }
+    let spent_ns = begun.elapsed().as_nanos() as f64;
+    blocks.into_iter().for_each(free);
+    let begun = Instant::now();
+    for _ in 0..PAIRS {
+        black_box(size(&mut state));
+        black_box(&mut blocks[(state >> 33) as usize % ALIVE]);
+    }
+    (spent_ns - begun.elapsed().as_nanos() as f64) / PAIRS as f64
+}
+
+fn module() -> *mut c_void {
+    // SAFETY: filled in `prepare`, before anything else.
+    unsafe { (*SLOT.as_ptr()).module }
+}
+
+fn ours() -> f64 {
+    pairs(
+        |size| (HOST_API.shm_malloc)(module(), size, 16, 0, null_mut()),
+        |block| {
+            (HOST_API.shm_free)(module(), block, null_mut());
+        },
+    )
+}
+
+/// The slowest of so many processes at once.
+fn at_once(processes: usize) -> f64 {
+    let times = TIMES.get().expect("the cells").as_static();
+    let children: Vec<libc::pid_t> = (1..=processes)
+        .map(|process_no| {
+            // SAFETY: this program has one thread.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                let trail = State::current().expect("the state").family.slots.slot(process_no).expect("a slot").trail();
+                local().become_process(std::process::id() as i32, process_no as i32, 1, trail);
+                times[process_no].store((ours() * 1000.0) as u64, SeqCst);
+                // SAFETY: nothing of this process is left to do.
+                unsafe { libc::_exit(0) };
+            }
+            assert!(pid > 0, "fork");
+            pid
+        })
+        .collect();
+    for pid in children {
+        let mut status = 0;
+        // SAFETY: an own child.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        assert_eq!(status, 0, "a process failed");
+    }
+    times[1..=processes].iter().map(|time| time.load(SeqCst)).max().unwrap_or_default() as f64 / 1000.0
+}
+
+fn each(count: u64, mut operation: impl FnMut(u64)) -> f64 {
+    let begun = Instant::now();
+    (0..count).for_each(&mut operation);
+    begun.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// Nanoseconds for getting, inserting, replacing and removing, by keys of 16 and values of 100 bytes in random order.
+fn map_of(entries: u64) -> [f64; 4] {
+    let map = MAP.get().expect("the map");
+    let key = |number: u64| {
+        let mut key = [b'k'; 16];
+        key[..8].copy_from_slice(&(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % entries).to_le_bytes());
+        key
+    };
+    let value = [7_u8; 100];
+    let insert = each(entries, |number| {
+        map.insert(&number.to_le_bytes().repeat(2), &value).expect("room");
+    });
+    map.scan(|_, _| Scan::Remove).expect("a scan");
+    (0..entries).for_each(|number| {
+        let mut key = [b'k'; 16];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        map.insert(&key, &value).expect("room");
+    });
+    let get = each(entries, |number| assert!(map.get(&key(number), |value| value.is_some()).expect("a map")));
+    let replace = each(entries, |number| {
+        map.insert(&key(number), &value).expect("room");
+    });
+    let remove = each(entries, |number| {
+        let mut key = [b'k'; 16];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        assert!(map.remove(&key).expect("a map"));
+    });
+    [get, insert, replace, remove]
+}
+
+fn prepare() {
+    local::prepare().expect("the page of this process");
+    let state = State {
+        family: Family::new(Slots::new().expect("the process table")).expect("a family"),
+        arena: Arena::new(1 << 30).expect("an arena"),
+        configured_listeners: 0,
+        wanted: Default::default(),
+        listeners: Default::default(),
+        timers: Default::default(),
+        stats: modhost::stats::registry::Registry::new().expect("the counters"),
+    };
+    let state = state.install().expect("the state");
+    let module = Box::leak(Box::new(Module {
+        mark: MARK,
+        index: 0,
+        name: "probe".into(),
+        version: String::new(),
+        path: PathBuf::new(),
+        flags: 0,
+        init_f: None,
+        init_child_f: None,
+        destroy_f: None,
+        handlers: Vec::new(),
+        depends: Vec::new(),
+        registered: 0.into(),
+        forked: 0.into(),
+        initialised: true.into(),
+    }));
+    let (api, module, log_level) = (&raw const HOST_API, std::ptr::from_mut(module).cast(), &raw const LOG_LEVEL);
+    // SAFETY: nobody reads it yet.
+    unsafe { *SLOT.as_ptr() = module_api::abi::HostSlot { api, module, log_level, stat_home: local::local().stat_home() } };
+    state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
+    // SAFETY: called once, in the only thread.
+    assert_eq!(unsafe { CELL.init_f() }, 0, "init");
+}
+
+fn main() {
+    // cargo adds an option of its own.
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let rounds: u32 = arguments.next().map_or(5, |rounds| rounds.parse().expect("a number of rounds"));
+    prepare();
+    let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut note = |name: String, value: f64| match rows.iter_mut().find(|row| row.0 == name) {
+        Some(row) => row.1.push(value),
+        None => rows.push((name, vec![value])),
+    };
+    for _ in 0..rounds {
+        // SAFETY: sizes above 0, and blocks that were allocated here.
+        note("glibc_1_ns".into(), pairs(|size| unsafe { libc::malloc(size) }, |block| unsafe { libc::free(block) }));
+        for processes in [1, 2, 8] {
+            note(format!("shm_{processes}_ns"), at_once(processes));
+        }
+        for entries in [100_000, 1_000_000] {
+            for (name, value) in ["get", "insert", "replace", "remove"].into_iter().zip(map_of(entries)) {
+                note(format!("map_{name}_{entries}_ns"), value);
+            }
+        }
+    }
+    let row = |(name, values): &(String, Vec<f64>)| {
+        format!("\"{name}\": [{}]", values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", "))
+    };
+    println!("{{{}}}", rows.iter().map(row).collect::<Vec<_>>().join(", "));
+}

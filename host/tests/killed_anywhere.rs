@@ -1,0 +1,586 @@
+//! The promise that shared memory survives a death anywhere: a process is killed after each single instruction of what it does in the
+//! allocator and in a map, and after each death all books are in order.
+//!
+//! A program of its own, because it forks: it has one thread and no test harness. A child is stepped through an operation once, which
+//! tells where it passes; then a new child is forked for each instruction, runs up to it (a breakpoint does most of the way), and is killed
+//! there. What the dead process left is put in order by whoever would: half of the times main, which hears of deaths, half of the times
+//! the next one that takes the lock that it held. `SCENARIO=name` runs one scenario only.
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn main() {
+    eprintln!("not run: single-stepping is written for x86_64");
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn main() {
+    stepping::main();
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod stepping {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::ffi::c_void;
+    use std::mem::{offset_of, size_of_val};
+    use std::path::PathBuf;
+    use std::ptr::null_mut;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::time::Instant;
+
+    use modhost::hostapi::HOST_API;
+    use modhost::module::{MARK, Module};
+    use modhost::process::family::Family;
+    use modhost::process::slots::Slots;
+    use modhost::shm::arena::Arena;
+    use modhost::shm::tables::STRANGERS;
+    use modhost::state::State;
+    use modhost::stats::registry::Registry;
+    use modhost::sys::local::{self, local};
+    use module_api::export::{ModuleCell, SLOT};
+    use module_api::prelude::*;
+
+    /// The slot of those that die.
+    const VICTIM: i32 = 1;
+    const ARENA_BYTES: usize = 512 << 10;
+    /// Cells in shared memory that hold blocks.
+    const CELLS: usize = 256;
+
+    static MAP: OnceLock<ShmMap<[u8], [u8]>> = OnceLock::new();
+    static HELD: OnceLock<Shm<[AtomicU64]>> = OnceLock::new();
+    static CELL: ModuleCell<Probe> = ModuleCell::new();
+    static LOG_LEVEL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+    /// Makes a map and the cells, as a module does.
+    struct Probe;
+
+    impl module_api::Module for Probe {
+        type Params = ();
+        type Child = ();
+
+        fn init(cx: &mut ModInit<'_, Self>, (): ()) -> Result<Self> {
+            MAP.set(cx.shm_map(MapOptions { shards: 1 })?).map_err(|_| "twice")?;
+            HELD.set(cx.shm_slice(CELLS)?).map_err(|_| "twice")?;
+            Ok(Probe)
+        }
+
+        fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn arena() -> &'static Arena {
+        &State::current().expect("the state").arena
+    }
+
+    fn map() -> ShmMap<[u8], [u8]> {
+        *MAP.get().expect("the map")
+    }
+
+    fn cell(index: usize) -> &'static AtomicU64 {
+        &HELD.get().expect("the cells").as_static()[index]
+    }
+
+    fn module() -> *mut c_void {
+        // SAFETY: filled in `prepare`, before anything else.
+        unsafe { (*SLOT.as_ptr()).module }
+    }
+
+    /// Allocates into a cell.
+    fn take(index: usize, size: usize) {
+        assert!(!(HOST_API.shm_malloc)(module(), size, 16, 0, cell(index).as_ptr().cast()).is_null(), "{size} bytes");
+    }
+
+    fn take_zeroed(index: usize, size: usize) {
+        let flags = module_api::abi::SHM_ZEROED;
+        assert!(!(HOST_API.shm_malloc)(module(), size, 16, flags, cell(index).as_ptr().cast()).is_null(), "{size} bytes");
+    }
+
+    /// Frees the block of a cell.
+    fn give(index: usize) {
+        let block = cell(index).load(SeqCst) as usize as *mut c_void;
+        assert_eq!((HOST_API.shm_free)(module(), block, cell(index).as_ptr().cast()), 0);
+    }
+
+    /// What a module does that knows no cells: the address is stored when the call is back.
+    fn resize(index: usize, size: usize) {
+        let block = cell(index).load(SeqCst) as usize as *mut c_void;
+        let block = (HOST_API.shm_realloc)(module(), block, size);
+        assert!(!block.is_null());
+        cell(index).store(block as u64, SeqCst);
+    }
+
+    fn key(number: u32) -> [u8; 5] {
+        let [a, b, c, d] = number.to_le_bytes();
+        [b'k', a, b, c, d]
+    }
+
+    fn put(key: &[u8], value: &[u8]) {
+        map().insert(key, value).expect("room");
+    }
+
+    fn fill(numbers: std::ops::Range<u32>) {
+        numbers.for_each(|number| put(&key(number), &number.to_le_bytes()));
+    }
+
+    struct Scenario {
+        name: &'static str,
+        set_up: fn(),
+        operation: fn(),
+        /// Blocks that may be nobody's after a death: of calls whose result is lost with the process.
+        may_lose: u64,
+    }
+
+    fn scenarios() -> Vec<Scenario> {
+        let scenario = |name, set_up, operation| Scenario { name, set_up, operation, may_lose: 0 };
+        let loses = |name, set_up, operation| Scenario { name, set_up, operation, may_lose: 1 };
+        vec![
+            scenario("allocate from the slot's span", || as_victim(|| take(0, 100)), || take(1, 100)),
+            scenario("allocate zeroed", || as_victim(|| take(0, 300)), || take_zeroed(1, 300)),
+            scenario("allocate the first of a class", || {}, || take(0, 100)),
+            scenario("allocate when the span is full", || as_victim(|| (0..4).for_each(|index| take(index, 16_384))), || take(4, 16_384)),
+            scenario(
+                "allocate from a listed span",
+                || {
+                    // Main's spans of four blocks: the first gets full, then loses a block.
+                    (0..5).for_each(|index| take(index, 16_384));
+                    give(1);
+                },
+                || take(6, 16_384),
+            ),
+            scenario("free an own block", || as_victim(|| take(0, 100)), || give(0)),
+            scenario("free another one's block", || take(0, 100), || give(0)),
+            scenario("free a block of a full span", || (0..5).for_each(|index| take(index, 16_384)), || give(1)),
+            scenario(
+                "free the last block of a span",
+                || {
+                    (0..5).for_each(|index| take(index, 16_384));
+                    (0..3).for_each(give);
+                },
+                || give(3),
+            ),
+            loses(
+                "allocate without a cell",
+                || as_victim(|| take(0, 100)),
+                || {
+                    assert!(!(HOST_API.shm_malloc)(module(), 100, 16, 0, null_mut()).is_null());
+                },
+            ),
+            loses(
+                "free without a cell",
+                || take(0, 100),
+                || {
+                    // The cell is emptied first: whoever looks after the death must not free the block again.
+                    let block = cell(0).swap(0, SeqCst) as usize as *mut c_void;
+                    assert_eq!((HOST_API.shm_free)(module(), block, null_mut()), 0);
+                },
+            ),
+            scenario("allocate a large block", || take(0, 20_000), || take(1, 50_000)),
+            scenario("free a large block", || (0..3).for_each(|index| take(index, 20_000)), || give(1)),
+            loses("resize to another class", || as_victim(|| take(0, 100)), || resize(0, 200)),
+            loses("resize a small block to a large one", || as_victim(|| take(0, 100)), || resize(0, 20_000)),
+            loses("resize a large block to a small one", || take(0, 20_000), || resize(0, 100)),
+            scenario("stretch a large block", || take(0, 20_000), || resize(0, 30_000)),
+            scenario("shorten a large block", || take(0, 60_000), || resize(0, 20_000)),
+            loses(
+                "move a large block",
+                || {
+                    take(0, 20_000);
+                    take(1, 20_000);
+                },
+                || resize(0, 30_000),
+            ),
+            scenario(
+                "allocate what idle slots have",
+                || {
+                    // All that is left lies in spans of main and of a third process, which are empty.
+                    take(100, 16_384);
+                    as_process(2, || take(101, 2000));
+                    exhaust();
+                    give(100);
+                    as_process(2, || give(101));
+                },
+                || take(120, 4000),
+            ),
+            scenario("the first insertion", || {}, || put(b"key", b"value")),
+            scenario("insert", || fill(0..20), || put(b"key", b"value")),
+            scenario("replace", || fill(0..20), || put(&key(7), b"another value")),
+            scenario(
+                "replace by an update",
+                || fill(0..20),
+                || {
+                    map().update(&key(7), |old| (Update::Replace(&b"12345678"[..]), assert!(old.is_some()))).expect("an update");
+                },
+            ),
+            scenario("remove", || fill(0..20), || assert_eq!(map().remove(&key(7)), Ok(true))),
+            scenario("insert and split a bucket", || fill(0..140), || put(b"key", b"value")),
+            scenario(
+                "insert and make a segment",
+                || fill(0..255),
+                || {
+                    put(b"key", b"value");
+                    put(b"key 2", b"value");
+                },
+            ),
+            scenario(
+                "insert and double the directory",
+                || fill(0..8 * 128),
+                || {
+                    put(b"key", b"value");
+                    put(b"key 2", b"value");
+                },
+            ),
+            scenario(
+                "sweep through a map",
+                || fill(0..6),
+                || {
+                    map().scan(|key, _| if key[1] % 2 == 0 { Scan::Remove } else { Scan::Keep }).expect("a scan");
+                },
+            ),
+        ]
+    }
+
+    /// Takes all pages that make a large block.
+    fn exhaust() {
+        for index in 102.. {
+            match arena().usage().largest_free_bytes as usize {
+                free if free > 16_384 => take(index, free),
+                _ => break,
+            }
+        }
+    }
+
+    fn as_victim(work: impl FnOnce()) {
+        as_process(VICTIM, work);
+    }
+
+    /// What that process would have done.
+    fn as_process(process_no: i32, work: impl FnOnce()) {
+        let (own, slots) = (std::process::id() as i32, State::current().expect("the state").family.slots);
+        local().become_process(own, process_no, process_no, slots.slot(process_no as usize).expect("a slot").trail());
+        work();
+        local().become_process(own, 0, 0, slots.slot(0).expect("a slot").trail());
+    }
+
+    /// Everything that outlives a process.
+    struct Image(Vec<(*mut u8, Vec<u8>)>);
+
+    impl Image {
+        fn take() -> Self {
+            fn of<T>(slice: &[T]) -> (*mut u8, usize) {
+                (slice.as_ptr().cast_mut().cast(), size_of_val(slice))
+            }
+            let tables = arena().tables();
+            let parts = [
+                (tables.start as *mut u8, ARENA_BYTES),
+                (std::ptr::from_ref(tables.global).cast_mut().cast(), size_of_val(tables.global)),
+                of(&tables.slots[..4]),
+                of(&tables.slots[STRANGERS..]),
+                of(tables.pages),
+                of(tables.used),
+                of(tables.spans),
+            ];
+            // SAFETY: mapped memory of that size, which no other process uses now.
+            Self(parts.map(|(start, size)| (start, unsafe { std::slice::from_raw_parts(start, size) }.to_vec())).into())
+        }
+
+        fn restore(&self) {
+            for (start, bytes) in &self.0 {
+                // SAFETY: as above.
+                unsafe { start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            }
+        }
+    }
+
+    /// What can be seen of the world from outside of the allocator.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Facts {
+        entries: BTreeMap<Vec<u8>, Vec<u8>>,
+        held: usize,
+        /// Blocks that are neither an entry nor in a cell: the map itself.
+        others: u64,
+    }
+
+    impl Facts {
+        fn look() -> Self {
+            let mut entries = BTreeMap::new();
+            map()
+                .scan(|key, value| {
+                    assert!(entries.insert(key.to_vec(), value.to_vec()).is_none(), "an entry was seen twice");
+                    Scan::Keep
+                })
+                .expect("a scan");
+            assert_eq!(map().len(), entries.len(), "the map's own count");
+            let held: Vec<u64> = (0..CELLS).map(|index| cell(index).load(SeqCst)).filter(|block| *block != 0).collect();
+            assert_eq!(held.iter().collect::<HashSet<_>>().len(), held.len(), "two cells hold one block");
+            let blocks = arena().usage().sum().blocks;
+            Self { held: held.len(), others: blocks.checked_sub((entries.len() + held.len()) as u64).expect("a block for each"), entries }
+        }
+    }
+
+    fn prepare() {
+        local::prepare().expect("the page of this process");
+        let state = State {
+            family: Family::new(Slots::new().expect("the process table")).expect("a family"),
+            arena: Arena::new(ARENA_BYTES).expect("an arena"),
+            configured_listeners: 0,
+            wanted: Default::default(),
+            listeners: Default::default(),
+            timers: Default::default(),
+            stats: Registry::new().expect("the counters"),
+        };
+        let state = state.install().expect("the state");
+        let module = Box::leak(Box::new(Module {
+            mark: MARK,
+            index: 0,
+            name: "probe".into(),
+            version: String::new(),
+            path: PathBuf::new(),
+            flags: 0,
+            init_f: None,
+            init_child_f: None,
+            destroy_f: None,
+            handlers: Vec::new(),
+            depends: Vec::new(),
+            registered: 0.into(),
+            forked: 0.into(),
+            initialised: true.into(),
+        }));
+        // SAFETY: nobody reads it yet.
+        unsafe {
+            *SLOT.as_ptr() = module_api::abi::HostSlot {
+                api: &raw const HOST_API,
+                module: std::ptr::from_mut(module).cast(),
+                log_level: &raw const LOG_LEVEL,
+                stat_home: modhost::sys::local::local().stat_home(),
+            };
+        }
+        use modhost::process::phase::{Breadcrumb, Phase};
+        state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
+        // SAFETY: called once, in the only thread.
+        assert_eq!(unsafe { CELL.init_f() }, 0, "init");
+    }
+
+    // One child ---------------------------------------------------------------------------------------------------------------
+
+    struct Child(libc::pid_t);
+
+    impl Child {
+        /// Forked, and stopped before the operation.
+        fn start(operation: fn()) -> Self {
+            // SAFETY: this process has one thread; the child only runs the operation and ends.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0, "fork");
+            if pid == 0 {
+                // SAFETY: plain calls on this very process.
+                unsafe {
+                    let own = libc::getpid();
+                    let trail = State::current().expect("the state").family.slots.slot(VICTIM as usize).expect("a slot").trail();
+                    local().become_process(own, VICTIM, VICTIM, trail);
+                    assert!(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == 0, "this system forbids ptrace");
+                    libc::raise(libc::SIGSTOP);
+                    operation();
+                    libc::raise(libc::SIGSTOP);
+                    libc::_exit(0);
+                }
+            }
+            let child = Self(pid);
+            assert_eq!(child.wait(), libc::SIGSTOP, "the child stops before the operation");
+            child
+        }
+
+        /// The signal that it stopped with.
+        fn wait(&self) -> i32 {
+            let mut status = 0;
+            // SAFETY: an own child.
+            assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0, "waitpid");
+            assert!(libc::WIFSTOPPED(status), "the child ended: status {status:#x}");
+            libc::WSTOPSIG(status)
+        }
+
+        fn request(&self, request: libc::c_uint, address: usize, data: usize) -> i64 {
+            // SAFETY: a stopped child of our own; what is written to it is its own memory.
+            let result = unsafe { libc::ptrace(request, self.0, address, data) };
+            result
+        }
+
+        fn instruction(&self) -> usize {
+            self.request(libc::PTRACE_PEEKUSER, offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip), 0) as usize
+        }
+
+        /// One instruction; false when the operation is over.
+        fn step(&self) -> bool {
+            assert_eq!(self.request(libc::PTRACE_SINGLESTEP, 0, 0), 0, "PTRACE_SINGLESTEP");
+            match self.wait() {
+                libc::SIGTRAP => true,
+                libc::SIGSTOP => false,
+                signal => panic!("the operation ended with signal {signal}: a fault in it"),
+            }
+        }
+
+        /// Runs until it comes to that instruction for the `times`th time; false if it does not.
+        fn run_to(&self, address: usize, times: usize) -> bool {
+            const BREAKPOINT: i64 = 0xcc;
+            let rip = offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip);
+            let word = self.request(libc::PTRACE_PEEKTEXT, address, 0);
+            for time in 0..times {
+                // It stands on the instruction, which runs by itself first.
+                if time > 0 && !self.step() {
+                    return false;
+                }
+                self.request(libc::PTRACE_POKETEXT, address, ((word & !0xff) | BREAKPOINT) as usize);
+                assert_eq!(self.request(libc::PTRACE_CONT, 0, 0), 0, "PTRACE_CONT");
+                if self.wait() != libc::SIGTRAP {
+                    return false;
+                }
+                self.request(libc::PTRACE_POKETEXT, address, word as usize);
+                assert_eq!(self.request(libc::PTRACE_POKEUSER, rip, address), 0, "PTRACE_POKEUSER");
+            }
+            true
+        }
+
+        fn kill(self) {
+            let mut status = 0;
+            // SAFETY: an own child, which ends here and nowhere else.
+            unsafe {
+                libc::kill(self.0, libc::SIGKILL);
+                assert_eq!(libc::waitpid(self.0, &raw mut status, 0), self.0, "waitpid");
+            }
+            assert!(libc::WIFSIGNALED(status), "the child was not killed: status {status:#x}");
+        }
+    }
+
+    /// The addresses of all instructions of an operation, in order.
+    fn trace(operation: fn()) -> Vec<usize> {
+        let child = Child::start(operation);
+        let mut addresses = vec![child.instruction()];
+        while child.step() {
+            addresses.push(child.instruction());
+        }
+        child.kill();
+        addresses
+    }
+
+    // All of them -------------------------------------------------------------------------------------------------------------
+
+    fn check(scenario: &Scenario, steps: usize, before: &Facts, after: &Facts) {
+        let at = format!("\"{}\" killed after {steps} instructions", scenario.name);
+        let now = Facts::look();
+        let wrong = arena().tables().check();
+        assert!(wrong.is_empty(), "{at}: {wrong:#?}");
+        assert!(
+            now.entries == before.entries || now.entries == after.entries || in_between(&now, before, after),
+            "{at}: {:?}",
+            now.entries
+        );
+        let held = before.held.min(after.held)..=before.held.max(after.held);
+        assert!(held.contains(&now.held), "{at}: {} cells are in use, not {held:?}", now.held);
+        // A block that a cell has lost is one that nobody has.
+        // And a cell whose block was moved may be left behind with the old address, which is what `shm_realloc` says of itself.
+        let stale = if scenario.name.contains("resize") || scenario.name.contains("move") { 1 } else { 0 };
+        let others = before.others.min(after.others) - stale..=before.others.max(after.others) + scenario.may_lose;
+        assert!(others.contains(&now.others), "{at}: {} blocks are nobody's, not {others:?}", now.others);
+    }
+
+    /// Operations on several entries do them one by one: each is what it was, or what it will be.
+    fn in_between(now: &Facts, before: &Facts, after: &Facts) -> bool {
+        let keys: HashSet<_> = before.entries.keys().chain(after.entries.keys()).collect();
+        now.entries.keys().all(|key| keys.contains(key))
+            && keys.into_iter().all(|key| {
+                let value = now.entries.get(key);
+                value == before.entries.get(key) || value == after.entries.get(key)
+            })
+    }
+
+    /// What a successor in the slot does next works.
+    fn use_it() {
+        as_victim(|| {
+            for size in [100, 16_384] {
+                if !(HOST_API.shm_malloc)(module(), size, 16, 0, cell(CELLS - 1).as_ptr().cast()).is_null() {
+                    give(CELLS - 1);
+                }
+            }
+            map().get(&key(3), |_| ()).expect("the map");
+        });
+        let wrong = arena().tables().check();
+        assert!(wrong.is_empty(), "after more work: {wrong:#?}");
+    }
+
+    fn run(scenario: &Scenario, empty: &Image) -> usize {
+        empty.restore();
+        (scenario.set_up)();
+        let (image, before) = (Image::take(), Facts::look());
+        // Once to the end, as it should be.
+        as_victim(scenario.operation);
+        let after = Facts::look();
+        image.restore();
+        let addresses = trace(scenario.operation);
+        // For each instruction the last one before it that was not met often by then: so far breakpoints lead.
+        let mut met: HashMap<usize, usize> = HashMap::new();
+        let mut last = (0, 0);
+        let breakpoints: Vec<(usize, usize)> = (0..addresses.len())
+            .map(|index| {
+                let times = met.entry(addresses[index]).or_default();
+                *times += 1;
+                if *times <= 40 {
+                    last = (index, *times);
+                }
+                last
+            })
+            .collect();
+        // A repeated instruction stops once for each byte of a copy: after the first few nothing new can happen.
+        let repeats = |steps: usize| steps > 4 && addresses[steps - 4..=steps].iter().all(|address| *address == addresses[steps]);
+        let deaths: Vec<usize> = (0..addresses.len()).filter(|steps| !repeats(*steps)).collect();
+        for steps in deaths.iter().copied() {
+            image.restore();
+            let child = Child::start(scenario.operation);
+            let (from, times) = breakpoints[steps];
+            // The child stands on the first instruction already.
+            let times = times - usize::from(addresses[from] == addresses[0]);
+            if from == 0 || child.run_to(addresses[from], times) {
+                for _ in from..steps {
+                    if !child.step() {
+                        break;
+                    }
+                }
+            }
+            let pid = child.0;
+            child.kill();
+            let recover = || arena().recover(VICTIM as usize, pid).expect("recovery");
+            if steps % 2 == 0 {
+                recover();
+                drop(arena().tables().hold().expect("the lock"));
+            } else {
+                // Whoever takes the map's lock next comes first.
+                map().get(&key(3), |_| ()).expect("the map");
+                drop(arena().tables().hold().expect("the lock"));
+                recover();
+            }
+            check(scenario, steps, &before, &after);
+            use_it();
+        }
+        deaths.len()
+    }
+
+    pub fn main() {
+        // A recovery that hangs must not hang whoever runs this.
+        // SAFETY: a plain call.
+        unsafe { libc::alarm(900) };
+        let only = std::env::var("SCENARIO").ok();
+        prepare();
+        // The SDK's hook writes to the host's log, and there is none.
+        std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+        let empty = Image::take();
+        let (begin, mut total) = (Instant::now(), 0);
+        for scenario in scenarios() {
+            if only.as_ref().is_some_and(|only| only != scenario.name) {
+                continue;
+            }
+            let started = Instant::now();
+            let deaths = run(&scenario, &empty);
+            total += deaths;
+            println!("{:40} {deaths:7} deaths  {:6.2} s", scenario.name, started.elapsed().as_secs_f64());
+        }
+        assert!(total > 0, "there is no such scenario");
+        println!("{total} deaths survived in {:.1} s", begin.elapsed().as_secs_f64());
+    }
+}

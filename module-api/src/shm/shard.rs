@@ -1,0 +1,439 @@
+//! One shard of a map: a lock, a hash table with chains, and a journal.
+//!
+//! Nodes hang in chains from buckets. Buckets lie in segments of a fixed size, and a directory leads to those. The table grows by linear
+//! hashing: one bucket at a time is split in two, in the order of their numbers, so the table is never rebuilt.
+//!
+//! Each change has one store that makes it true: the pointer to a node. What goes before and after is in the journal, and `repair` takes
+//! it back or finishes it. Everything is stored as atomics with release, which keeps the order of the stores as it stands here; there is
+//! no other process to race with while the lock is held.
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::ShmSafe;
+use super::item::sealed::Value;
+use super::map::{MapError, Scan};
+use super::owned::{self, free};
+use crate::abi::{self, DeadOwner};
+use crate::host::host;
+use crate::{LockFailure, Result};
+
+/// Buckets of a segment.
+const SEGMENT: u64 = 128;
+/// Entries of the first directory; each later one has twice as many.
+const FIRST_DIRECTORY: u64 = 8;
+
+/// `Shard::op`.
+const INSERT: u64 = 1;
+const REPLACE: u64 = 2;
+const REMOVE: u64 = 3;
+
+/// Lies in shared memory. All zero, apart from the lock, is an empty shard.
+#[repr(C, align(64))]
+pub(super) struct Shard {
+    lock: UnsafeCell<abi::Mutex>,
+    count: AtomicU64,
+    /// Buckets in use; 0 as long as there is no segment.
+    buckets: AtomicU64,
+    /// Address of the directory: its length, then the addresses of the segments.
+    directory: AtomicU64,
+    /// The node that is being put in.
+    fresh: AtomicU64,
+    /// The node that is being taken out.
+    retired: AtomicU64,
+    /// What `fresh` and `retired` are there for.
+    op: AtomicU64,
+    /// The bucket that they belong to.
+    bucket: AtomicU64,
+    /// What `count` was before.
+    before: AtomicU64,
+    /// The node that changes its bucket.
+    moving: AtomicU64,
+    /// A directory that is not in use yet.
+    next_directory: AtomicU64,
+    /// A directory that is not in use any more.
+    last_directory: AtomicU64,
+}
+
+// SAFETY: the host's lock is opaque to the module and made for shared memory; the rest is atomics, and addresses in shared memory, which is
+// at the same address in every process.
+unsafe impl ShmSafe for Shard {}
+// SAFETY: all that is not atomic is reached under the lock.
+unsafe impl Sync for Shard {}
+
+/// An entry. The key's bytes follow, then the value at the next address that suits it.
+#[repr(C)]
+struct Node {
+    /// Address of the next one in the chain.
+    next: AtomicU64,
+    hash: u64,
+    key_len: u32,
+    value_len: u32,
+}
+
+/// A node, and the word that leads to it.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    link: *const AtomicU64,
+    node: *const Node,
+}
+
+/// A shard whose lock this thread holds.
+pub(super) struct Held<'s> {
+    shard: &'s Shard,
+    /// The host's lock belongs to the thread that took it.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Drop for Held<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // In a panic, too: what the author's code ran in was whole.
+        let host = host();
+        let code = (host.api.mutex_unlock)(host.module, self.shard.lock.get());
+        if code != abi::OK {
+            tracing::error!(code, "a map's lock was not released");
+        }
+    }
+}
+
+impl Shard {
+    /// Once, before the first use.
+    pub(super) fn initialise(&self) -> Result<()> {
+        let host = host();
+        crate::host::check("mutex_init", (host.api.mutex_init)(host.module, self.lock.get())).map(drop)
+    }
+
+    /// Number of entries.
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Relaxed) as usize
+    }
+
+    /// Waits for the lock, and repairs what its last owner left.
+    #[inline]
+    pub(super) fn lock(&self) -> Result<Held<'_>, LockFailure> {
+        let host = host();
+        let mut dead = DeadOwner::default();
+        match (host.api.mutex_lock)(host.module, self.lock.get(), &raw mut dead) {
+            abi::OK => Ok(Held { shard: self, not_send: PhantomData }),
+            abi::OWNER_DIED => {
+                let held = Held { shard: self, not_send: PhantomData };
+                held.repair();
+                match (host.api.mutex_repaired)(host.module, self.lock.get()) {
+                    abi::OK => Ok(held),
+                    code => Err(LockFailure::from_code(code)),
+                }
+            }
+            code => Err(LockFailure::from_code(code)),
+        }
+    }
+}
+
+/// Where the value begins, from the beginning of the node.
+#[inline(always)]
+fn value_offset(key_len: usize, align: usize) -> usize {
+    (size_of::<Node>() + key_len).next_multiple_of(align)
+}
+
+impl Held<'_> {
+    /// The node of a key.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let mut link: *const AtomicU64 = self.bucket(self.bucket_of(hash)?)?;
+        loop {
+            let node = self.follow(link)?;
+            // SAFETY: what a chain leads to is a node, which stays as long as the lock is held.
+            let header = unsafe { &*node };
+            if header.hash == hash && self.key(&Place { link, node }) == key {
+                return Some(Place { link, node });
+            }
+            link = &raw const header.next;
+        }
+    }
+
+    /// The key of a node.
+    #[inline]
+    pub(super) fn key<'k>(&'k self, place: &Place) -> &'k [u8] {
+        // SAFETY: `key_len` bytes were written behind the node before it was linked; nobody changes them.
+        unsafe { std::slice::from_raw_parts(place.node.cast::<u8>().add(size_of::<Node>()), (*place.node).key_len as usize) }
+    }
+
+    /// The value of a node.
+    #[inline]
+    pub(super) fn value<'v, V: Value + ?Sized>(&'v self, place: &Place) -> &'v V {
+        // SAFETY: `store` of this type wrote it there before the node was linked; nobody changes it.
+        unsafe {
+            let (key_len, value_len) = ((*place.node).key_len as usize, (*place.node).value_len as usize);
+            V::read(place.node.cast::<u8>().add(value_offset(key_len, V::ALIGN)), value_len)
+        }
+    }
+
+    /// Puts an entry in, in the place of `old` if there is one.
+    pub(super) fn store<V: Value + ?Sized>(&self, hash: u64, key: &[u8], old: Option<Place>, value: V::In<'_>) -> Result<(), MapError> {
+        let value_len = V::bytes(&value);
+        let (Ok(key_len), Ok(short_len)) = (u32::try_from(key.len()), u32::try_from(value_len)) else { return Err(MapError::TooLarge) };
+        let shard = self.shard;
+        if shard.buckets.load(Relaxed) == 0 {
+            self.first_segment()?;
+        }
+        let bucket = self.bucket_of(hash).ok_or(MapError::NoMemory)?;
+        let head = self.bucket(bucket).ok_or(MapError::NoMemory)?;
+        let count = shard.count.load(Relaxed);
+        shard.before.store(count, Release);
+        shard.bucket.store(bucket, Release);
+        shard.op.store(if old.is_some() { REPLACE } else { INSERT }, Release);
+        let offset = value_offset(key.len(), V::ALIGN);
+        let block = allocate(offset + value_len, V::ALIGN, 0, &shard.fresh).ok_or(MapError::NoMemory)?;
+        let node: *mut Node = block.cast();
+        let (link, next): (*const AtomicU64, u64) = match &old {
+            // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
+            Some(place) => (place.link, unsafe { (*place.node).next.load(Relaxed) }),
+            None => (head, head.load(Relaxed)),
+        };
+        // SAFETY: the block is new, aligned, large enough for all three parts, and nobody's yet.
+        unsafe {
+            node.write(Node { next: AtomicU64::new(next), hash, key_len, value_len: short_len });
+            block.add(size_of::<Node>()).copy_from_nonoverlapping(key.as_ptr(), key.len());
+            V::write(value, block.add(offset));
+        }
+        if let Some(place) = &old {
+            shard.retired.store(place.node.expose_provenance() as u64, Release);
+        }
+        // SAFETY: as above.
+        unsafe { (*link).store(node.expose_provenance() as u64, Release) };
+        if old.is_none() {
+            shard.count.store(count + 1, Release);
+        }
+        shard.fresh.store(0, Release);
+        match old {
+            Some(_) => free(&shard.retired),
+            None if count >= shard.buckets.load(Relaxed) => self.grow(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes an entry out.
+    pub(super) fn remove(&self, place: &Place) {
+        let shard = self.shard;
+        // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
+        let (link, node) = unsafe { (&*place.link, &*place.node) };
+        let count = shard.count.load(Relaxed);
+        shard.before.store(count, Release);
+        shard.bucket.store(self.bucket_of(node.hash).unwrap_or_default(), Release);
+        shard.op.store(REMOVE, Release);
+        shard.retired.store(place.node.expose_provenance() as u64, Release);
+        link.store(node.next.load(Relaxed), Release);
+        shard.count.store(count.wrapping_sub(1), Release);
+        free(&shard.retired);
+    }
+
+    /// Visits every node.
+    pub(super) fn scan(&self, mut visit: impl FnMut(&Self, &Place) -> Scan) {
+        for bucket in 0..self.shard.buckets.load(Relaxed) {
+            let Some(head) = self.bucket(bucket) else { continue };
+            let mut link: *const AtomicU64 = head;
+            while let Some(node) = self.follow(link) {
+                let place = Place { link, node };
+                match visit(self, &place) {
+                    Scan::Remove => self.remove(&place),
+                    // SAFETY: the node was not removed.
+                    Scan::Keep => link = unsafe { &raw const (*node).next },
+                }
+            }
+        }
+    }
+
+    /// The node that a word leads to.
+    #[inline(always)]
+    fn follow(&self, link: *const AtomicU64) -> Option<*const Node> {
+        // SAFETY: a bucket or the first word of a node, which stay as long as the lock is held.
+        let address = unsafe { (*link).load(Acquire) };
+        (address != 0).then(|| std::ptr::with_exposed_provenance(address as usize))
+    }
+
+    /// The bucket of a hash; none as long as there is no segment.
+    #[inline(always)]
+    fn bucket_of(&self, hash: u64) -> Option<u64> {
+        let buckets = self.shard.buckets.load(Relaxed);
+        // The largest power of two up to the number of buckets; those before it may have been split already.
+        let round = 1_u64 << buckets.checked_ilog2()?;
+        let bucket = hash & (2 * round - 1);
+        Some(if bucket < buckets { bucket } else { hash & (round - 1) })
+    }
+
+    /// The word of a bucket.
+    #[inline(always)]
+    fn bucket(&self, bucket: u64) -> Option<&AtomicU64> {
+        let segment = self.segment(bucket / SEGMENT)?.load(Acquire);
+        if segment == 0 {
+            return None;
+        }
+        let words: *const AtomicU64 = std::ptr::with_exposed_provenance(segment as usize);
+        // SAFETY: a segment has that many words and is never freed.
+        Some(unsafe { &*words.add((bucket % SEGMENT) as usize) })
+    }
+
+    /// The word of the directory that leads to a segment.
+    #[inline(always)]
+    fn segment(&self, segment: u64) -> Option<&AtomicU64> {
+        let directory = self.shard.directory.load(Acquire);
+        if directory == 0 {
+            return None;
+        }
+        let words: *const AtomicU64 = std::ptr::with_exposed_provenance(directory as usize);
+        // SAFETY: a directory starts with the number of words that follow; it is replaced under the lock only.
+        unsafe { (segment < (*words).load(Relaxed)).then(|| &*words.add(1 + segment as usize)) }
+    }
+
+    /// The first use of the shard.
+    #[cold]
+    fn first_segment(&self) -> Result<(), MapError> {
+        if self.make_segment(0) {
+            self.shard.buckets.store(SEGMENT, Release);
+            Ok(())
+        } else {
+            Err(MapError::NoMemory)
+        }
+    }
+
+    /// Makes the segment exist, and the directory large enough for it.
+    #[cold]
+    fn make_segment(&self, segment: u64) -> bool {
+        if self.segment(segment).is_none() && !self.grow_directory() {
+            return false;
+        }
+        let Some(word) = self.segment(segment) else { return false };
+        word.load(Relaxed) != 0 || allocate(SEGMENT as usize * size_of::<u64>(), 64, abi::SHM_ZEROED, word).is_some()
+    }
+
+    /// Doubles the directory: one word for `SEGMENT` buckets is copied.
+    fn grow_directory(&self) -> bool {
+        let shard = self.shard;
+        let old: *const AtomicU64 = std::ptr::with_exposed_provenance(shard.directory.load(Relaxed) as usize);
+        // SAFETY: as in `segment`.
+        let old_len = if old.is_null() { 0 } else { unsafe { (*old).load(Relaxed) } };
+        let new_len = if old_len == 0 { FIRST_DIRECTORY } else { 2 * old_len };
+        let Some(block) = allocate((new_len as usize + 1) * size_of::<u64>(), 16, abi::SHM_ZEROED, &shard.next_directory) else {
+            return false;
+        };
+        let new: *const AtomicU64 = block.cast();
+        // SAFETY: both are that long; the new one is not in use yet.
+        unsafe {
+            (*new).store(new_len, Relaxed);
+            for index in 1..=old_len as usize {
+                (*new.add(index)).store((*old.add(index)).load(Relaxed), Relaxed);
+            }
+        }
+        shard.last_directory.store(shard.directory.load(Relaxed), Release);
+        shard.directory.store(shard.next_directory.load(Relaxed), Release);
+        shard.next_directory.store(0, Release);
+        free(&shard.last_directory);
+        true
+    }
+
+    /// One more bucket. Without memory for it the chains get longer.
+    #[cold]
+    fn grow(&self) {
+        let new = self.shard.buckets.load(Relaxed);
+        if new.is_multiple_of(SEGMENT) && !self.make_segment(new / SEGMENT) {
+            return;
+        }
+        self.split();
+    }
+
+    /// Moves the nodes of the next bucket to be split that belong to the one behind the last, which begins to exist by that.
+    fn split(&self) {
+        let shard = self.shard;
+        let new = shard.buckets.load(Relaxed);
+        let Some(round) = new.checked_ilog2().map(|bits| 1_u64 << bits) else { return };
+        let (Some(from), Some(to)) = (self.bucket(new - round), self.bucket(new)) else { return };
+        let mut link: *const AtomicU64 = from;
+        while let Some(node) = self.follow(link) {
+            // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
+            let (word, header) = unsafe { (&*link, &*node) };
+            if header.hash & (2 * round - 1) == new {
+                shard.moving.store(node.expose_provenance() as u64, Release);
+                word.store(header.next.load(Relaxed), Release);
+                header.next.store(to.load(Relaxed), Release);
+                to.store(node.expose_provenance() as u64, Release);
+                shard.moving.store(0, Release);
+            } else {
+                link = &raw const header.next;
+            }
+        }
+        shard.buckets.store(new + 1, Release);
+    }
+
+    /// Whether a node hangs in a bucket.
+    fn hangs_in(&self, bucket: u64, address: u64) -> bool {
+        let Some(head) = self.bucket(bucket) else { return false };
+        let mut link: *const AtomicU64 = head;
+        while let Some(node) = self.follow(link) {
+            if node.addr() as u64 == address {
+                return true;
+            }
+            // SAFETY: a node of a chain.
+            link = unsafe { &raw const (*node).next };
+        }
+        false
+    }
+
+    /// Finishes or takes back what a dead process left. It may be interrupted anywhere itself, and is done again then.
+    #[cold]
+    fn repair(&self) {
+        let shard = self.shard;
+        let word = |word: &AtomicU64| word.load(Acquire);
+        // A bucket that was being split. Before the chains are looked at.
+        let moving = word(&shard.moving);
+        let new = word(&shard.buckets);
+        if let (Some(round), Some(to)) = (new.checked_ilog2().map(|bits| 1_u64 << bits), self.bucket(new)) {
+            if moving != 0 && !self.hangs_in(new - round, moving) && !self.hangs_in(new, moving) {
+                let node: *const Node = std::ptr::with_exposed_provenance(moving as usize);
+                // SAFETY: it was in a chain a moment ago, and nobody frees a node that is being moved.
+                unsafe { (*node).next.store(word(to), Release) };
+                to.store(moving, Release);
+            }
+            shard.moving.store(0, Release);
+            if word(to) != 0 {
+                self.split();
+            }
+        }
+        // A directory: in use or not.
+        if word(&shard.next_directory) == word(&shard.directory) {
+            shard.next_directory.store(0, Release);
+        }
+        if word(&shard.last_directory) == word(&shard.directory) {
+            shard.last_directory.store(0, Release);
+        }
+        free(&shard.next_directory);
+        free(&shard.last_directory);
+        // An entry. The count comes first, for as long as the journal says what it was.
+        let (fresh, retired, bucket) = (word(&shard.fresh), word(&shard.retired), word(&shard.bucket));
+        let (fresh_hangs, retired_hangs) = (fresh != 0 && self.hangs_in(bucket, fresh), retired != 0 && self.hangs_in(bucket, retired));
+        let before = word(&shard.before);
+        match word(&shard.op) {
+            INSERT if fresh != 0 => shard.count.store(before + u64::from(fresh_hangs), Release),
+            REMOVE if retired != 0 => shard.count.store(before.wrapping_sub(u64::from(!retired_hangs)), Release),
+            _ => {}
+        }
+        if fresh_hangs {
+            shard.fresh.store(0, Release);
+        } else {
+            free(&shard.fresh);
+        }
+        if retired_hangs {
+            shard.retired.store(0, Release);
+        } else {
+            free(&shard.retired);
+        }
+    }
+}
+
+/// A block whose address stands in `into`: also if this process dies now.
+#[inline]
+fn allocate(size: usize, align: usize, flags: u32, into: &AtomicU64) -> Option<*mut u8> {
+    owned::allocate(size, align, flags, Some(into)).map(std::ptr::NonNull::as_ptr)
+}

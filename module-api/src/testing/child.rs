@@ -1,0 +1,197 @@
+//! A process of the fake host: who it is, its child state, and what it is called with.
+
+use std::net::SocketAddr;
+
+use super::table::{self, RawBatch};
+use super::{Failure, Running};
+use crate::abi::{self, ProcessInfo};
+use crate::export::Exported;
+use crate::fake::FakeMutex;
+use crate::process::Rank;
+use crate::sockaddr::RawAddress;
+use crate::{Batch, Result};
+
+/// Longest datagram, in bytes.
+const DATAGRAM_MAX: usize = 65_507;
+
+/// A process of a [`Running`] host, with a child state of its own.
+///
+/// What ends a real process ends this one too: an error or a panic of a handler or of an entry function, and a panic of a timer function.
+/// After that each call fails, until [`restart`](Child::restart). Locks that it held when it panicked have an owner that died.
+pub struct Child<'h, M: Exported> {
+    host: &'h Running<M>,
+    info: ProcessInfo,
+    state: Option<M::Child>,
+    ended: bool,
+    listener: u32,
+}
+
+impl<'h, M: Exported> Child<'h, M> {
+    pub(super) fn new(host: &'h Running<M>, info: ProcessInfo) -> Result<Child<'h, M>, Failure> {
+        let mut child = Child::bare(host, info);
+        child.init()?;
+        Ok(child)
+    }
+
+    /// Without `child_init`.
+    pub(super) fn bare(host: &'h Running<M>, info: ProcessInfo) -> Child<'h, M> {
+        Child { host, info, state: None, ended: false, listener: 0 }
+    }
+
+    fn init(&mut self) -> Result<(), Failure> {
+        let rank = self.info.rank;
+        let init_child_f = self.host.exports.init_child_f;
+        self.call("child_init", Ends::WithError, || init_child_f.map_or(abi::E_FAILED, |init_child_f| init_child_f(rank)))
+    }
+
+    /// Its rank.
+    pub fn rank(&self) -> Rank {
+        Rank::new(self.info.rank)
+    }
+
+    /// Its place in the process table.
+    pub fn process_no(&self) -> usize {
+        self.info.process_no.unsigned_abs() as usize
+    }
+
+    /// Whether something has ended it.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What the module keeps for this process; none if it has ended, or never had a `child_init`.
+    pub fn state(&self) -> Option<&M::Child> {
+        self.state.as_ref()
+    }
+
+    /// The datagrams that follow arrive at the listener of this number, not at the first one.
+    pub fn at_listener(&mut self, number: u32) -> &mut Self {
+        self.listener = number;
+        self
+    }
+
+    /// Ends the process and starts another one in its place, as a host does: with the same rank and a new child state.
+    ///
+    /// # Errors
+    /// If `child_init` fails or panics.
+    pub fn restart(&mut self) -> Result<(), Failure> {
+        (self.state, self.ended) = (None, false);
+        self.info.restarts += 1;
+        self.init()
+    }
+
+    /// Calls the handler of that name with one batch: who sent each datagram, and its data. Returns the answers in their order.
+    ///
+    /// # Errors
+    /// If the handler fails or panics, there is no such handler, the batch is empty, or a datagram is longer than 65,507 bytes.
+    pub fn datagrams(&mut self, handler: &str, datagrams: &[(SocketAddr, impl AsRef<[u8]>)]) -> Result<Vec<Answer>, Failure> {
+        let function = table::handler(self.host.exports, handler).map_err(|text| self.host.failure(handler, text))?;
+        self.serve(handler, datagrams, |batch| function(batch.as_ptr()))
+    }
+
+    /// As [`datagrams`](Child::datagrams), for a function that need not be among the handlers.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_with<H>(&mut self, handler: H, datagrams: &[(SocketAddr, impl AsRef<[u8]>)]) -> Result<Vec<Answer>, Failure>
+    where
+        H: for<'b> Fn(&'b M, &mut M::Child, &Batch<'b>) -> Result<()>,
+    {
+        self.serve("handler", datagrams, |batch| table::call::<M, H>(batch, handler))
+    }
+
+    fn serve(
+        &mut self,
+        name: &str,
+        datagrams: &[(SocketAddr, impl AsRef<[u8]>)],
+        call: impl FnOnce(&mut RawBatch<'_>) -> i32,
+    ) -> Result<Vec<Answer>, Failure> {
+        if datagrams.is_empty() || datagrams.iter().any(|(_, data)| data.as_ref().len() > DATAGRAM_MAX) {
+            return Err(self.host.failure(name, format!("a host passes at least one datagram, and none above {DATAGRAM_MAX} bytes")));
+        }
+        let peers: Vec<RawAddress> = datagrams.iter().map(|(peer, _)| RawAddress::inet(*peer)).collect();
+        let mut batch = RawBatch::new(self.listener, peers.iter().zip(datagrams.iter().map(|(_, data)| data.as_ref())));
+        self.host.fake(|fake| fake.replies.clear());
+        self.call(name, Ends::WithError, || call(&mut batch))?;
+        let replies = self.host.fake(|fake| std::mem::take(&mut fake.replies));
+        let answer = |(datagram, data, _): (u32, Vec<u8>, _)| {
+            let datagram = datagram as usize;
+            Answer { datagram, to: datagrams[datagram].0, data }
+        };
+        Ok(replies.into_iter().map(answer).collect())
+    }
+
+    /// Calls the timer function of that name, as if so many of its periods were due. An error ends nothing: a host logs it.
+    ///
+    /// # Errors
+    /// If the function fails or panics, or there is no such timer.
+    pub fn fire_timer(&mut self, name: &str, expirations: u64) -> Result<(), Failure> {
+        let found = self.host.fake(|fake| fake.timer_names.iter().position(|timer| timer == name).map(|index| fake.timers[index]));
+        let Some(timer) = found else {
+            let names: Vec<String> = self.host.timers().into_iter().map(|timer| timer.name).collect();
+            return Err(self.host.failure(name, format!("there is no timer \"{name}\", only {names:?}")));
+        };
+        self.call(name, Ends::WithPanic, || (timer.function)(timer.data, expirations))
+    }
+
+    pub(super) fn run(&mut self, name: &str, entry: impl FnOnce() -> i32) -> Result<(), Failure> {
+        self.call(name, Ends::WithError, entry)
+    }
+
+    /// Makes this the process that the module finds itself in, for one call.
+    fn call(&mut self, step: &str, ends: Ends, function: impl FnOnce() -> i32) -> Result<(), Failure> {
+        if self.ended {
+            return Err(self.host.failure(step, format!("process {} has ended, and was not restarted", self.info.process_no)));
+        }
+        let main = self.host.fake(|fake| std::mem::replace(&mut fake.process, self.info));
+        M::cell().swap_child(&mut self.state);
+        let code = function();
+        M::cell().swap_child(&mut self.state);
+        self.host.fake(|fake| {
+            fake.process = main;
+            if code == abi::E_PANIC {
+                for lock in fake.mutexes.values_mut() {
+                    if matches!(lock, FakeMutex::Held | FakeMutex::HeldDamaged) {
+                        *lock = FakeMutex::OwnerDied;
+                    }
+                }
+            }
+        });
+        if code == abi::E_PANIC || code < 0 && ends == Ends::WithError {
+            (self.ended, self.state) = (true, None);
+        }
+        self.host.outcome(step, code)
+    }
+}
+
+/// What of a call ends the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    WithError,
+    WithPanic,
+}
+
+/// An answer to a datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    datagram: usize,
+    to: SocketAddr,
+    data: Vec<u8>,
+}
+
+impl Answer {
+    /// Index in the batch of the datagram that it answers.
+    pub fn datagram(&self) -> usize {
+        self.datagram
+    }
+
+    /// To whom it goes.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// What it says.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+}

@@ -1,0 +1,150 @@
+//! The loader's part: reads an exports table and writes parameters, as a host does with a file.
+
+use std::ffi::{CStr, c_char};
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use crate::abi::{self, ModuleExports, Param};
+use crate::check::{self, Folders, ParamDecl, Setting, Value};
+use crate::sockaddr::RawAddress;
+
+/// As large as every target.
+type Bytes = [u64; 3];
+
+/// The targets of the parameters as they were before anybody wrote to them. One module lives in a test program, so this is its.
+static UNTOUCHED: Mutex<Option<Vec<Bytes>>> = Mutex::new(None);
+
+fn text(text: *const c_char) -> Option<String> {
+    // SAFETY: what is not null in a table of `export_module!` is a constant with a NUL at its end.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+fn params(exports: &'static ModuleExports) -> &'static [Param] {
+    if exports.param_count == 0 {
+        return &[];
+    }
+    // SAFETY: the macro made an array of that many, with our stride.
+    unsafe { std::slice::from_raw_parts(exports.params, exports.param_count as usize) }
+}
+
+/// The module's name.
+pub fn name(exports: &'static ModuleExports) -> String {
+    text(exports.name).unwrap_or_default()
+}
+
+/// The function of a handler, and what handlers there are.
+pub fn handler(exports: &'static ModuleExports, wanted: &str) -> Result<extern "C" fn(*mut abi::UdpBatch) -> i32, String> {
+    let handlers = if exports.handler_count == 0 {
+        &[]
+    } else {
+        // SAFETY: as in `params`.
+        unsafe { std::slice::from_raw_parts(exports.handlers, exports.handler_count as usize) }
+    };
+    let names: Vec<String> = handlers.iter().filter_map(|handler| text(handler.name)).collect();
+    let found = handlers.iter().zip(&names).find(|(_, name)| *name == wanted).and_then(|(handler, _)| handler.on_datagrams);
+    found.ok_or_else(|| match names[..] {
+        [] => format!("the module has no handlers, and so none called \"{wanted}\""),
+        _ => format!("the module has no handler \"{wanted}\", only {}", names.join(", ")),
+    })
+}
+
+/// Checks the settings and writes the values, after having put everything back to what it was at first.
+pub fn apply(exports: &'static ModuleExports, settings: &[Setting<()>], folders: &Folders) -> Result<(), String> {
+    let params = params(exports);
+    let mut untouched = UNTOUCHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // SAFETY: the targets are cells of `params!`, each as large as every kind; one host at a time uses them, and this is it.
+    let first = untouched.get_or_insert_with(|| params.iter().map(|param| unsafe { param.target.cast::<Bytes>().read() }).collect());
+    for (param, bytes) in params.iter().zip(&*first) {
+        // SAFETY: as above.
+        unsafe { param.target.cast::<Bytes>().write(*bytes) };
+    }
+    let declared: Vec<ParamDecl> = params.iter().map(declaration).collect();
+    if let Some(problem) = declared.iter().find_map(ParamDecl::problem) {
+        return Err(problem);
+    }
+    let values = check::check(&name(exports), &declared, settings, folders).map_err(|complaints| {
+        let line = |complaint: &check::Complaint<()>| {
+            let mut line = complaint.what.clone();
+            for (before, part, after) in [(": ", &complaint.detail, ""), (" (hint: ", &complaint.hint, ")")] {
+                if !part.is_empty() {
+                    line.push_str(&format!("{before}{part}{after}"));
+                }
+            }
+            line
+        };
+        complaints.iter().map(line).collect::<Vec<_>>().join("\n")
+    })?;
+    for (index, value) in values {
+        // SAFETY: as above, and the value is of the kind that the parameter declares.
+        unsafe { check::write::write(params[index].target, &value) };
+    }
+    Ok(())
+}
+
+fn declaration(param: &Param) -> ParamDecl {
+    ParamDecl {
+        name: text(param.name).unwrap_or_default(),
+        kind: param.kind,
+        flags: param.flags,
+        default: text(param.default_text),
+        min: param.min,
+        max: param.max,
+        help: text(param.help).unwrap_or_default(),
+        words: text(param.words).unwrap_or_default(),
+        of: param.of,
+    }
+}
+
+/// A setting as it would stand behind `--set`.
+pub fn setting(name: &str, text: &str) -> Setting<()> {
+    Setting { name: name.to_owned(), value: Value::Text(text.to_owned()), position: () }
+}
+
+/// A batch of datagrams as a host hands it to a handler, for as long as it lives.
+pub struct RawBatch<'d> {
+    datagrams: Vec<abi::Datagram>,
+    batch: abi::UdpBatch,
+    /// Where each was sent to.
+    _local: Box<RawAddress>,
+    data: std::marker::PhantomData<&'d [u8]>,
+}
+
+impl<'d> RawBatch<'d> {
+    /// The peers as the kernel has them must live as long.
+    pub fn new(listener: u32, parts: impl Iterator<Item = (&'d RawAddress, &'d [u8])>) -> RawBatch<'d> {
+        let local = Box::new(RawAddress::inet((Ipv4Addr::LOCALHOST, 5060).into()));
+        let datagrams: Vec<abi::Datagram> = parts
+            .map(|(peer, data)| abi::Datagram {
+                data: data.as_ptr(),
+                len: data.len() as u32,
+                peer_len: peer.len() as u16,
+                local_len: local.len() as u16,
+                peer: peer.as_ptr().cast(),
+                local: local.as_ptr().cast(),
+            })
+            .collect();
+        let batch = abi::UdpBatch {
+            size: size_of::<abi::UdpBatch>() as u32,
+            count: datagrams.len() as u32,
+            datagrams: datagrams.as_ptr(),
+            stride: size_of::<abi::Datagram>() as u32,
+            listener,
+        };
+        RawBatch { datagrams, batch, _local: local, data: std::marker::PhantomData }
+    }
+
+    pub fn as_ptr(&mut self) -> *mut abi::UdpBatch {
+        self.batch.datagrams = self.datagrams.as_ptr();
+        &raw mut self.batch
+    }
+}
+
+/// Calls a handler that is not in the table.
+pub fn call<M, H>(batch: &mut RawBatch<'_>, handler: H) -> i32
+where
+    M: crate::export::Exported,
+    H: for<'b> Fn(&'b M, &mut M::Child, &crate::Batch<'b>) -> crate::Result<()>,
+{
+    // SAFETY: this is the host, in the one thread that has one; the batch is valid until the call returns, and answers are copied.
+    unsafe { M::cell().on_datagrams(batch.as_ptr(), handler) }
+}

@@ -1,0 +1,142 @@
+//! The module's own tests: the parser beside a slow one, the rules of answers, the registrar beside a store in this process.
+
+mod answers;
+mod parser;
+mod registrar;
+mod store;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::message;
+use crate::registrar::Buffers;
+use crate::serve::Server;
+use crate::settings::{self, Params};
+use store::Here;
+
+/// The parameters as they are without a configuration.
+fn defaults() -> Params {
+    Params {
+        answer: "200 OK".into(),
+        methods: "INVITE,ACK,OPTIONS,BYE,CANCEL,REGISTER,SUBSCRIBE,NOTIFY,MESSAGE".into(),
+        accept: String::new(),
+        server: String::new(),
+        max_message: 4000,
+        registrar: false,
+        domains: String::new(),
+        default_expires: Duration::from_secs(3600),
+        min_expires: Duration::from_secs(60),
+        max_expires: Duration::from_secs(7200),
+        max_contacts: 3,
+    }
+}
+
+/// A server without a host around it, and a client's address.
+struct Bench {
+    server: Server<Here>,
+    buffers: Buffers,
+    client: SocketAddr,
+}
+
+impl Bench {
+    fn of(change: impl FnOnce(&mut Params)) -> Bench {
+        let mut params = defaults();
+        change(&mut params);
+        let configured = settings::read(&params).expect("parameters");
+        let store = params.registrar.then(Here::default);
+        Bench {
+            server: Server::new(configured, store, Instant::now()),
+            buffers: Buffers::default(),
+            client: "192.0.2.7:5999".parse().unwrap(),
+        }
+    }
+
+    fn registrar() -> Bench {
+        Bench::of(|params| {
+            params.registrar = true;
+            params.domains = "example.com, [2001:db8::5]".into();
+        })
+    }
+
+    /// The answer to what the client sent, and where it goes; `None` for silence.
+    fn send(&mut self, datagram: &[u8]) -> Option<(Reply, SocketAddr)> {
+        let request = message::parse(datagram)?;
+        let mut buffer = vec![0xAA; 65_507];
+        let (length, destination) = self.server.respond(&request, datagram.len(), self.client, &mut self.buffers, &mut buffer)?;
+        Some((Reply::of(&buffer[..length.expect("room")]), destination))
+    }
+
+    #[track_caller]
+    fn ask(&mut self, text: &str) -> Reply {
+        self.send(text.as_bytes()).unwrap_or_else(|| panic!("no answer to {text:?}")).0
+    }
+}
+
+/// An answer, taken apart by splitting text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reply {
+    text: String,
+}
+
+impl Reply {
+    #[track_caller]
+    fn of(bytes: &[u8]) -> Reply {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let reply = Reply { text };
+        assert!(reply.text.starts_with("SIP/2.0 ") && reply.text.ends_with("\r\n\r\n"), "{:?}", reply.text);
+        let inner = &reply.text[..reply.text.len() - 4];
+        for line in inner.split("\r\n").skip(1) {
+            let (name, _) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?} in {:?}", reply.text));
+            assert!(!name.is_empty() && name.chars().all(|c| c.is_ascii_alphabetic() || c == '-'), "{line:?}");
+            assert!(!line.contains(['\r', '\n']), "{line:?}");
+        }
+        assert_eq!(reply.all("Content-Length"), ["0"]);
+        reply
+    }
+
+    fn status(&self) -> &str {
+        self.text["SIP/2.0 ".len()..].split("\r\n").next().unwrap_or_default()
+    }
+
+    fn code(&self) -> u16 {
+        self.status()[..3].parse().expect("a code")
+    }
+
+    fn all(&self, name: &str) -> Vec<&str> {
+        let lines = self.text.split("\r\n").skip(1);
+        lines.filter_map(|line| line.split_once(": ")).filter(|(found, _)| *found == name).map(|(_, value)| value).collect()
+    }
+
+    #[track_caller]
+    fn one(&self, name: &str) -> &str {
+        let all = self.all(name);
+        assert_eq!(all.len(), 1, "{name} in {:?}", self.text);
+        all[0]
+    }
+}
+
+/// A request that is right, with some lines of its own in place of those of the same name or beside them.
+fn request(method: &str, uri: &str, lines: &[&str]) -> String {
+    let cseq = format!("CSeq: 1 {method}");
+    let usual = [
+        "Via: SIP/2.0/UDP 192.0.2.7:5999;branch=z9hG4bK-a",
+        "Max-Forwards: 70",
+        "From: <sip:carol@example.org>;tag=c1",
+        "To: <sip:alice@example.com>",
+        "Call-ID: call-1@example.org",
+        &cseq,
+        "Content-Length: 0",
+    ];
+    let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_lowercase();
+    let mut text = format!("{method} {uri} SIP/2.0\r\n");
+    for line in usual {
+        if !lines.iter().any(|other| name(other) == name(line)) {
+            text += &format!("{line}\r\n");
+        }
+    }
+    // A line of a name alone leaves the usual one out.
+    for line in lines.iter().filter(|line| line.contains(':')) {
+        text += &format!("{line}\r\n");
+    }
+    text + "\r\n"
+}

@@ -1,0 +1,41 @@
+//! A store in this process, for the registrar's rules.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use crate::registrar::{Change, Store, StoreError};
+
+#[derive(Default)]
+pub struct Here {
+    lists: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// What the next change fails with.
+    pub fails: Cell<Option<StoreError>>,
+}
+
+impl Here {
+    pub fn keys(&self) -> Vec<String> {
+        self.lists.borrow().keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
+    }
+}
+
+impl Store for Here {
+    fn read<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError> {
+        let lists = self.lists.borrow();
+        Ok(read(lists.get(key).map(Vec::as_slice).unwrap_or_default()))
+    }
+
+    fn update<R>(&self, key: &[u8], new: &mut Vec<u8>, change: impl FnOnce(&[u8], &mut Vec<u8>) -> (Change, R)) -> Result<R, StoreError> {
+        let mut lists = self.lists.borrow_mut();
+        new.clear();
+        let (change, result) = change(lists.get(key).map(Vec::as_slice).unwrap_or_default(), new);
+        if let (Some(error), Change::Put) = (self.fails.get(), change) {
+            return Err(error);
+        }
+        match change {
+            Change::Keep => {}
+            Change::Put => drop(lists.insert(key.to_vec(), new.clone())),
+            Change::Remove => drop(lists.remove(key)),
+        }
+        Ok(result)
+    }
+}
