@@ -94,9 +94,12 @@ fn module() -> *mut c_void {
 }
 
 fn ours() -> f64 {
-    pairs(|size| (HOST_API.shm_malloc)(module(), size, 16, 0, null_mut()), |block| {
+    pairs(
+        |size| (HOST_API.shm_malloc)(module(), size, 16, 0, null_mut()),
+        |block| {
             (HOST_API.shm_free)(module(), block, null_mut());
-        })
+        },
+    )
 }
 
 /// The slowest of so many processes at once.
