@@ -187,7 +187,11 @@ impl Tables {
         let held = self.hold()?;
         let fresh = self.global.top.load(Relaxed) as usize;
         let page = self.take_pages(pages, false).or_else(|| self.sweep(entered).then(|| self.take_pages(pages, false))?);
-        let page = page.ok_or(NoBlock::Exhausted)?;
+        let Some(page) = page else {
+            // The sweep has opened the journal.
+            entered.slot.end();
+            return Err(NoBlock::Exhausted);
+        };
         entered.slot.block.store((page * PAGE_BYTES) as u64, Relaxed);
         entered.slot.begin(Op::Allocate);
         self.set_run(page, Run::Large(Large { pages, tag: request.tag, freeing: false, slot: entered.number }));
