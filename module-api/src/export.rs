@@ -514,9 +514,10 @@ macro_rules! export_module {
                 unsafe { MODULE.destroy_f() }
             }
 
-            // For `module_api::testing`, in the author's unit tests alone: a library may export a module whose type is another crate's.
-            #[cfg(test)]
+            // For the fake host, in the tests of the exporting crate. Not otherwise: the type may be another crate's, which no trait can be
+            // implemented for.
             // SAFETY: the table and the cell below and above.
+            #[cfg(test)]
             unsafe impl $crate::export::Exported for $module {
                 fn exports() -> &'static ModuleExports {
                     &module_exports

@@ -64,7 +64,7 @@ struct exports { struct header header; void *slot; const char *name, *version, *
   void *more[MORE];
 #endif
 };
-static void *slot[3];
+static void *slot[4];
 static const int fixed[8] = {1};
 static int64_t limit; int64_t pause_ns; static struct { const char *p; size_t n; } text; static uint32_t quiet;
 static uint32_t mode; static struct { const void *p; size_t n; } names; static struct { const void *p; size_t n; const void *k; } routes;

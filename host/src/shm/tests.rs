@@ -126,6 +126,17 @@ proptest! {
 }
 
 #[test]
+fn a_refused_large_block_leaves_no_entry_open() {
+    let arena = Arena::new(1 << 20).unwrap();
+    let tables = arena.tables();
+    let large = allocate(tables, 600 << 10).unwrap();
+    assert!(allocate(tables, 600 << 10).is_err());
+    assert_eq!(tables.check(), Vec::<String>::new());
+    assert_eq!(free(tables, large), Ok(()));
+    assert!(allocate(tables, 600 << 10).is_ok());
+}
+
+#[test]
 fn what_is_no_block_is_refused() {
     let arena = Arena::new(1 << 20).unwrap();
     let tables = arena.tables();

@@ -311,7 +311,7 @@ mod tests {
         let registry = registry();
         let entry = registry.matching(&["m.counter"])[0];
         registry.outside[entry.first].store(100, Relaxed);
-        assert_eq!(registry.read(entry, Part::Process(0), &mut [0]), false);
+        assert!(!registry.read(entry, Part::Process(0), &mut [0]));
         assert_eq!(value(&registry, "m.counter", Part::All), Value::Counter(100));
         registry.complete(3).unwrap();
         for block in 0..6 {

@@ -2,30 +2,24 @@
 //!
 //! With the feature `testing`, which a module asks for in its `[dev-dependencies]`, and a `#[cfg(test)] mod tests` inside the module:
 //!
-//! ```standalone_crate
-//! # use module_api::prelude::*;
-//! # params! { struct Params { prefix: String = "" } }
-//! # struct Shout { params: Params }
-//! # impl Module for Shout {
-//! #     type Params = Params; type Child = ();
-//! #     fn init(_: &mut ModInit<'_, Self>, params: Params) -> Result<Self> { Ok(Shout { params }) }
-//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> { info!("ready"); Ok(()) }
-//! # }
-//! # impl Shout { fn serve(&self, _: &mut (), batch: &Batch<'_>) -> Result<()> {
-//! #     for datagram in batch { datagram.reply(format!("{}{}", self.params.prefix, "HELLO").as_bytes())?; } Ok(())
-//! # } }
-//! # export_module! { Shout, name: "shout", udp: { "shout" => Shout::serve } }
-//! # fn main() {
-//! use module_api::testing::Host;
+//! ```ignore
+//! #[cfg(test)]
+//! mod tests {
+//!     use module_api::testing::Host;
 //!
-//! let peer = "192.0.2.1:5060".parse().unwrap();
-//! let host = Host::new().param("prefix", "> ").workers(2).start::<Shout>().unwrap();
-//! let mut worker = host.worker(1).unwrap();
-//! let answers = worker.datagrams("shout", &[(peer, b"hello")]).unwrap();
-//! assert_eq!(answers[0].data(), b"> HELLO");
-//! assert!(host.logs().contains("ready"));
-//! # }
+//!     #[test]
+//!     fn answers() {
+//!         let peer = "192.0.2.1:5060".parse().unwrap();
+//!         let host = Host::new().param("prefix", "> ").workers(2).start::<super::Shout>().unwrap();
+//!         let mut worker = host.worker(1).unwrap();
+//!         let answers = worker.datagrams("shout", &[(peer, "hello")]).unwrap();
+//!         assert_eq!(answers[0].data(), b"> HELLO");
+//!         assert!(host.logs().contains("ready"));
+//!     }
+//! }
 //! ```
+//!
+//! The type must be one of the crate that exports it. A crate that exports another crate's type says `test = false` in its `[lib]`.
 //!
 //! [`Host::start`] does what a host does in main: it checks and writes the parameters by the same rules, and calls `init`, `proc_init` and
 //! `proc_main` through the exports table. A [`Child`] is a process with a child state of its own; there may be several. Nothing is forked:
