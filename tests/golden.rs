@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 
+use harness::setup::module;
 use harness::{Record, Setup, built, fixture, processes};
 
 #[test]
@@ -19,13 +20,16 @@ fn golden_lifecycle() {
     assert!(transcript == golden, "not as in {}; it is now:\n{transcript}", path.display());
 }
 
-/// Two modules, the second with the flag for `PROC_POSTCHILDINIT`; two workers, control, and two processes of the first module, one with
+/// Two modules, the second with the flag for `PROC_POSTCHILDINIT`; two workers, control, a TCP worker with the TCP main process, and two processes of the first module, one with
 /// an entry function and one that returns.
 fn transcript() -> String {
     let host = Setup::new()
         .module(fixture("recorder_a").script("init_f: register 2; proc_main: fork 7 reader, fork_return 8 writer; returned: hang"))
         .module(fixture("recorder_b"))
+        .module(module("echo"))
+        .host("workers", "1")
         .listen("recorder_a:serve", 2)
+        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
         .control()
         .start();
     host.wait_for_records("both processes of the module", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
@@ -84,6 +88,7 @@ fn rank(rank: i32) -> String {
         0 => "PROC_MAIN".to_owned(),
         -1 => "PROC_TIMER".to_owned(),
         -2 => "PROC_RPC".to_owned(),
+        -4 => "PROC_TCP_MAIN".to_owned(),
         -126 => "PROC_POSTCHILDINIT".to_owned(),
         -127 => "PROC_INIT".to_owned(),
         other => other.to_string(),

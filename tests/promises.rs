@@ -17,6 +17,7 @@ mod processes;
 const PROC_MAIN: i32 = 0;
 const PROC_TIMER: i32 = -1;
 const PROC_RPC: i32 = -2;
+const PROC_TCP_MAIN: i32 = -4;
 const PROC_POSTCHILDINIT: i32 = -126;
 const PROC_INIT: i32 = -127;
 const PROC_NOCHLDINIT: i32 = -128;

@@ -10,6 +10,8 @@ mod sip;
 mod sip_torture;
 #[path = "service/stats.rs"]
 mod stats;
+#[path = "service/streams.rs"]
+mod streams;
 #[path = "service/timers.rs"]
 mod timers;
 #[path = "service/udp.rs"]

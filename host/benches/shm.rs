@@ -173,6 +173,7 @@ fn prepare() {
         configured_listeners: 0,
         wanted: Default::default(),
         listeners: Default::default(),
+        streams: Default::default(),
         timers: Default::default(),
         stats: modhost::stats::registry::Registry::new().expect("the counters"),
     };

@@ -6,13 +6,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
+use module_api::abi;
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::pipe2;
 use serde_json::{Value, json};
 
 use crate::cli::SourceArgs;
-use crate::config::{Config, Fork};
+use crate::config::{Config, Fork, ListenAddress};
 use crate::error::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Error};
 use crate::inspect::Form;
 use crate::module::{Resolved, loader};
@@ -137,13 +138,17 @@ struct Listener {
 }
 
 fn listeners(plan: &Plan) -> impl Iterator<Item = Listener> {
-    let name_of_first = |module: &str| {
+    let name_of_first = |module: &str, kind: u32| {
         let found = plan.modules.iter().find(|found| found.name == module);
-        found.and_then(|found| found.table.handlers.first()).map(|handler| handler.name.clone())
+        found.and_then(|found| found.table.handlers.iter().find(|handler| handler.kind == kind)).map(|handler| handler.name.clone())
     };
     plan.listeners.iter().map(move |listener| {
         let module = &listener.handler.module;
-        let handler = listener.handler.handler.clone().or_else(|| name_of_first(module)).unwrap_or_default();
+        let kind = match listener.addresses.first() {
+            Some(ListenAddress::Tcp(_) | ListenAddress::Unix(_)) => abi::HANDLER_STREAM,
+            _ => abi::HANDLER_UDP,
+        };
+        let handler = listener.handler.handler.clone().or_else(|| name_of_first(module, kind)).unwrap_or_default();
         Listener {
             address: listener.to_string(),
             handler: format!("{module}:{handler}"),

@@ -591,19 +591,25 @@ extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpec) -> i32 {
         }
         // SAFETY: the ABI's contract: null, or a struct that starts with its size.
         let Some(spec) = (unsafe { spec.as_ref() }) else { return abi::E_INVALID };
-        if (spec.size as usize) < size_of::<abi::ListenSpec>() || spec.kind != abi::HANDLER_UDP || spec.address.is_null() {
+        if (spec.size as usize) < size_of::<abi::ListenSpec>() || spec.address.is_null() {
             return abi::E_INVALID;
         }
+        let scheme = match spec.kind {
+            abi::HANDLER_UDP => Scheme::Udp,
+            // The TCP workers serve all listeners for connections.
+            abi::HANDLER_STREAM if spec.workers == 0 => Scheme::Tcp,
+            _ => return abi::E_INVALID,
+        };
         // SAFETY: the ABI's contract.
         let (address, handler) = unsafe { (CStr::from_ptr(spec.address).to_string_lossy(), name(spec.handler)) };
-        let parsed = match parse_address(Scheme::Udp, &address) {
+        let parsed = match parse_address(scheme, &address) {
             Ok(parsed) => parsed,
             Err(error) => {
                 let what = format!("module \"{}\" asked for a listener at \"{address}\"", module.name);
                 return refuse(abi::E_INVALID, &Error { what, exit: EXIT_FAILED, ..error });
             }
         };
-        if module.handler(abi::HANDLER_UDP, handler.as_deref()).is_none() {
+        if module.handler(spec.kind, handler.as_deref()).is_none() {
             return refuse(
                 abi::E_INVALID,
                 &Error::failed(format!("module \"{}\" asked for a listener without a handler for it", module.name)).detail(address),
@@ -619,11 +625,12 @@ extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpec) -> i32 {
 extern "C" fn listener_find(module: *mut c_void, index: u32) -> i32 {
     guarded(abi::E_FAILED, || {
         let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
-        let Some(listeners) = state.listeners.get() else {
+        if state.listeners.get().is_none() {
             return out_of_phase("listener_find", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
-        };
-        let mut own = listeners.iter().filter(|listener| std::ptr::eq(listener.module, module));
-        own.nth(index as usize).and_then(|listener| i32::try_from(listener.index).ok()).unwrap_or(abi::E_INVALID)
+        }
+        let found = (0..).map_while(|number| Some((number, state.any_listener(number)?)));
+        let mut own = found.filter(|(_, (owner, _))| std::ptr::eq(*owner, module)).map(|(number, _)| number);
+        own.nth(index as usize).and_then(|number| i32::try_from(number).ok()).unwrap_or(abi::E_INVALID)
     })
 }
 
@@ -637,7 +644,7 @@ extern "C" fn listener_address_at(module: *mut c_void, listener: u32, nth: u32, 
         if state.listeners.get().is_none() {
             return out_of_phase("listener_address", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
         }
-        let Some(socket) = state.listener(listener).and_then(|listener| listener.sockets.get(nth as usize)) else { return abi::E_INVALID };
+        let Some(socket) = state.any_listener(listener).and_then(|(_, sockets)| sockets.get(nth as usize)) else { return abi::E_INVALID };
         let name = socket.name.as_bytes();
         if address.is_null() || (size as usize) < name.len() {
             return abi::E_INVALID;

@@ -264,16 +264,11 @@ impl Main {
                 handler: config.handler.handler.clone(),
                 workers: config.workers,
             };
-            let index = listeners.len() + streams.len();
-            match wanted.addresses.first() {
-                Some(ListenAddress::Tcp(_) | ListenAddress::Unix(_)) => streams.push(self.bind_stream(index, &wanted)?),
-                _ => listeners.push(self.bind(index, &wanted)?),
-            }
+            self.bind_either(&wanted, &mut listeners, &mut streams)?;
         }
         let asked_for = std::mem::take(&mut *self.state.wanted.lock().unwrap_or_else(PoisonError::into_inner));
         for wanted in &asked_for {
-            let index = listeners.len() + streams.len();
-            listeners.push(self.bind(index, wanted)?);
+            self.bind_either(wanted, &mut listeners, &mut streams)?;
         }
         if let (Some(path), Fork::Processes) = (&self.plan.config.host.control, self.plan.config.host.fork) {
             let socket = self.receive(&Address::Control(path.clone()))?;
@@ -598,6 +593,16 @@ impl Main {
         {
             tracing::debug!("{error}");
         }
+    }
+
+    /// Listeners of both kinds are numbered in one row.
+    fn bind_either(&mut self, wanted: &Wanted, listeners: &mut Vec<Listener>, streams: &mut Vec<StreamListener>) -> Step<()> {
+        let index = listeners.len() + streams.len();
+        match wanted.addresses.first() {
+            Some(ListenAddress::Tcp(_) | ListenAddress::Unix(_)) => streams.push(self.bind_stream(index, wanted)?),
+            _ => listeners.push(self.bind(index, wanted)?),
+        }
+        Ok(())
     }
 
     fn bind(&mut self, index: usize, wanted: &Wanted) -> Step<Listener> {

@@ -13,6 +13,7 @@ use crate::net::stream::directory::Directory;
 use crate::process::family::Family;
 use crate::shm::arena::Arena;
 use crate::stats::registry::Registry;
+use crate::sys::wide::Socket;
 use crate::timer::TimerFunction;
 
 /// A listener that a module asked for in `init_f`.
@@ -83,8 +84,16 @@ impl State {
         self.family.modules().iter().find(|module| module.index == index).map(|module| module.name.as_str())
     }
 
-    /// A bound listener.
+    /// A bound listener for datagrams.
     pub fn listener(&self, index: u32) -> Option<&Listener> {
-        self.listeners.get()?.get(index as usize)
+        // Listeners for connections have numbers of the same row.
+        self.listeners.get()?.iter().find(|listener| listener.index == index)
+    }
+
+    /// Who serves a bound listener of either kind, and its sockets.
+    pub fn any_listener(&self, index: u32) -> Option<(&'static Module, &[Socket])> {
+        let streams = self.streams.get().map_or(&[][..], |streams| &streams.listeners);
+        let stream = || streams.iter().find(|listener| listener.index == index).map(|listener| (listener.module, &listener.sockets[..]));
+        self.listener(index).map(|listener| (listener.module, &listener.sockets[..])).or_else(stream)
     }
 }

@@ -57,6 +57,7 @@ extern "C" {
 #define MODHOST_E_DEADLOCK (-8)  /* the caller holds this lock already */
 #define MODHOST_E_NOT_RECOVERABLE (-9) /* nobody repaired what the lock protects; it is unusable for good */
 #define MODHOST_E_NO_PEER (-10)  /* the sender has no address, so that it cannot be answered */
+#define MODHOST_E_GONE (-11)     /* that connection does not exist any more */
 #define MODHOST_E_PANIC (-70)    /* a Rust module panicked */
 #define MODHOST_OWNER_DIED 1     /* the lock is held, and its last owner died holding it */
 
@@ -81,12 +82,26 @@ extern "C" {
 #define MODHOST_PARAM_RANGE 2u
 
 #define MODHOST_HANDLER_UDP 1u
+#define MODHOST_HANDLER_STREAM 2u
 #define MODHOST_DEPEND_REQUIRED 1u
 #define MODHOST_DEPEND_OPTIONAL 2u
 #define MODHOST_FORK_MAKE_SOCK 1u
 #define MODHOST_SHM_ZEROED 1u     /* every byte of the block is zero */
 #define MODHOST_TIMER_FAST 0u /* for functions that finish in well under a millisecond */
 #define MODHOST_TIMER_SLOW 1u /* for functions that may block */
+
+/* Why a connection is over: the reason in on_close. */
+#define MODHOST_CLOSED_NORMALLY 0u   /* the handler asked for it, or both sides had finished */
+#define MODHOST_CLOSED_BY_PEER 1u    /* the peer is gone, or has reset the connection */
+#define MODHOST_CLOSED_BY_TIMEOUT 2u /* a time limit of the listener */
+#define MODHOST_CLOSED_BY_LIMIT 3u   /* a limit on buffered bytes */
+#define MODHOST_CLOSED_BY_ERROR 4u   /* a function of the handler returned a failure */
+#define MODHOST_CLOSED_BY_STOP 5u    /* the worker stops */
+
+/* How modhost_stream_close ends it. */
+#define MODHOST_CLOSE_AFTER_SENDING 0u /* sends what is queued, then closes */
+#define MODHOST_CLOSE_NOW 1u           /* drops what is queued and resets the connection */
+#define MODHOST_CLOSE_SENDING_SIDE 2u  /* sends what is queued, then ends this side; the peer may go on sending */
 
 /* Counters. */
 #define MODHOST_STAT_COUNTER 1u
@@ -183,13 +198,46 @@ struct modhost_udp_batch {
     uint32_t listener;
 };
 
-/* An entry point for traffic. A negative return ends the process, which is replaced. */
+/* A connection, as its handler sees it: from on_open to the return of on_close, in one process. */
+struct modhost_stream {
+    uint32_t size;
+    uint32_t listener;
+    uint64_t id;      /* names it in every process, and never another one */
+    void *user;       /* the module's; NULL at first */
+    const void *peer; /* struct sockaddr_in, sockaddr_in6 or sockaddr_un (of an unnamed one the family alone), at an alignment of 4 */
+    uint32_t peer_len;
+    uint32_t alpn_len;
+    const uint8_t *alpn;        /* with TLS, the application protocol that was agreed on; else NULL */
+    const uint8_t *server_name; /* with TLS, the host name that the client asked for; else NULL */
+    uint32_t server_name_len;
+    uint32_t tls; /* 1 with TLS */
+};
+
+/* What a stream handler does. A negative return closes that connection, and no other. All but on_data may be NULL. */
+struct modhost_stream_functions {
+    uint32_t size; /* of this struct */
+    uint32_t reserved;
+    /* A new connection, before any data. */
+    int32_t (*on_open)(struct modhost_stream *stream);
+    /* len bytes, at least 1, that have arrived and were not used yet. Returns how many were used; the rest comes again, with more behind it. */
+    int64_t (*on_data)(struct modhost_stream *stream, const uint8_t *data, size_t len);
+    /* The queue had reached its high-water mark, and there is room again. */
+    int32_t (*on_writable)(struct modhost_stream *stream);
+    /* The peer has finished sending; `unused` bytes were never used. NULL: what is queued is sent, then the connection closed. */
+    int32_t (*on_end)(struct modhost_stream *stream, size_t unused);
+    /* It is over, MODHOST_CLOSED_*: the last call about it, once, if on_open has succeeded. */
+    void (*on_close)(struct modhost_stream *stream, uint32_t reason);
+};
+
+/* An entry point for traffic: on_datagrams with MODHOST_HANDLER_UDP, where a negative return ends the process, which is replaced; stream
+ * with MODHOST_HANDLER_STREAM. */
 struct modhost_handler {
     const char *name;
     uint32_t kind;
     uint32_t reserved;
     const char *help;
     int32_t (*on_datagrams)(struct modhost_udp_batch *batch);
+    const struct modhost_stream_functions *stream;
 };
 
 struct modhost_dependency {
@@ -258,10 +306,10 @@ struct modhost_timer_spec {
 
 struct modhost_listen_spec {
     uint32_t size;
-    uint32_t kind;       /* MODHOST_HANDLER_UDP */
+    uint32_t kind;       /* MODHOST_HANDLER_UDP or MODHOST_HANDLER_STREAM */
     const char *address; /* "ADDRESS:PORT"; port 0 lets the kernel choose */
     const char *handler; /* of this module; NULL: the first of the kind */
-    uint32_t workers;    /* 0: the configured default */
+    uint32_t workers;    /* 0: the configured default; of a stream listener always 0 */
     uint32_t reserved;
 };
 
@@ -321,6 +369,14 @@ struct modhost_api {
     uint8_t *(*udp_reply_buffer)(void *module, struct modhost_udp_batch *batch, size_t size);
     int32_t (*udp_reply_commit)(void *module, struct modhost_udp_batch *batch, uint32_t index, size_t len);
     int32_t (*udp_send)(void *module, uint32_t listener, const void *peer, uint32_t peer_len, const uint8_t *data, size_t len);
+    int32_t (*stream_write)(void *module, struct modhost_stream *stream, const uint8_t *data, size_t len);
+    uint8_t *(*stream_buffer)(void *module, struct modhost_stream *stream, size_t size);
+    int32_t (*stream_commit)(void *module, struct modhost_stream *stream, size_t len);
+    int32_t (*stream_write_file)(void *module, struct modhost_stream *stream, int descriptor, uint64_t offset, uint64_t len);
+    int64_t (*stream_queued)(void *module, struct modhost_stream *stream);
+    int32_t (*stream_read)(void *module, struct modhost_stream *stream, uint32_t on);
+    int32_t (*stream_close)(void *module, struct modhost_stream *stream, uint32_t how);
+    int32_t (*stream_send)(void *module, uint64_t id, const uint8_t *data, size_t len);
     int32_t (*listener_address_at)(void *module, uint32_t listener, uint32_t nth, void *address, uint32_t size);
     int32_t (*udp_send_from)(void *module, uint32_t listener, const void *local, uint32_t local_len, const void *peer, uint32_t peer_len,
                              const uint8_t *data, size_t len);
@@ -371,7 +427,10 @@ MODHOST_ASSERT(list, sizeof(struct modhost_list) == 16 && sizeof(struct modhost_
 MODHOST_ASSERT(param, sizeof(struct modhost_param) == 72 && offsetof(struct modhost_param, of) == 64);
 MODHOST_ASSERT(datagram, sizeof(struct modhost_datagram) == 32 && offsetof(struct modhost_datagram, local) == 24);
 MODHOST_ASSERT(udp_batch, sizeof(struct modhost_udp_batch) == 24 && offsetof(struct modhost_udp_batch, listener) == 20);
-MODHOST_ASSERT(handler, sizeof(struct modhost_handler) == 32 && offsetof(struct modhost_handler, on_datagrams) == 24);
+MODHOST_ASSERT(handler, sizeof(struct modhost_handler) == 40 && offsetof(struct modhost_handler, stream) == 32);
+MODHOST_ASSERT(stream, sizeof(struct modhost_stream) == 64 && offsetof(struct modhost_stream, tls) == 60);
+MODHOST_ASSERT(stream_functions,
+               sizeof(struct modhost_stream_functions) == 48 && offsetof(struct modhost_stream_functions, on_close) == 40);
 MODHOST_ASSERT(dependency, sizeof(struct modhost_dependency) == 16);
 MODHOST_ASSERT(exports, sizeof(struct module_exports) == 136 && offsetof(struct module_exports, destroy_f) == 128);
 MODHOST_ASSERT(mutex, sizeof(struct modhost_mutex) == 64);
@@ -380,7 +439,7 @@ MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
 MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
 MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
 MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
-MODHOST_ASSERT(api, sizeof(struct modhost_api) == 264 && offsetof(struct modhost_api, stat_read) == 256);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 328 && offsetof(struct modhost_api, stat_read) == 320);
 MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
 MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
 
@@ -735,6 +794,12 @@ MODHOST_INLINE int modhost_listen_udp(const char *address, const char *handler, 
     return MODHOST_CALL(listen, &spec);
 }
 
+/* As modhost_listen_udp, for connections: a TCP listener, which the TCP workers serve. */
+MODHOST_INLINE int modhost_listen_tcp(const char *address, const char *handler) {
+    struct modhost_listen_spec spec = {sizeof(struct modhost_listen_spec), MODHOST_HANDLER_STREAM, address, handler, 0, 0};
+    return MODHOST_CALL(listen, &spec);
+}
+
 /* Number of the index-th listener that this module's handlers serve, or MODHOST_E_INVALID. Where: from PROC_INIT on. */
 MODHOST_INLINE int modhost_listener_find(uint32_t index) {
     return MODHOST_CALL(listener_find, index);
@@ -785,6 +850,51 @@ MODHOST_INLINE int modhost_listener_address_at(uint32_t listener, uint32_t nth, 
 MODHOST_INLINE int udp_send_from(uint32_t listener, const void *local, uint32_t local_len, const void *peer, uint32_t peer_len,
                                  const void *data, size_t len) {
     return MODHOST_CALL(udp_send_from, listener, local, local_len, peer, peer_len, (const uint8_t *)data, len);
+}
+
+/* ---- calls: connections; all but modhost_stream_send in a function of the handler, about its own connection ---- */
+
+/* Queues a copy of data. MODHOST_E_BUSY if the queue is at its high-water mark, MODHOST_E_GONE after a close. */
+MODHOST_INLINE int modhost_stream_write(struct modhost_stream *stream, const void *data, size_t len) {
+    return MODHOST_CALL(stream_write, stream, (const uint8_t *)data, len);
+}
+
+/* Room for `size` bytes, at most 16 MiB, at the end of the queue, for the next modhost_stream_commit; no other call about the connection
+ * in between. NULL where modhost_stream_write would fail. */
+MODHOST_INLINE void *modhost_stream_buffer(struct modhost_stream *stream, size_t size) {
+    return MODHOST_CALL(stream_buffer, stream, size);
+}
+
+/* Queues the first len bytes of the last modhost_stream_buffer. */
+MODHOST_INLINE int modhost_stream_commit(struct modhost_stream *stream, size_t len) {
+    return MODHOST_CALL(stream_commit, stream, len);
+}
+
+/* Queues len bytes of a file from `offset` on. The host takes a descriptor of its own. As modhost_stream_write, and MODHOST_E_SYSTEM. */
+MODHOST_INLINE int modhost_stream_write_file(struct modhost_stream *stream, int descriptor, uint64_t offset, uint64_t len) {
+    return MODHOST_CALL(stream_write_file, stream, descriptor, offset, len);
+}
+
+/* Bytes that are queued and not sent yet; negative on error. */
+MODHOST_INLINE int64_t modhost_stream_queued(struct modhost_stream *stream) {
+    return MODHOST_CALL(stream_queued, stream);
+}
+
+/* Stops reading from the peer (on = 0), or goes on (on = 1). */
+MODHOST_INLINE int modhost_stream_read(struct modhost_stream *stream, int on) {
+    return MODHOST_CALL(stream_read, stream, on ? 1u : 0u);
+}
+
+/* Ends the connection, MODHOST_CLOSE_*. Nothing can be queued afterwards. */
+MODHOST_INLINE int modhost_stream_close(struct modhost_stream *stream, uint32_t how) {
+    return MODHOST_CALL(stream_close, stream, how);
+}
+
+/* Queues data, at most 65536 bytes, on the connection of that id from a process that does not have it, and waits until its worker has
+ * taken it, at most 100 ms. MODHOST_E_GONE if it does not exist any more, MODHOST_E_BUSY, MODHOST_E_LIMIT without a link, MODHOST_E_SYSTEM
+ * if there was no answer. Where: from PROC_MAIN on, in processes forked with make_sock, in TCP workers, in main in no-fork mode. */
+MODHOST_INLINE int modhost_stream_send(uint64_t id, const void *data, size_t len) {
+    return MODHOST_CALL(stream_send, id, (const uint8_t *)data, len);
 }
 
 #ifdef __cplusplus

@@ -2,6 +2,8 @@
 //!
 //! Never part of a build for use.
 
+pub mod stream;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -52,6 +54,12 @@ pub struct Fake {
     pub seed: u64,
     /// The listeners by their numbers; none: as a few tests of this crate expect it.
     pub listeners: Option<Vec<SocketAddr>>,
+    /// The connections that are not over, by their ids.
+    pub connections: HashMap<u64, stream::Connection>,
+    /// Address and id of the connection about which a handler is running.
+    pub stream_call: Option<(usize, u64)>,
+    /// How many connections there have been.
+    pub connected: u64,
 }
 
 // SAFETY: the pointers in it are values that are handed back to the module; what they lead to is the module's, for good.
@@ -194,6 +202,14 @@ static API: HostApi = HostApi {
     udp_reply_buffer,
     udp_reply_commit,
     udp_send,
+    stream_write: stream::stream_write,
+    stream_buffer: stream::stream_buffer,
+    stream_commit: stream::stream_commit,
+    stream_write_file: stream::stream_write_file,
+    stream_queued: stream::stream_queued,
+    stream_read: stream::stream_read,
+    stream_close: stream::stream_close,
+    stream_send: stream::stream_send,
     listener_address_at,
     udp_send_from,
     stat_register,

@@ -44,19 +44,7 @@ impl<'a> UdpListen<'a> {
     }
 
     pub(crate) fn register(self) -> Result<Listener> {
-        let address = c_string("address", self.address)?;
-        let handler = self.handler.map(|name| c_string("handler", name)).transpose()?;
-        let spec = ListenSpec {
-            size: size_of::<ListenSpec>() as u32,
-            kind: abi::HANDLER_UDP,
-            address: address.as_ptr(),
-            handler: handler.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
-            workers: self.workers,
-            reserved: 0,
-        };
-        let host = host();
-        let number = check("listen", (host.api.listen)(host.module, &raw const spec))?;
-        Ok(Listener { number })
+        Listener::ask(abi::HANDLER_UDP, self.address, self.handler, self.workers)
     }
 }
 
@@ -67,6 +55,23 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Asks for one, in `init`.
+    pub(crate) fn ask(kind: u32, address: &str, handler: Option<&str>, workers: u32) -> Result<Listener> {
+        let address = c_string("address", address)?;
+        let handler = handler.map(|name| c_string("handler", name)).transpose()?;
+        let spec = ListenSpec {
+            size: size_of::<ListenSpec>() as u32,
+            kind,
+            address: address.as_ptr(),
+            handler: handler.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
+            workers,
+            reserved: 0,
+        };
+        let host = host();
+        let number = check("listen", (host.api.listen)(host.module, &raw const spec))?;
+        Ok(Listener { number })
+    }
+
     pub(crate) fn new(number: u32) -> Listener {
         Listener { number }
     }

@@ -63,6 +63,16 @@ impl<M: Module> ModInit<'_, M> {
     pub fn listen_udp(&mut self, listen: UdpListen<'_>) -> Result<Listener> {
         listen.register()
     }
+
+    /// Asks for a listener for connections at `ADDRESS:PORT` (port 0 lets the kernel choose), served by that stream handler of the module, or
+    /// by its first; the limits of its connections are the usual ones. It is bound after every module's `init`, with the rights of the
+    /// starting user.
+    ///
+    /// # Errors
+    /// If the address cannot be parsed or the module has no such handler.
+    pub fn listen_tcp(&mut self, address: &str, handler: Option<&str>) -> Result<Listener> {
+        Listener::ask(abi::HANDLER_STREAM, address, handler, 0)
+    }
 }
 
 impl<M: Module> ProcInit<'_, M> {

@@ -21,6 +21,7 @@ const PATH_BYTES: usize = 108;
 
 /// A socket address in the kernel's form.
 #[repr(C, align(8))]
+#[derive(Debug)]
 pub(crate) struct RawAddress {
     bytes: [u8; PATH_OFFSET + PATH_BYTES],
     len: u32,

@@ -83,6 +83,19 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// As the ABI has it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            CloseReason::Normal => abi::CLOSED_NORMALLY,
+            CloseReason::Peer => abi::CLOSED_BY_PEER,
+            CloseReason::Timeout => abi::CLOSED_BY_TIMEOUT,
+            CloseReason::Limit => abi::CLOSED_BY_LIMIT,
+            CloseReason::Error => abi::CLOSED_BY_ERROR,
+            CloseReason::Stop => abi::CLOSED_BY_STOP,
+        }
+    }
+
     pub(crate) fn of(number: u32) -> CloseReason {
         match number {
             abi::CLOSED_BY_PEER => CloseReason::Peer,

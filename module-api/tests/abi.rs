@@ -38,7 +38,9 @@ fn layouts() -> Vec<Layout> {
         modhost_param = Param { name, kind, flags, target, default_text, min, max, help, words, of, reserved }
         modhost_list = List { items, len }
         modhost_table = Table { values, len, keys }
-        modhost_handler = Handler { name, kind, reserved, help, on_datagrams }
+        modhost_handler = Handler { name, kind, reserved, help, on_datagrams, stream }
+        modhost_stream_functions = StreamFunctions { size, reserved, on_open, on_data, on_writable, on_end, on_close }
+        modhost_stream = Stream { size, listener, id, user, peer, peer_len, alpn_len, alpn, server_name, server_name_len, tls }
         modhost_dependency = Dependency { name, kind, reserved }
         module_exports = ModuleExports {
             header, host_slot, name, version, summary, params, param_count, param_stride, handlers, handler_count, handler_stride,
@@ -58,6 +60,7 @@ fn layouts() -> Vec<Layout> {
             magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
             fork_process_entry, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
             listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
+            stream_write, stream_buffer, stream_commit, stream_write_file, stream_queued, stream_read, stream_close, stream_send,
             listener_address_at, udp_send_from,
             stat_register, stat_info, stat_read,
         }
@@ -79,14 +82,18 @@ fn constants() -> Vec<(&'static str, i64)> {
         PROC_POSTCHILDINIT = PROC_POSTCHILDINIT, PROC_INIT = PROC_INIT, PROC_NOCHLDINIT = PROC_NOCHLDINIT,
         MODHOST_OK = OK, MODHOST_E_FAILED = E_FAILED, MODHOST_E_PHASE = E_PHASE, MODHOST_E_INVALID = E_INVALID,
         MODHOST_E_NO_MEMORY = E_NO_MEMORY, MODHOST_E_LIMIT = E_LIMIT, MODHOST_E_SYSTEM = E_SYSTEM, MODHOST_E_BUSY = E_BUSY,
-        MODHOST_E_DEADLOCK = E_DEADLOCK, MODHOST_E_NOT_RECOVERABLE = E_NOT_RECOVERABLE, MODHOST_E_NO_PEER = E_NO_PEER, MODHOST_E_PANIC = E_PANIC,
+        MODHOST_E_DEADLOCK = E_DEADLOCK, MODHOST_E_NOT_RECOVERABLE = E_NOT_RECOVERABLE, MODHOST_E_NO_PEER = E_NO_PEER, MODHOST_E_GONE = E_GONE, MODHOST_E_PANIC = E_PANIC,
         MODHOST_OWNER_DIED = OWNER_DIED,
         MODHOST_ERROR = LEVEL_ERROR, MODHOST_WARN = LEVEL_WARN, MODHOST_INFO = LEVEL_INFO, MODHOST_DEBUG = LEVEL_DEBUG,
         MODHOST_TRACE = LEVEL_TRACE,
         MODHOST_PARAM_BOOL = PARAM_BOOL, MODHOST_PARAM_INT = PARAM_INT, MODHOST_PARAM_STRING = PARAM_STRING,
         MODHOST_PARAM_DURATION = PARAM_DURATION, MODHOST_PARAM_SIZE = PARAM_SIZE, MODHOST_PARAM_PATH = PARAM_PATH,
         MODHOST_PARAM_ENUM = PARAM_ENUM, MODHOST_PARAM_LIST = PARAM_LIST, MODHOST_PARAM_TABLE = PARAM_TABLE, MODHOST_PARAM_REQUIRED = PARAM_REQUIRED, MODHOST_PARAM_RANGE = PARAM_RANGE,
-        MODHOST_HANDLER_UDP = HANDLER_UDP, MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
+        MODHOST_HANDLER_UDP = HANDLER_UDP, MODHOST_HANDLER_STREAM = HANDLER_STREAM,
+        MODHOST_CLOSED_NORMALLY = CLOSED_NORMALLY, MODHOST_CLOSED_BY_PEER = CLOSED_BY_PEER, MODHOST_CLOSED_BY_TIMEOUT = CLOSED_BY_TIMEOUT,
+        MODHOST_CLOSED_BY_LIMIT = CLOSED_BY_LIMIT, MODHOST_CLOSED_BY_ERROR = CLOSED_BY_ERROR, MODHOST_CLOSED_BY_STOP = CLOSED_BY_STOP,
+        MODHOST_CLOSE_AFTER_SENDING = CLOSE_AFTER_SENDING, MODHOST_CLOSE_NOW = CLOSE_NOW, MODHOST_CLOSE_SENDING_SIDE = CLOSE_SENDING_SIDE,
+        MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
         MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_SHM_ZEROED = SHM_ZEROED, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
         MODHOST_STAT_COUNTER = STAT_COUNTER, MODHOST_STAT_GAUGE = STAT_GAUGE, MODHOST_STAT_HISTOGRAM = STAT_HISTOGRAM,
         MODHOST_STAT_SHARED = STAT_SHARED, MODHOST_UNIT_NONE = UNIT_NONE, MODHOST_UNIT_BYTES = UNIT_BYTES, MODHOST_UNIT_NS = UNIT_NS,
@@ -182,7 +189,19 @@ fn a_c_module_with_every_part_compiles() {
         static const struct modhost_param params[] = {
             {.name = "answers", .kind = MODHOST_PARAM_INT, .flags = MODHOST_PARAM_RANGE, .target = &answers, .min = 1, .max = 9},
         };
-        static const struct modhost_handler handlers[] = {{.name = "serve", .kind = MODHOST_HANDLER_UDP, .on_datagrams = serve}};
+        static int64_t data(struct modhost_stream *stream, const uint8_t *data, size_t len) {
+            void *room = modhost_stream_buffer(stream, 1);
+            if (room == NULL || modhost_stream_commit(stream, 0) < 0 || modhost_stream_read(stream, 1) < 0)
+                return modhost_stream_close(stream, MODHOST_CLOSE_NOW);
+            if (modhost_stream_queued(stream) > 0 && modhost_stream_write_file(stream, 0, 0, 1) < 0)
+                return modhost_stream_send(stream->id + 1, data, len);
+            return modhost_stream_write(stream, data, len) < 0 ? -1 : (int64_t)len;
+        }
+        static const struct modhost_stream_functions connections = {.size = sizeof(connections), .on_data = data};
+        static const struct modhost_handler handlers[] = {
+            {.name = "serve", .kind = MODHOST_HANDLER_UDP, .on_datagrams = serve},
+            {.name = "bytes", .kind = MODHOST_HANDLER_STREAM, .stream = &connections},
+        };
         static const struct modhost_dependency depends[] = {{.name = "metrics", .kind = MODHOST_DEPEND_OPTIONAL}};
         MODULE_EXPORTS(.name = "parts", .version = "1", .summary = "all", .header.flags = MODHOST_WANTS_POSTCHILDINIT,
                        .init_f = init, .init_child_f = child,

@@ -205,7 +205,7 @@ fn what_a_host_would_not_do_is_an_error() {
 fn a_failing_handler_ends_its_process_until_it_is_restarted() {
     let host = start();
     for (request, text) in [
-        ("long", "the datagram is too long or its listener does not exist"),
+        ("long", "the datagram is too long, or its listener does not exist"),
         ("nonsense", "no such request: nonsense"),
         ("die holding", "panicked: in the middle at="),
     ] {

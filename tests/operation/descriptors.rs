@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 
+use harness::setup::module;
 use harness::{Host, Setup, built, fixture, processes};
 
 /// A host with everything that opens something.
 fn service() -> Host {
-    let script = "init_f: register 2; proc_main: fork 7 entry, fork_return 8 returning; returned: hang";
+    let script = "init_f: register 2; proc_main: fork 7 entry 1, fork_return 8 returning; returned: hang";
     let host = Setup::new()
         .pid_file()
         .control()
@@ -18,6 +19,9 @@ fn service() -> Host {
         .module(fixture("recorder_a").script(script))
         .listen("recorder_a:serve", 1)
         .listen("recorder_a:echo", 1)
+        .module(module("echo"))
+        .host("workers", "1")
+        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
         .start();
     host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
     host
@@ -26,9 +30,11 @@ fn service() -> Host {
 /// Names of the sockets that have one, by what `/proc/PID/fd` shows.
 fn sockets(host: &Host) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
-    for listener in 0..2 {
-        let port = format!(":{:04X}", host.address(listener).port());
-        for line in fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1) {
+    for listener in 0..3 {
+        let address: std::net::SocketAddr = host.addresses(listener)[0].parse().unwrap();
+        let port = format!(":{:04X}", address.port());
+        let table = if listener < 2 { "/proc/net/udp" } else { "/proc/net/tcp" };
+        for line in fs::read_to_string(table).unwrap().lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             if fields[1].ends_with(&port) {
                 names.insert(format!("socket:[{}]", fields[9]), format!("listener {listener}"));
@@ -135,6 +141,8 @@ fn titles_and_short_names() {
             "timer" | "slow" => "modhost-timer",
             "control" => "modhost-control",
             "entry" | "returning" => "modhost-module",
+            "TCP" if title.contains("main") => "modhost-tcpmain",
+            "TCP" => "modhost-tcp",
             _ => "modhost",
         };
         assert_eq!(name, expected, "{title}");

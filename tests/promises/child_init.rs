@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use harness::setup::module;
 use harness::{PATIENCE, Record, Records, Setup, fixture, processes};
 
-use crate::{PROC_INIT, PROC_MAIN, PROC_NOCHLDINIT, PROC_POSTCHILDINIT, PROC_RPC, PROC_TIMER};
+use crate::{PROC_INIT, PROC_MAIN, PROC_NOCHLDINIT, PROC_POSTCHILDINIT, PROC_RPC, PROC_TCP_MAIN, PROC_TIMER};
 
 /// A host with every kind of process this version has, and two modules. Each forks one process of each form.
 fn everything(first: &str, second: &str) -> Setup {
@@ -139,7 +140,6 @@ fn l13_proc_init_before_any_fork() {
     assert!(first_other > last_init, "{records}");
 }
 
-/// TCP processes are counted too, in a version that has TCP listeners.
 #[test]
 fn l14_process_count_is_exact() {
     let ask = "proc_init: max_procs; proc_main: max_procs; child_init: max_procs; post_child_init: max_procs; timer_tick: max_procs";
@@ -160,6 +160,18 @@ fn l14_process_count_is_exact() {
         ("registered and not used", 8, with(Setup::new(), "init_f: register 2, register 3; proc_main: fork 7 x", "")),
         ("without workers of its own: the default", 5, with(Setup::new(), "", "").listen_at("127.0.0.1:0", "recorder_a", None)),
         ("a listener that a module asked for", 6, with(Setup::new(), "init_f: listen 127.0.0.1:0 3", "")),
+        (
+            "TCP workers, as many as the host has, and the TCP main process",
+            7,
+            with(Setup::new().module(module("echo")).host("workers", "3"), "", "")
+                .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+                .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None),
+        ),
+        (
+            "no TCP processes without forking",
+            3,
+            with(Setup::new().module(module("echo")).argument("--no-fork"), "", "").listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None),
+        ),
         ("no-fork mode", 4, with(Setup::new().argument("--no-fork"), "init_f: register 1", "").listen("recorder_a:serve", 3).control()),
     ];
     for (what, count, setup) in cases {
@@ -203,13 +215,27 @@ fn l15_proc_init_is_inherited() {
     }
 }
 
-/// That it comes right before the TCP processes are forked is for a version that has them.
 #[test]
 fn l16_proc_main_between_workers_and_tcp() {
     let host = everything("proc_main: children", "").start();
     let records = host.stop().records;
     // Three workers, two timers, control; then the first module's own two, which it had forked just before it looked.
     assert_eq!(records.outcomes("recorder_a", "children"), [6 + 2]);
+    // With a listener for connections, the same; the TCP workers and the TCP main process come when the last module has returned.
+    let host = everything("proc_main: children", "proc_main: children")
+        .module(module("echo"))
+        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+        .start();
+    let children = host.children().len() as i64;
+    let records = host.stop().records;
+    assert_eq!(records.outcomes("recorder_a", "children"), [6 + 2]);
+    let seen_last = records.outcomes("recorder_b", "children")[0];
+    let tcp = records.that(|record| record.module() == "recorder_a" && record.is_child_init(PROC_TCP_MAIN));
+    assert_eq!(tcp.len(), 1, "{records}");
+    assert!(children >= seen_last + 2, "{children} children, {seen_last} before the TCP processes");
+    let called = records.position(|record| record.module() == "recorder_b" && record.is_child_init(PROC_MAIN)).unwrap();
+    let first_tcp = records.position(|record| record.is_child_init(PROC_TCP_MAIN)).unwrap();
+    assert!(first_tcp > called, "{records}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! L17 to L20, L30 and L31: processes that modules fork.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
 use harness::{Record, Records, Setup, fixture};
 
 use crate::init_f::refused_in_later_phases;
@@ -212,4 +215,33 @@ fn l31_customary_c_module() {
     let ended = host.stop();
     assert_eq!(ended.log.count("customary: both forked"), 1);
     assert_eq!(ended.records.event("destroy_f").len(), 1);
+}
+
+#[test]
+fn l29_a_process_with_a_link_sends_on_connections_of_others() {
+    let host = Setup::new()
+        .module(fixture("streams"))
+        .host("workers", "2")
+        .listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None)
+        .start();
+    let mut stream = BufReader::new(TcpStream::connect(&host.addresses(0)[0]).unwrap());
+    stream.get_ref().set_read_timeout(Some(harness::PATIENCE)).unwrap();
+    let mut ask = |line: &str| {
+        stream.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        answer.trim_end().to_owned()
+    };
+    let id: u64 = ask("id").parse().unwrap();
+    // The process that has a link; the one that has none gets a code.
+    assert_eq!(ask(&format!("linked {id}")), "sent");
+    assert_eq!(ask(&format!("bare {id}\nsay next")), "next", "nothing was sent");
+    host.wait_for_log("asked to send outcome=Err(NoLink)");
+    // The id of a connection that is over names none.
+    drop(stream);
+    host.wait_for_log("closed reason=normal");
+    let mut next = BufReader::new(TcpStream::connect(&host.addresses(0)[0]).unwrap());
+    next.get_mut().write_all(format!("linked {id}\n").as_bytes()).unwrap();
+    host.wait_for_log("asked to send outcome=Err(Gone)");
+    host.stop();
 }

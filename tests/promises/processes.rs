@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
 
+use harness::setup::module;
 use harness::{Client, Host, Record, Setup, fixture, processes};
 
 use crate::{PROC_INIT, PROC_MAIN, PROC_POSTCHILDINIT, PROC_TIMER};
@@ -29,7 +31,27 @@ fn l26_three_processes_without_fork() {
     host.stop();
 }
 
-/// TCP listeners are served in the same loop in a version that has them.
+#[test]
+fn l27_without_fork_one_loop_serves_datagrams_and_connections() {
+    let host = no_fork("")
+        .module(module("echo"))
+        .listen("recorder_a:serve", 1)
+        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+        .start();
+    let datagrams = Client::of(host.address(0));
+    let mut connection = std::net::TcpStream::connect(&host.addresses(1)[0]).unwrap();
+    connection.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(datagrams.ask_text("max_procs"), "3");
+        connection.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        connection.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+    }
+    assert_eq!(host.children_of(host.pid()).len(), 2, "nobody but main could have answered");
+    host.stop();
+}
+
 #[test]
 fn l27_ranks_of_main_without_fork() {
     let host = no_fork("").listen("recorder_a:serve", 1).listen("recorder_b:serve", 1).start();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::stream::{Dial, FakeStream};
 use super::table::{self, RawBatch};
 use super::{Failure, Running};
 use crate::abi::{self, ProcessInfo};
@@ -64,7 +65,7 @@ impl<'h, M: Exported> Child<'h, M> {
         self.state.as_ref()
     }
 
-    /// The datagrams that follow arrive at the listener of this number, not at the first one.
+    /// The datagrams and connections that follow arrive at the listener of this number, not at the first one.
     pub fn at_listener(&mut self, number: u32) -> &mut Self {
         self.listener = number;
         self
@@ -76,6 +77,7 @@ impl<'h, M: Exported> Child<'h, M> {
     /// If `child_init` fails or panics.
     pub fn restart(&mut self) -> Result<(), Failure> {
         (self.state, self.ended) = (None, false);
+        self.lose_connections();
         self.info.restarts += 1;
         self.init()
     }
@@ -134,12 +136,47 @@ impl<'h, M: Exported> Child<'h, M> {
         self.call(name, Ends::WithPanic, || (timer.function)(timer.data, expirations))
     }
 
+    /// A connection ends with its process.
+    fn lose_connections(&self) {
+        let process_no = self.info.process_no;
+        self.host.fake(|fake| fake.connections.retain(|_, connection| connection.process_no != process_no));
+    }
+
+    /// A client connects to the stream handler of that name, and reads all that it gets; see [`Dial`] for other ones.
+    ///
+    /// # Errors
+    /// If there is no such handler, it panics, or the process has ended. If `open` fails, the connection is closed at once.
+    pub fn connect(&mut self, handler: &str) -> Result<FakeStream, Failure> {
+        self.dial(&Dial::new(handler))
+    }
+
+    /// As [`connect`](Child::connect), for a client as described.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dial(&mut self, dial: &Dial) -> Result<FakeStream, Failure> {
+        let functions = table::stream_handler(self.host.exports, &dial.handler).map_err(|text| self.host.failure(&dial.handler, text))?;
+        FakeStream::open(self, dial, functions)
+    }
+
+    pub(super) fn host(&self) -> &'h Running<M> {
+        self.host
+    }
+
+    pub(super) fn info(&self) -> ProcessInfo {
+        self.info
+    }
+
+    pub(super) fn listener(&self) -> u32 {
+        self.listener
+    }
+
     pub(super) fn run(&mut self, name: &str, entry: impl FnOnce() -> i32) -> Result<(), Failure> {
         self.call(name, Ends::WithError, entry)
     }
 
     /// Makes this the process that the module finds itself in, for one call.
-    fn call(&mut self, step: &str, ends: Ends, function: impl FnOnce() -> i32) -> Result<(), Failure> {
+    pub(super) fn call(&mut self, step: &str, ends: Ends, function: impl FnOnce() -> i32) -> Result<(), Failure> {
         if self.ended {
             return Err(self.host.failure(step, format!("process {} has ended, and was not restarted", self.info.process_no)));
         }
@@ -159,6 +196,7 @@ impl<'h, M: Exported> Child<'h, M> {
         });
         if code == abi::E_PANIC || code < 0 && ends == Ends::WithError {
             (self.ended, self.state) = (true, None);
+            self.lose_connections();
         }
         self.host.outcome(step, code)
     }
@@ -166,7 +204,7 @@ impl<'h, M: Exported> Child<'h, M> {
 
 /// What of a call ends the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     WithError,
     WithPanic,
 }

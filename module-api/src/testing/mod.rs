@@ -34,9 +34,12 @@
 //! - Timers do not run by themselves: see [`Child::fire_timer`].
 //! - A lock that is held, by whomever, is a deadlock to the next one, or busy to `try_lock`: nobody could let go of it.
 //! - Random numbers are the same in each run; see [`Host::seed`].
+//! - A connection's [`FakeStream`] that is dropped while it is open drops nothing of the handler, as in a process that is killed. Every
+//!   process has a link: [`StreamId::send`](crate::StreamId::send) does not say `NoLink`. Time limits strike when a test says so.
 //! - Threads that the module starts reach the same fake host. It must still be there: end them before the host is dropped.
 
 mod child;
+mod stream;
 mod table;
 
 use std::cell::Cell;
@@ -51,6 +54,7 @@ use std::time::Duration;
 pub use log::Level;
 
 pub use child::{Answer, Child};
+pub use stream::{Dial, FakeStream};
 
 use crate::abi::{self, ModuleExports, ProcessInfo};
 use crate::check::{Folders, Setting};
@@ -375,7 +379,7 @@ impl<M: Exported> Running<M> {
         }
     }
 
-    fn fake<R>(&self, change: impl FnOnce(&mut Fake) -> R) -> R {
+    pub(super) fn fake<R>(&self, change: impl FnOnce(&mut Fake) -> R) -> R {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -387,7 +391,7 @@ impl<M: Exported> Running<M> {
         Err(self.failure(step, text.unwrap_or_else(|| format!("it returned {code}"))))
     }
 
-    fn failure(&self, step: &str, text: String) -> Failure {
+    pub(super) fn failure(&self, step: &str, text: String) -> Failure {
         Failure { step: step.to_owned(), text, logs: self.logs() }
     }
 }

@@ -32,8 +32,20 @@ pub fn name(exports: &'static ModuleExports) -> String {
     text(exports.name).unwrap_or_default()
 }
 
-/// The function of a handler, and what handlers there are.
+/// The function of a handler for datagrams.
 pub fn handler(exports: &'static ModuleExports, wanted: &str) -> Result<extern "C" fn(*mut abi::UdpBatch) -> i32, String> {
+    find(exports, wanted)?.on_datagrams.ok_or_else(|| format!("the handler \"{wanted}\" serves connections, not datagrams"))
+}
+
+/// The functions of a handler for connections.
+pub fn stream_handler(exports: &'static ModuleExports, wanted: &str) -> Result<&'static abi::StreamFunctions, String> {
+    let functions = find(exports, wanted)?.stream;
+    // SAFETY: what is not null in a table of `export_module!` is a constant.
+    unsafe { functions.as_ref() }.ok_or_else(|| format!("the handler \"{wanted}\" serves datagrams, not connections"))
+}
+
+/// A handler; without one of that name, what handlers there are.
+fn find(exports: &'static ModuleExports, wanted: &str) -> Result<&'static abi::Handler, String> {
     let handlers = if exports.handler_count == 0 {
         &[]
     } else {
@@ -41,8 +53,8 @@ pub fn handler(exports: &'static ModuleExports, wanted: &str) -> Result<extern "
         unsafe { std::slice::from_raw_parts(exports.handlers, exports.handler_count as usize) }
     };
     let names: Vec<String> = handlers.iter().filter_map(|handler| text(handler.name)).collect();
-    let found = handlers.iter().zip(&names).find(|(_, name)| *name == wanted).and_then(|(handler, _)| handler.on_datagrams);
-    found.ok_or_else(|| match names[..] {
+    let found = handlers.iter().zip(&names).find(|(_, name)| *name == wanted);
+    found.map(|(handler, _)| handler).ok_or_else(|| match names[..] {
         [] => format!("the module has no handlers, and so none called \"{wanted}\""),
         _ => format!("the module has no handler \"{wanted}\", only {}", names.join(", ")),
     })

@@ -56,6 +56,8 @@ pub struct Connection {
     pub readable: bool,
     /// The kernel has said that the peer has finished, or that the connection is broken: read to the end.
     pub hung_up: bool,
+    /// It is broken: nothing can be sent any more. What has arrived before can be read, if the handler wants it.
+    pub broken: bool,
     /// Everything that the peer will ever send was read.
     pub peer_ended: bool,
     /// The handler was told so.
@@ -110,6 +112,7 @@ impl Connection {
             output: Output::default(),
             readable: true,
             hung_up: false,
+            broken: false,
             peer_ended: false,
             end_told: false,
             paused: false,

@@ -300,6 +300,9 @@ impl Server {
             connection.hung_up = true;
             connection.readable = true;
         }
+        // A hang-up is both directions; ours ends by our own wish only after the end of the queue.
+        connection.broken |= flags.contains(EpollFlags::EPOLLERR)
+            || flags.contains(EpollFlags::EPOLLHUP) && connection.ending != Ending::SendingSideEnded;
         if flags.contains(EpollFlags::EPOLLIN) {
             connection.readable = true;
         }
@@ -311,6 +314,7 @@ impl Server {
 
     /// Reads and calls the handler as long as it makes sense.
     fn go_on(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        self.make_use_of_room(connection)?;
         if connection.stopped_by_full && connection.wants_data() {
             connection.stopped_by_full = false;
             self.give_again(connection)?;
@@ -344,6 +348,30 @@ impl Server {
             connection.end_told = true;
             self.tell_end(connection)?;
         }
+        if connection.broken && !connection.wants_data() && connection.over.is_none() {
+            // Nobody reads, so nobody would ever notice.
+            connection.over = Some(abi::CLOSED_BY_PEER);
+        }
+        Ok(())
+    }
+
+    /// Tells the handler that there is room in the queue again, as long as it fills the queue and the kernel empties it.
+    fn make_use_of_room(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
+        let low_water = (connection.listener.options.output_limit_bytes / 4) as u64;
+        for _ in 0..READS_IN_A_ROW {
+            if !connection.full || connection.output.queued_bytes() > low_water || connection.over.is_some() {
+                return Ok(());
+            }
+            connection.full = false;
+            self.directory.set_full(connection.id, false);
+            if let Some(on_writable) = connection.listener.functions.on_writable
+                && matches!(connection.ending, Ending::No)
+            {
+                self.call(connection, on_writable_of(on_writable))?;
+            }
+        }
+        // The others get their turn.
+        self.again.push(connection.id.slot() as u32);
         Ok(())
     }
 
@@ -420,6 +448,7 @@ impl Server {
             })?;
             used += now_used;
             let refused = self.exchange.was_refused();
+            self.make_use_of_room(connection)?;
             if refused && used < data.len() {
                 connection.stopped_by_full = connection.full;
             }
@@ -443,6 +472,11 @@ impl Server {
         }
         if !self.exchange.is_empty() {
             self.send(connection);
+        }
+        if self.exchange.was_refused() && !connection.full && connection.over.is_none() {
+            // The queue was full in the meantime: the handler waits to be told when there is room.
+            connection.full = true;
+            self.directory.set_full(connection.id, true);
         }
         if let Some(close) = close {
             self.end(connection, close);
@@ -514,15 +548,7 @@ impl Server {
         if connection.over.is_some() {
             return Ok(());
         }
-        if connection.full && connection.output.queued_bytes() <= (connection.listener.options.output_limit_bytes / 4) as u64 {
-            connection.full = false;
-            self.directory.set_full(connection.id, false);
-            if let Some(on_writable) = connection.listener.functions.on_writable
-                && matches!(connection.ending, Ending::No)
-            {
-                self.call(connection, on_writable_of(on_writable))?;
-            }
-        }
+        self.make_use_of_room(connection)?;
         self.ended(connection);
         Ok(())
     }
