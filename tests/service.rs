@@ -12,5 +12,7 @@ mod sip_torture;
 mod stats;
 #[path = "service/timers.rs"]
 mod timers;
+#[path = "service/tls.rs"]
+mod tls;
 #[path = "service/udp.rs"]
 mod udp;
