@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -184,7 +185,11 @@ fn much_in_both_directions() {
         session.write_all(&bytes).unwrap();
         session.conn.send_close_notify();
         session.flush().unwrap();
-        assert_eq!(String::from_utf8(rest(&mut session)).unwrap(), format!("counted {COUNT}\n"), "the end of one side is not that of the other");
+        assert_eq!(
+            String::from_utf8(rest(&mut session)).unwrap(),
+            format!("counted {COUNT}\n"),
+            "the end of one side is not that of the other"
+        );
     }
     host.stop();
 }
@@ -507,6 +512,43 @@ fn on_a_unix_socket_and_beside_a_plain_listener() {
     host.stop();
 }
 
+/// A program that is not part of this repository, if it is installed; says so on stderr otherwise.
+fn installed(program: &str) -> Option<Command> {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        // Past the test runner, which keeps what a passing test prints to itself.
+        let _ = writeln!(std::io::stderr(), "{program} is not installed: a test with it was not run");
+    }
+    found.then(|| Command::new(program))
+}
+
+#[test]
+fn openssl_and_curl() {
+    let authority = Authority::new();
+    let setup = setup(&authority, "alpn = [\"http/1.1\"]");
+    put(setup.folder(), "ca.pem", &authority.0.pem());
+    let host = setup.start();
+    let (at, ca) = (address(&host), host.path("ca.pem"));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let Some(mut openssl) = installed("openssl") else { break };
+        openssl.args(["s_client", version, "-quiet", "-verify_return_error", "-servername", "localhost", "-alpn", "http/1.1", "-CAfile"]);
+        openssl.arg(&ca).arg("-connect").arg(at.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut client = openssl.spawn().expect("openssl");
+        client.stdin.take().unwrap().write_all(b"tls\nsay hello\nclose\n").unwrap();
+        let output = client.wait_with_output().unwrap();
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(text.starts_with("tls alpn=http/1.1 name=localhost ") && text.ends_with("\nhello\nbye\n"), "{text}{errors}");
+        assert!(output.status.success(), "{errors}");
+    }
+    if let Some(mut curl) = installed("curl") {
+        curl.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--cacert"]).arg(&ca);
+        let url = format!("https://localhost:{}/", at.port());
+        let output = curl.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", at.port())).arg(url).output().unwrap();
+        assert!(output.status.success() && output.stdout == b"ok", "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    host.stop();
+}
+
 #[test]
 fn check_judges_certificates() {
     let authority = Authority::new();
@@ -518,7 +560,11 @@ fn check_judges_certificates() {
     authority.certify(&folder(&good), "server", "localhost", 2021);
     let checked = good.run("check");
     assert_eq!(checked.code, 0, "{}", checked.errors);
-    assert!(checked.errors.contains("a certificate has expired on 2021-12-31: ") && checked.errors.contains("modhost.toml:"), "{}", checked.errors);
+    assert!(
+        checked.errors.contains("a certificate has expired on 2021-12-31: ") && checked.errors.contains("modhost.toml:"),
+        "{}",
+        checked.errors
+    );
     // With all errors at once; each has a position.
     let key = KeyPair::generate().unwrap().serialize_pem();
     for (name, text, parts) in [

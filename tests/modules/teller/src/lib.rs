@@ -10,6 +10,7 @@
 //! | `count` | counts what follows; the answer to the end of the other side is how much that was |
 //! | `half` | answers `half`, ends this side, and logs at the end how much came after it |
 //! | `abort` | resets the connection |
+//! | `GET ...` | answers as a server of HTTP, `ok`, and closes |
 //! | `close` | answers `bye` and closes |
 
 #![forbid(unsafe_code)]
@@ -94,10 +95,19 @@ impl Line {
                 stream.close_sending_side();
                 self.mode = Mode::HalfClosed;
             }
-            "abort" => stream.abort(),
+            "abort" => {
+                stream.abort();
+                self.mode = Mode::Counting;
+            }
+            "GET" => {
+                stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")?;
+                stream.close();
+                self.mode = Mode::Counting;
+            }
             _ => {
                 stream.write(b"bye\n")?;
                 stream.close();
+                self.mode = Mode::Counting;
             }
         }
         Ok(())
