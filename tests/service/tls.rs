@@ -15,7 +15,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+
+static V12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+static V13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
 /// An authority, and the certificates it has made.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -56,7 +59,7 @@ struct ClientOffer {
     roots: RootCertStore,
     alpn: Vec<Vec<u8>>,
     own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
-    versions: &'static [&'static rustls::SupportedProtocolVersion],
+    versions: &'static [&'static SupportedProtocolVersion],
 }
 
 type Session = StreamOwned<ClientConnection, TcpStream>;
@@ -146,7 +149,7 @@ fn the_handler_sees_plain_bytes_and_what_was_agreed_on() {
     let authority = Authority::new();
     let host = setup(&authority, "alpn = [\"second\", \"first\"]").start();
     let at = address(&host);
-    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+    for versions in [&V13, &V12] {
         let mut offer = ClientOffer { versions, ..authority.client() };
         let mut session = offer.connect(at, "localhost").unwrap();
         assert!(ask(&mut session, "tls").starts_with("tls alpn=- name=localhost "), "{versions:?}");
@@ -171,7 +174,7 @@ fn much_in_both_directions() {
     fs::write(setup.folder().join("large"), pattern(3_000_000)).unwrap();
     let file = setup.folder().join("large");
     let host = setup.start();
-    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+    for versions in [&V13, &V12] {
         let offer = ClientOffer { versions, ..authority.client() };
         let mut session = offer.connect(address(&host), "localhost").unwrap();
         session.write_all(format!("big {COUNT}\n").as_bytes()).unwrap();
@@ -294,7 +297,7 @@ fn garbage_and_silence_harm_nobody() {
 fn bytes_of_a_client_may_be_cut_anywhere() {
     let authority = Authority::new();
     let host = setup(&authority, "").start();
-    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+    for versions in [&V13, &V12] {
         let offer = ClientOffer { versions, ..authority.client() };
         for cut in [1, 2, 7, 100, 1500] {
             let name = ServerName::try_from("localhost").unwrap();
@@ -365,7 +368,7 @@ fn clients_are_asked_for_a_certificate() {
         });
         refused.unwrap_err();
     }
-    let old = ClientOffer { versions: &[&rustls::version::TLS12], ..authority.client() };
+    let old = ClientOffer { versions: &V12, ..authority.client() };
     assert!(old.connect(address(&host), "localhost").unwrap_err().to_string().contains("ProtocolVersion"));
     host.stop();
 }
@@ -506,6 +509,14 @@ fn on_a_unix_socket_and_beside_a_plain_listener() {
     let host = setup.start();
     let mut plain = std::os::unix::net::UnixStream::connect(host.path("socket")).unwrap();
     assert!(ask(&mut plain, "tls").starts_with("no tls "));
+    // A handler that had to wait for room is told when there is some, also when the kernel took everything at once.
+    for count in [300_000, 1_000_000, 20_000_000] {
+        plain.set_read_timeout(Some(PATIENCE)).unwrap();
+        plain.write_all(format!("big {count}\n").as_bytes()).unwrap();
+        let mut bytes = vec![0; count];
+        plain.read_exact(&mut bytes).unwrap();
+        assert!(bytes == pattern(count), "other bytes than were sent");
+    }
     let mut session = authority.client().connect(address(&host), "localhost").unwrap();
     assert!(ask(&mut session, "tls").starts_with("tls "));
     drop((plain, session));

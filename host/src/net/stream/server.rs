@@ -27,6 +27,7 @@ use crate::sys::{accept, descriptor, signal, time};
 use crate::tls::Current;
 
 mod agree;
+mod room;
 
 /// One read takes at most this.
 const INPUT_BYTES: usize = 64 << 10;
@@ -334,6 +335,7 @@ impl Server {
         if connection.is_agreeing() && !self.agree(connection)? {
             return Ok(());
         }
+        self.relieve(connection)?;
         if connection.stopped_by_full && connection.wants_data() {
             connection.stopped_by_full = false;
             self.give_again(connection)?;
@@ -467,6 +469,9 @@ impl Server {
         if !self.exchange.is_empty() {
             self.send(connection);
         }
+        if self.exchange.was_refused() {
+            self.note_refusal(connection);
+        }
         if let Some(close) = close {
             self.end(connection, close);
         }
@@ -537,15 +542,7 @@ impl Server {
         if connection.over.is_some() {
             return Ok(());
         }
-        if connection.full && connection.output.queued_bytes() <= (connection.listener.options.output_limit_bytes / 4) as u64 {
-            connection.full = false;
-            self.directory.set_full(connection.id, false);
-            if let Some(on_writable) = connection.listener.functions.on_writable
-                && matches!(connection.ending, Ending::No)
-            {
-                self.call(connection, on_writable_of(on_writable))?;
-            }
-        }
+        self.relieve(connection)?;
         self.ended(connection);
         Ok(())
     }
@@ -786,9 +783,4 @@ impl Server {
             }
         }
     }
-}
-
-/// A function that gets nothing but the connection.
-fn on_writable_of(function: extern "C" fn(*mut abi::Stream) -> i32) -> impl FnOnce(*mut abi::Stream) -> i32 {
-    move |stream| function(stream)
 }

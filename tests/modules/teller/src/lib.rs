@@ -127,6 +127,10 @@ impl StreamHandler<Teller> for Line {
         }
         let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return Ok(0) };
         let line = String::from_utf8_lossy(&data[..end]).into_owned();
+        // With no room for the answer, the line comes again when there is.
+        if stream.write(b"") == Err(StreamError::Busy) {
+            return Ok(0);
+        }
         self.obey(stream, &line)?;
         let used = end + 1;
         // Several lines may have come at once, and what follows `count` is not one.
