@@ -14,5 +14,7 @@ mod stats;
 mod streams;
 #[path = "service/timers.rs"]
 mod timers;
+#[path = "service/tls.rs"]
+mod tls;
 #[path = "service/udp.rs"]
 mod udp;

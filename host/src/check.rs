@@ -19,8 +19,9 @@ use crate::inspect::Form;
 use crate::module::{Resolved, loader};
 use crate::output::{table, visible};
 use crate::plan::{self, Plan};
-use crate::sys::exit;
 use crate::sys::fork::{self, Side};
+use crate::sys::{exit, time};
+use crate::tls::{Files, judge};
 
 /// What is printed, and how the command ends.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub fn run(source: SourceArgs, form: Form) -> Report {
             let mut warnings = std::mem::take(&mut plan.warnings);
             // First where it does no harm: a constructor may end the process it runs in, and that must not pass for a verdict.
             let errors = rehearse(&plan).map_or_else(|error| vec![error], |()| load(&plan, &mut warnings));
+            let errors = [errors, certificates(&plan, &mut warnings)].concat();
             (Some(plan), warnings, errors)
         }
         Err(errors) => (None, Vec::new(), errors),
@@ -129,6 +131,19 @@ fn load_one(module: &Resolved) -> Result<(), Vec<Error>> {
         return Ok(());
     }
     Err(one(Error::config(format!("module \"{}\" calls itself \"{name}\" once it is loaded", module.name)).detail(module.path.display())))
+}
+
+/// Reads and judges the certificates of all listeners.
+fn certificates(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
+    let listeners = plan.tls();
+    let files = Files::of(listeners.iter());
+    match files.read().map_err(|error| vec![error]).and_then(|contents| judge::judge(&listeners, &files, &contents, time::wall_s())) {
+        Ok(found) => {
+            warnings.extend(found);
+            Vec::new()
+        }
+        Err(errors) => errors,
+    }
 }
 
 struct Listener {

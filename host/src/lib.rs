@@ -24,3 +24,4 @@ pub mod supervise;
 #[allow(unsafe_code)] // system calls: one of the few rooms where unsafe may stand
 pub mod sys;
 pub mod timer;
+pub mod tls;

@@ -31,6 +31,7 @@ use crate::shm::arena::Arena;
 use crate::state::{State, Streams, Wanted};
 use crate::stats::registry::Registry;
 use crate::summary;
+use crate::supervise::certificates::{Certificates, Judge};
 use crate::supervise::policy::{End, Reached};
 use crate::supervise::protocol::{FromMain, FromSupervisor};
 use crate::supervise::supervisor::Cradle;
@@ -39,6 +40,7 @@ use crate::sys::signal::Signals;
 use crate::sys::wide::Socket;
 use crate::sys::{cred, datagrams, descriptor, fork, local, random, time};
 use crate::timer::{self, TimerFunction, Which};
+use crate::tls::Source;
 
 /// Main, at whatever step it is.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Main {
     control: Option<control::Server>,
     /// Without a supervisor: the sockets whose files main removes at its end.
     files: Vec<Address>,
+    /// Without a supervisor: the certificates, if there are some.
+    certificates: Option<Certificates>,
 }
 
 /// Why a start does not go on.
@@ -89,8 +93,9 @@ struct Started(());
 struct Ready(());
 
 /// What the supervisor's forked main does. Returns its exit code.
-pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
-    match Main::begin(&cradle, &plan) {
+pub fn main_process(mut cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
+    let tls = cradle.tls.take();
+    match Main::begin(&cradle, &plan, tls) {
         Ok((state, signals)) => Main::with(plan, state, Watch::new(signals, Some(cradle.link)), started_ns).live(),
         Err(error) => {
             let code = error.exit;
@@ -105,9 +110,14 @@ pub fn main_process(cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 {
 /// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
-    let outcome = Slots::new().and_then(|slots| Main::state(&plan, slots)).and_then(|state| {
+    let certificates = Certificates::of(plan.tls(), Judge::Here);
+    let outcome = certificates.and_then(|certificates| {
+        let source = |of: &Certificates| Ok(Source { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
+        let state = Main::state(&plan, Slots::new()?, certificates.as_ref().map(source).transpose()?)?;
         let mut main = Main::with(plan, state, Watch::new(signals, None), started_ns);
         main.own = pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()).collect();
+        main.own.extend(certificates.iter().flat_map(|of| of.vault().descriptors()));
+        main.certificates = certificates;
         main.live_alone()
     });
     if let Some(pid_file) = pid_file {
@@ -118,7 +128,7 @@ pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8>
 
 impl Main {
     /// The forked main settles in: tied to its supervisor, a group of its own, signals as a descriptor.
-    fn begin(cradle: &Cradle, plan: &Plan) -> Result<(&'static State, Signals)> {
+    fn begin(cradle: &Cradle, plan: &Plan, tls: Option<Source>) -> Result<(&'static State, Signals)> {
         fork::die_with_parent(cradle.supervisor)?;
         // Ctrl-C is for the supervisor alone.
         setpgid(Pid::from_raw(0), Pid::from_raw(0))
@@ -133,11 +143,11 @@ impl Main {
         }
         crate::log::set_process("main");
         let signals = Signals::watch()?;
-        Ok((Self::state(plan, cradle.slots)?, signals))
+        Ok((Self::state(plan, cradle.slots, tls)?, signals))
     }
 
     /// What main and its children share.
-    fn state(plan: &Plan, slots: Slots) -> Result<&'static State> {
+    fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
         local::prepare()?;
         State {
             family: Family::new(slots)?,
@@ -148,6 +158,7 @@ impl Main {
             streams: Default::default(),
             timers: Default::default(),
             stats: Registry::new()?,
+            tls,
         }
         .install()
     }
@@ -165,6 +176,7 @@ impl Main {
             controls_own: Vec::new(),
             control: None,
             files: Vec::new(),
+            certificates: None,
         }
     }
 
@@ -323,6 +335,8 @@ impl Main {
         let mut reserved: Vec<Reserved> = mains.map(|descriptor| Reserved { descriptor, kind: Kind::Main }).collect();
         let controls = std::mem::take(&mut self.controls_own).into_iter();
         reserved.extend(controls.map(|descriptor| Reserved { descriptor, kind: Kind::Control }));
+        let vault = self.state.tls.iter().map(|source| source.reader.as_fd().as_raw_fd());
+        reserved.extend(vault.map(|descriptor| Reserved { descriptor, kind: Kind::TcpWorker }));
         self.state.family.reserve(reserved)
     }
 
@@ -458,7 +472,7 @@ impl Main {
                             .hint("raise host.start_timeout, or make that call return sooner"),
                     ));
                 }
-                Event::ChildrenDone | Event::Other => {}
+                Event::ChildrenDone | Event::ReadAgain | Event::Other => {}
             }
         }
     }
@@ -492,6 +506,7 @@ impl Main {
             match event {
                 Event::Stop => return EXIT_OK,
                 Event::Died { process_no, end, reached } => self.watch.after_death(&self.state.family, process_no, end, reached),
+                Event::ReadAgain => self.read_again(),
                 Event::ChildrenDone | Event::Deadline | Event::Other => {}
             }
             self.watch.restart_due(&self.state.family);
@@ -525,6 +540,7 @@ impl Main {
             match self.watch.next_or_readable(&self.state.family, sockets, look_ns) {
                 Ok(Event::Stop) => return EXIT_OK,
                 Ok(Event::Died { process_no, end, reached }) => self.watch.after_death(&self.state.family, process_no, end, reached),
+                Ok(Event::ReadAgain) => self.read_again(),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::error!("{error}");
@@ -545,10 +561,18 @@ impl Main {
         }
     }
 
+    /// SIGHUP in no-fork mode. It may be that main, whom it has become, cannot read a key any more.
+    fn read_again(&mut self) {
+        if let Some(certificates) = &mut self.certificates {
+            certificates.read_again();
+        }
+    }
+
     /// No-fork mode: main serves connections, and hears the processes with a link, which otherwise talk to TCP main.
     fn stream_server(&self) -> Result<Option<stream::server::Server>> {
         let Some(streams) = self.state.streams.get() else { return Ok(None) };
-        let mut server = stream::server::Server::new(streams.directory, 0, &streams.listeners, None)?;
+        let mut server =
+            stream::server::Server::new(streams.directory, 0, &streams.listeners, None, streams.certificates(self.state.tls.as_ref())?)?;
         self.state.family.links().try_for_each(|(_, ends)| server.hear_guest(ends.hub.as_fd()))?;
         Ok(Some(server))
     }
@@ -647,6 +671,7 @@ impl Main {
             handler: handler.name.clone(),
             functions,
             options: wanted.options.stream,
+            tls: wanted.options.tls.clone(),
         })
     }
 
@@ -681,7 +706,7 @@ impl Main {
 fn tcp_worker(state: &'static State, streams: &'static Streams, index: usize) -> u8 {
     let link = usize::try_from(local::local().process_no()).ok().and_then(|process_no| state.family.own_end(process_no));
     match link {
-        Some(link) => stream::server::work(streams.directory, index, &streams.listeners, link),
+        Some(link) => stream::server::work(streams.directory, index, &streams.listeners, link, streams.certificates(state.tls.as_ref())),
         None => {
             tracing::error!(target: "fault", "a TCP worker has no link");
             EXIT_FAILED

@@ -126,6 +126,7 @@ fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         unix: plan.unix.clone(),
         log_owner,
         modules: plan.modules.iter().map(|module| module.name.clone()).collect(),
+        tls: plan.tls(),
     };
     let supervisor = Supervisor::new(charge, signals, manager, starter);
     let plan = Arc::new(plan);

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::config::address::UNIX_PATH_MAX_BYTES;
-use crate::config::{self, Config, ListenConfig, Overrides, Position};
+use crate::config::{self, Config, ListenConfig, Overrides, Position, TlsOptions};
 use crate::error::{Error, Result, io_text};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
@@ -28,6 +28,13 @@ pub struct Plan {
     pub identity: Option<Identity>,
     /// What the operator should know, once there is a log.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Of the listeners with certificates.
+    pub fn tls(&self) -> Vec<TlsOptions> {
+        self.listeners.iter().filter_map(|listener| listener.options.tls.clone()).collect()
+    }
 }
 
 /// Reads file and command line into one configuration. All errors at once.

@@ -15,6 +15,7 @@ use crate::shm::arena::Arena;
 use crate::stats::registry::Registry;
 use crate::sys::wide::Socket;
 use crate::timer::TimerFunction;
+use crate::tls::{Current, Source};
 
 /// A listener that a module asked for in `init_f`.
 #[derive(Debug)]
@@ -40,6 +41,17 @@ pub struct Streams {
     pub listeners: Vec<StreamListener>,
 }
 
+impl Streams {
+    /// The certificates of the listeners that have some, if one does.
+    pub fn certificates(&'static self, source: Option<&'static Source>) -> Result<Option<Current>> {
+        let options: Vec<_> = self.listeners.iter().map(|listener| listener.tls.as_ref()).collect();
+        match source {
+            Some(source) if options.iter().any(Option::is_some) => Current::load(source, options).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// The state.
 #[derive(Debug)]
 pub struct State {
@@ -59,6 +71,8 @@ pub struct State {
     pub timers: Mutex<Vec<TimerFunction>>,
     /// What is counted.
     pub stats: Registry,
+    /// Where the certificates lie; none if no listener has some.
+    pub tls: Option<Source>,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();

@@ -170,7 +170,11 @@ fn l14_process_count_is_exact() {
         (
             "no TCP processes without forking",
             3,
-            with(Setup::new().module(module("echo")).argument("--no-fork"), "", "").listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None),
+            with(Setup::new().module(module("echo")).argument("--no-fork"), "", "").listen_with(
+                "tcp = \"127.0.0.1:0\"",
+                "echo:bytes",
+                None,
+            ),
         ),
         ("no-fork mode", 4, with(Setup::new().argument("--no-fork"), "init_f: register 1", "").listen("recorder_a:serve", 3).control()),
     ];

@@ -7,11 +7,12 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{Scheme, parse_address, parse_group, parse_handler, parse_interface};
 use super::reader::{Found, Section};
+use super::tls::{TlsOptions, read_tls};
 use super::{HandlerRef, Position, WORKERS_MAX};
 use crate::error::Error;
 
@@ -144,6 +145,8 @@ pub struct ListenOptions {
     pub group: Option<String>,
     /// What its connections may take.
     pub stream: StreamOptions,
+    /// How its connections are encrypted; none: not at all.
+    pub tls: Option<TlsOptions>,
 }
 
 /// What the connections of a listener may take. Zero stands for no limit, except in the byte sizes.
@@ -214,12 +217,13 @@ impl Default for ListenOptions {
             owner: None,
             group: None,
             stream: StreamOptions::default(),
+            tls: None,
         }
     }
 }
 
 /// Which kinds of address an option is for.
-const OPTIONS: [(&str, &[Scheme]); 18] = [
+const OPTIONS: [(&str, &[Scheme]); 19] = [
     ("interface", &[Scheme::Udp, Scheme::Tcp]),
     ("v6only", &[Scheme::Udp, Scheme::Tcp]),
     ("multicast", &[Scheme::Udp]),
@@ -238,18 +242,21 @@ const OPTIONS: [(&str, &[Scheme]); 18] = [
     ("input_limit", STREAMS),
     ("output_limit", STREAMS),
     ("accept", STREAMS),
+    ("tls", STREAMS),
 ];
 
 const STREAMS: &[Scheme] = &[Scheme::Tcp, Scheme::Unix];
 
 /// Reads one `[[listen]]`; none if it is not clear what to bind, or who serves it.
-pub(super) fn read_listen(section: &Section<'_, '_>) -> Option<ListenConfig> {
+///
+/// Paths of certificates are relative to `folder`.
+pub(super) fn read_listen(section: &Section<'_, '_>, folder: &Path) -> Option<ListenConfig> {
     let mut known = vec!["udp", "unixgram", "tcp", "unix", "handler"];
     known.extend(OPTIONS.iter().map(|(key, _)| *key));
     section.only(&known);
     let workers = section.integer("workers", 1..=WORKERS_MAX);
     let addresses = read_addresses(section);
-    let options = read_options(section);
+    let options = read_options(section, folder);
     let handler = read_handler(section);
     let (scheme, addresses) = addresses?;
     check_options(section, scheme, &addresses, &options);
@@ -288,7 +295,7 @@ fn at_most(section: &Section<'_, '_>, key: &str, found: Vec<Found<String>>) -> O
     Some(found)
 }
 
-fn read_options(section: &Section<'_, '_>) -> ListenOptions {
+fn read_options(section: &Section<'_, '_>, folder: &Path) -> ListenOptions {
     let interface = section.string("interface").and_then(|found| or_report(section, found.offset, parse_interface(&found.value)));
     let groups = section.one_or_more("multicast").and_then(|found| at_most(section, "multicast", found)).unwrap_or_default();
     let group = |found: Found<String>| {
@@ -307,6 +314,7 @@ fn read_options(section: &Section<'_, '_>) -> ListenOptions {
         owner: section.text("owner"),
         group: section.text("group"),
         stream: read_stream_options(section),
+        tls: read_tls(section, folder),
         interface,
     }
 }

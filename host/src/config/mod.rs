@@ -12,6 +12,7 @@ pub mod read;
 mod reader;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,7 @@ use module_api::check::{Folders, Setting};
 pub use module_api::check::{nearest, units};
 pub use parse::parse;
 pub use read::read;
+pub use tls::{CertificateFiles, TlsOptions, TlsVersion};
 
 /// Most workers per listener: the process table and every scan of it stay small.
 pub const WORKERS_MAX: u32 = 4000;
@@ -282,6 +284,7 @@ impl Config {
                 anchor(path);
             }
         }
+        self.listeners.iter_mut().filter_map(|listener| listener.options.tls.as_mut()).flat_map(TlsOptions::files_mut).for_each(anchor);
     }
 }
 

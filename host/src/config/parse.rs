@@ -49,7 +49,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, Vec<Error>> {
     }
     let folder = file.parent().unwrap_or(Path::new(""));
     config.modules = root.tables("module").iter().filter_map(|section| read_module(section, folder)).collect();
-    config.listeners = root.tables("listen").iter().filter_map(read_listen).collect();
+    config.listeners = root.tables("listen").iter().filter_map(|section| read_listen(section, folder)).collect();
     let mut errors = document.into_errors();
     errors.extend(check_duplicates(&config));
     if errors.is_empty() { Ok(config) } else { Err(errors) }

@@ -109,6 +109,19 @@ impl<'d, 't> Section<'d, 't> {
         array.iter().filter_map(|item| self.as_section(key, item, &name)).collect()
     }
 
+    /// The table under `key`, or the tables of `[[key]]`, at least one; `name` as in [`Section::table`].
+    pub fn one_or_more_tables(&self, key: &str, name: &str) -> Vec<Section<'d, 't>> {
+        let Some(entry) = self.entry(key) else { return Vec::new() };
+        match entry.get_ref().as_array() {
+            Some(array) if !array.is_empty() => array.iter().filter_map(|item| self.as_section(key, item, name)).collect(),
+            Some(_) => {
+                self.wrong(key, entry, format_args!("a table, or tables"), format!("write {name} and the keys below it, or leave it out"));
+                Vec::new()
+            }
+            None => self.as_section(key, entry, name).into_iter().collect(),
+        }
+    }
+
     fn as_section(&self, key: &str, entry: &'d Entry<'t>, name: &str) -> Option<Section<'d, 't>> {
         let Some(table) = entry.get_ref().as_table() else {
             self.wrong(key, entry, format_args!("a table"), format!("write {name} and the keys below it"));

@@ -45,6 +45,8 @@ pub enum Event {
     ChildrenDone,
     /// The deadline has passed.
     Deadline,
+    /// SIGHUP, in no-fork mode; the log has been opened again.
+    ReadAgain,
     /// Something else woke main; look again.
     Other,
 }
@@ -156,6 +158,7 @@ impl Watch {
                     if let Err(error) = crate::log::reopen(None) {
                         tracing::error!("{error}");
                     }
+                    return Ok(Some(Event::ReadAgain));
                 }
                 _ => {}
             }

@@ -3,6 +3,7 @@
 //! *Runs in:* the supervisor, with the starting identity; `policy` also in main. *Never:* loads a module, reads the arena, takes a
 //! process-shared lock, or believes a number it reads from shared memory.
 
+pub mod certificates;
 pub mod daemon;
 pub mod pid_file;
 pub mod policy;

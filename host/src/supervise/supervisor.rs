@@ -12,10 +12,12 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getpid};
 
+use super::certificates::{Certificates, Judge};
 use super::daemon::Starter;
 use super::pid_file::PidFile;
 use super::policy::{Death, End, History, Policy, Reached, Restart};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
+use crate::config::TlsOptions;
 use crate::error::{Error, Result, io_text};
 use crate::net::address::{Address, UnixBind};
 use crate::net::bind;
@@ -26,6 +28,7 @@ use crate::sys::notify::ServiceManager;
 use crate::sys::passing::Link;
 use crate::sys::signal::Signals;
 use crate::sys::{fork, time};
+use crate::tls::Source;
 
 /// How much longer than main's own limits the supervisor waits before it uses force.
 const GRACE: Duration = Duration::from_secs(1);
@@ -50,6 +53,8 @@ pub struct Charge {
     pub log_owner: Option<(Uid, Gid)>,
     /// Names of the modules in load order, for blame.
     pub modules: Vec<String>,
+    /// Of the listeners with certificates.
+    pub tls: Vec<TlsOptions>,
 }
 
 /// What main gets from the supervisor.
@@ -63,6 +68,8 @@ pub struct Cradle {
     pub supervisor: Pid,
     /// Descriptors that main must close.
     pub supervisors_own: Vec<RawFd>,
+    /// Where its TCP workers find certificates.
+    pub tls: Option<Source>,
 }
 
 /// The supervisor.
@@ -78,6 +85,7 @@ pub struct Supervisor {
     announced: bool,
     /// The process table: one mapping for all mains, one after the other.
     slots: Option<Slots>,
+    certificates: Option<Certificates>,
 }
 
 /// Something bound.
@@ -112,7 +120,7 @@ enum Stage {
 impl Supervisor {
     /// The supervisor of a service that is not started yet.
     pub fn new(charge: Charge, signals: Signals, manager: Option<ServiceManager>, starter: Option<Starter>) -> Self {
-        Self { charge, signals, manager, starter, pid_file: None, bound: Vec::new(), announced: false, slots: None }
+        Self { charge, signals, manager, starter, pid_file: None, bound: Vec::new(), announced: false, slots: None, certificates: None }
     }
 
     /// Runs the service until it is stopped or cannot go on; whatever happens, the starting command hears of it and nothing stays behind.
@@ -135,6 +143,7 @@ impl Supervisor {
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!("orphaned processes will not be seen here: prctl(PR_SET_CHILD_SUBREAPER): {errno}");
         }
+        self.certificates = Certificates::of(std::mem::take(&mut self.charge.tls), Judge::Child)?;
         Ok(())
     }
 
@@ -173,9 +182,11 @@ impl Supervisor {
         };
         let (ours, theirs) = Link::pair()?;
         let supervisor = getpid();
+        let source = |of: &Certificates| Ok(Source { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
+        let tls = self.certificates.as_ref().map(source).transpose()?;
         let pid = match fork::fork()? {
             Side::Parent(pid) => {
-                drop(theirs);
+                drop((theirs, tls));
                 pid
             }
             Side::Child => {
@@ -183,7 +194,8 @@ impl Supervisor {
                 supervisors_own.extend(self.pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()));
                 supervisors_own.extend(self.starter.iter().map(|starter| starter.pipe().as_raw_fd()));
                 supervisors_own.extend(self.bound.iter().map(|bound| bound.descriptor.as_raw_fd()));
-                let cradle = Cradle { link: SupervisorLink(theirs), slots, supervisor, supervisors_own };
+                supervisors_own.extend(self.certificates.iter().flat_map(|of| of.vault().descriptors()));
+                let cradle = Cradle { link: SupervisorLink(theirs), slots, supervisor, supervisors_own, tls };
                 crate::sys::exit::leave(main(cradle))
             }
         };
@@ -269,10 +281,7 @@ impl Supervisor {
                             tracing::debug!("{error}");
                         }
                     }
-                    Signal::SIGHUP => match crate::log::reopen(self.charge.log_owner) {
-                        Ok(()) => tracing::info!("log reopened"),
-                        Err(error) => tracing::error!("{error}"),
-                    },
+                    Signal::SIGHUP => self.read_again(),
                     _ => {}
                 }
             }
@@ -329,13 +338,26 @@ impl Supervisor {
         Ok(())
     }
 
+    /// SIGHUP: the log, and the certificates.
+    fn read_again(&mut self) {
+        match crate::log::reopen(self.charge.log_owner) {
+            Ok(()) => tracing::info!("log reopened"),
+            Err(error) => tracing::error!("{error}"),
+        }
+        if let Some(certificates) = &mut self.certificates {
+            certificates.read_again();
+        }
+    }
+
     /// Waits before the next main. Says whether a stop was asked for meanwhile.
-    fn stopped_within(&self, delay: Duration) -> Result<bool> {
+    fn stopped_within(&mut self, delay: Duration) -> Result<bool> {
         let until_ns = time::now_ns() + delay.as_nanos() as u64;
         loop {
             while let Some(signal) = self.signals.next() {
-                if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
-                    return Ok(true);
+                match signal {
+                    Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => return Ok(true),
+                    Signal::SIGHUP => self.read_again(),
+                    _ => {}
                 }
             }
             let left_ns = until_ns.saturating_sub(time::now_ns());

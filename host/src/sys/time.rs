@@ -1,4 +1,4 @@
-//! The monotonic clock, and sleeping until a moment on it.
+//! The monotonic clock and sleeping until a moment on it; the wall clock.
 //!
 //! *Runs in:* every process. *Never:* used by the pure parts, which take the time as an argument.
 
@@ -16,6 +16,12 @@ pub fn now_ns() -> u64 {
         // The kernel has no reason to refuse this clock; 0 makes timers due at once rather than never.
         Err(_) => 0,
     }
+}
+
+/// Seconds since 1970, as the machine believes.
+pub fn wall_s() -> i64 {
+    // Refused by no kernel; see `now_ns`.
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| time.tv_sec())
 }
 
 /// Sleeps until the moment, or until a signal was handled.

@@ -13,6 +13,7 @@ use super::StreamListener;
 use super::directory::Id;
 use super::link::Arrival;
 use super::output::{Output, Sink};
+use super::tls::{Received, Tls};
 use crate::config::StreamOptions;
 use crate::sys::accept;
 
@@ -52,6 +53,8 @@ pub struct Connection {
     pub unused: Vec<u8>,
     /// What is not sent yet.
     pub output: Output,
+    /// What stands between the socket and all this; none: nothing.
+    tls: Option<Box<Tls>>,
     /// The kernel may have something to read.
     pub readable: bool,
     /// The kernel has said that the peer has finished, or that the connection is broken: read to the end.
@@ -90,7 +93,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has just arrived.
-    pub fn new(arrival: Arrival, id: Id, listener: &'static StreamListener, now_ns: u64) -> Box<Self> {
+    pub fn new(arrival: Arrival, id: Id, listener: &'static StreamListener, tls: Option<Box<Tls>>, now_ns: u64) -> Box<Self> {
         let mut connection = Box::new(Self {
             stream: abi::Stream {
                 size: size_of::<abi::Stream>() as u32,
@@ -110,6 +113,7 @@ impl Connection {
             listener,
             unused: Vec::new(),
             output: Output::default(),
+            tls,
             readable: true,
             hung_up: false,
             broken: false,
@@ -150,16 +154,51 @@ impl Connection {
             && matches!(self.ending, Ending::No | Ending::SendingSide | Ending::SendingSideEnded)
     }
 
-    /// Reads what is there. 0: the peer has finished.
+    /// Whether both sides are still agreeing on how to encrypt.
     #[inline]
-    pub fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    pub fn is_agreeing(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_agreeing())
+    }
+
+    /// Goes on with that. True: they have agreed, and the handler can see on what.
+    pub fn agree(&mut self, wire: &mut Vec<u8>) -> Result<bool, Errno> {
+        let Some(tls) = &mut self.tls else { return Ok(true) };
+        if !tls.agree(&self.arrival.socket, wire)? {
+            return Ok(false);
+        }
+        let visible = |bytes: &[u8]| if bytes.is_empty() { (std::ptr::null(), 0) } else { (bytes.as_ptr(), bytes.len() as u32) };
+        self.stream.tls = 1;
+        (self.stream.alpn, self.stream.alpn_len) = visible(tls.alpn());
+        (self.stream.server_name, self.stream.server_name_len) = visible(tls.server_name());
+        Ok(true)
+    }
+
+    /// Reads what is there. A count of 0: the peer has finished. `wire`: room for what is encrypted.
+    #[inline]
+    pub fn receive(&mut self, buffer: &mut [u8], wire: &mut Vec<u8>) -> Result<Received, Errno> {
+        if let Some(tls) = &mut self.tls {
+            return tls.receive(&self.arrival.socket, buffer, wire);
+        }
+        let count = self.receive_raw(buffer)?;
+        // Less than there was room for: it was all.
+        Ok(Received { count, is_all: count < buffer.len() })
+    }
+
+    /// Reads what is there, as it is.
+    #[inline]
+    pub fn receive_raw(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         recv(self.socket().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)
     }
 
     /// Sends what the kernel takes of `bytes`, when nothing is queued before them.
     #[inline]
-    pub fn send_now(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        match Plain(self.socket()).send(bytes, false) {
+    pub fn send_now(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let socket = &self.arrival.socket;
+        let outcome = match &mut self.tls {
+            None => Plain(socket).send(bytes, false),
+            Some(tls) => tls.sink(socket).send(bytes, false),
+        };
+        match outcome {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             outcome => outcome,
         }
@@ -167,7 +206,27 @@ impl Connection {
 
     /// Sends what the kernel takes of the queue. True: nothing is left.
     pub fn drain(&mut self) -> Result<bool, Errno> {
-        self.output.drain(&mut Plain(&self.arrival.socket))
+        let socket = &self.arrival.socket;
+        match &mut self.tls {
+            None => self.output.drain(&mut Plain(socket)),
+            Some(tls) => Ok(self.output.drain(&mut tls.sink(socket))? && tls.flush(socket)?),
+        }
+    }
+
+    /// Whether the kernel has taken everything.
+    #[inline]
+    pub fn is_sent(&self) -> bool {
+        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| !tls.owes())
+    }
+
+    /// Changes whenever the kernel has taken something of the queue.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.output.queued_bytes(), self.tls.as_ref().map_or(0, |tls| tls.written()))
+    }
+
+    /// Tells the peer that nothing follows, where that takes more than closing the socket. True: done.
+    pub fn say_goodbye(&mut self) -> bool {
+        self.tls.as_mut().is_none_or(|tls| tls.say_goodbye(&self.arrival.socket))
     }
 
     /// Ends this side.
@@ -177,7 +236,11 @@ impl Connection {
     }
 
     /// Closing the socket will reset the connection.
-    pub fn reset_on_close(&self) {
+    pub fn reset_on_close(&mut self) {
+        // Or what has been sent would pass for everything.
+        if let Some(tls) = &mut self.tls {
+            tls.be_silent();
+        }
         // On a Unix socket there is no such thing.
         let _ = setsockopt(self.socket(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
     }
@@ -191,6 +254,9 @@ impl Connection {
             (0, _) | (_, 0) => u64::MAX,
             (since_ns, limit_ns) => since_ns.saturating_add(limit_ns),
         };
+        if let (true, Some(options)) = (self.is_agreeing(), &self.listener.tls) {
+            return after(self.opened_ns, options.handshake_timeout);
+        }
         let limits = self.limits();
         after(self.active_ns, limits.idle_timeout)
             .min(after(self.unused_since_ns, limits.read_timeout))

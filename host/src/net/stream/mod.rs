@@ -24,11 +24,12 @@ pub mod link;
 pub mod output;
 pub mod sender;
 pub mod server;
+pub mod tls;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::config::StreamOptions;
+use crate::config::{StreamOptions, TlsOptions};
 use crate::module::{Module, StreamFunctions};
 use crate::sys::wide::Socket;
 
@@ -49,6 +50,8 @@ pub struct StreamListener {
     pub functions: StreamFunctions,
     /// What its connections may take, and who accepts them.
     pub options: StreamOptions,
+    /// How its connections are encrypted; none: not at all.
+    pub tls: Option<TlsOptions>,
 }
 
 impl fmt::Display for StreamListener {

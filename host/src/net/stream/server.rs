@@ -16,6 +16,7 @@ use super::connection::{Connection, Ending, Reason};
 use super::directory::{Directory, MAX_CONNECTIONS};
 use super::exchange::{Close, Exchange};
 use super::link::{self, Arrival, Message};
+use super::tls::Received;
 use super::{StreamListener, sender};
 use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Error, Result};
@@ -23,6 +24,10 @@ use crate::module::call;
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
 use crate::sys::{accept, descriptor, signal, time};
+use crate::tls::Current;
+
+mod agree;
+mod room;
 
 /// One read takes at most this.
 const INPUT_BYTES: usize = 64 << 10;
@@ -45,8 +50,14 @@ const LISTENERS: u64 = LINK + 1;
 const GUESTS: u64 = 1 << 33;
 
 /// What a TCP worker does for its whole life. Returns the exit code.
-pub fn work(directory: Directory, index: usize, listeners: &'static [StreamListener], link: BorrowedFd<'static>) -> u8 {
-    let server = signal::stop_by_flag().and_then(|()| Server::new(directory, index, listeners, Some(link)));
+pub fn work(
+    directory: Directory,
+    index: usize,
+    listeners: &'static [StreamListener],
+    link: BorrowedFd<'static>,
+    tls: Result<Option<Current>>,
+) -> u8 {
+    let server = signal::stop_by_flag().and_then(|()| Server::new(directory, index, listeners, Some(link), tls?));
     let mut server = match server {
         Ok(server) => server,
         Err(error) => {
@@ -89,6 +100,10 @@ pub struct Server {
     /// Moments at which to look at a connection: at the earliest of its limits, or before.
     looks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     messages: Vec<u8>,
+    /// The certificates, if a listener has some.
+    tls: Option<Current>,
+    /// Room for what is encrypted; has memory from the first connection with TLS on.
+    wire: Vec<u8>,
     now_ns: u64,
 }
 
@@ -99,6 +114,7 @@ impl Server {
         index: usize,
         listeners: &'static [StreamListener],
         link: Option<BorrowedFd<'static>>,
+        tls: Option<Current>,
     ) -> Result<Self> {
         let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
@@ -133,6 +149,8 @@ impl Server {
             again: Vec::new(),
             looks: BinaryHeap::new(),
             messages: Vec::new(),
+            tls,
+            wire: Vec::new(),
             now_ns: time::now_ns(),
         })
     }
@@ -263,6 +281,9 @@ impl Server {
             // The peer has sent what nobody has read, and may be sending more: to close now would reset the connection.
             connection.readable = true;
         }
+        if matches!(reason, abi::CLOSED_BY_TIMEOUT | abi::CLOSED_BY_STOP) && connection.is_sent() {
+            connection.say_goodbye();
+        }
         connection.output.clear();
         let lingers = reason == abi::CLOSED_NORMALLY && !connection.peer_ended && connection.readable;
         if lingers {
@@ -280,7 +301,7 @@ impl Server {
     /// Reads and forgets, on a connection that lingers.
     fn drop_input(&mut self, connection: &mut Connection) {
         loop {
-            match connection.receive(&mut self.input) {
+            match connection.receive_raw(&mut self.input) {
                 Ok(0) => connection.over = Some(abi::CLOSED_NORMALLY),
                 Ok(_) | Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => {}
@@ -301,12 +322,12 @@ impl Server {
             connection.readable = true;
         }
         // A hang-up is both directions; ours ends by our own wish only after the end of the queue.
-        connection.broken |= flags.contains(EpollFlags::EPOLLERR)
-            || flags.contains(EpollFlags::EPOLLHUP) && connection.ending != Ending::SendingSideEnded;
+        connection.broken |=
+            flags.contains(EpollFlags::EPOLLERR) || flags.contains(EpollFlags::EPOLLHUP) && connection.ending != Ending::SendingSideEnded;
         if flags.contains(EpollFlags::EPOLLIN) {
             connection.readable = true;
         }
-        if flags.contains(EpollFlags::EPOLLOUT) && !connection.output.is_empty() {
+        if flags.contains(EpollFlags::EPOLLOUT) && !connection.is_sent() && !connection.is_agreeing() {
             self.send_more(connection)?;
         }
         self.go_on(connection)
@@ -314,7 +335,10 @@ impl Server {
 
     /// Reads and calls the handler as long as it makes sense.
     fn go_on(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
-        self.make_use_of_room(connection)?;
+        if connection.is_agreeing() && !self.agree(connection)? {
+            return Ok(());
+        }
+        self.relieve(connection)?;
         if connection.stopped_by_full && connection.wants_data() {
             connection.stopped_by_full = false;
             self.give_again(connection)?;
@@ -326,15 +350,15 @@ impl Server {
                 return Ok(());
             }
             reads += 1;
-            match connection.receive(&mut self.input) {
-                Ok(0) => {
+            match connection.receive(&mut self.input, &mut self.wire) {
+                Ok(Received { count: 0, .. }) => {
                     connection.readable = false;
                     connection.peer_ended = true;
                 }
-                Ok(count) => {
+                Ok(Received { count, is_all }) => {
                     connection.active_ns = self.now_ns;
-                    // Less than there was room for: it was all. What comes later is a new event, unless the end is there already.
-                    if count < INPUT_BYTES && !connection.hung_up {
+                    // What comes later is a new event, unless the end is there already.
+                    if is_all && !connection.hung_up {
                         connection.readable = false;
                     }
                     self.give(connection, count)?;
@@ -352,26 +376,6 @@ impl Server {
             // Nobody reads, so nobody would ever notice.
             connection.over = Some(abi::CLOSED_BY_PEER);
         }
-        Ok(())
-    }
-
-    /// Tells the handler that there is room in the queue again, as long as it fills the queue and the kernel empties it.
-    fn make_use_of_room(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
-        let low_water = (connection.listener.options.output_limit_bytes / 4) as u64;
-        for _ in 0..READS_IN_A_ROW {
-            if !connection.full || connection.output.queued_bytes() > low_water || connection.over.is_some() {
-                return Ok(());
-            }
-            connection.full = false;
-            self.directory.set_full(connection.id, false);
-            if let Some(on_writable) = connection.listener.functions.on_writable
-                && matches!(connection.ending, Ending::No)
-            {
-                self.call(connection, on_writable_of(on_writable))?;
-            }
-        }
-        // The others get their turn.
-        self.again.push(connection.id.slot() as u32);
         Ok(())
     }
 
@@ -448,7 +452,7 @@ impl Server {
             })?;
             used += now_used;
             let refused = self.exchange.was_refused();
-            self.make_use_of_room(connection)?;
+            self.relieve(connection)?;
             if refused && used < data.len() {
                 connection.stopped_by_full = connection.full;
             }
@@ -473,10 +477,8 @@ impl Server {
         if !self.exchange.is_empty() {
             self.send(connection);
         }
-        if self.exchange.was_refused() && !connection.full && connection.over.is_none() {
-            // The queue was full in the meantime: the handler waits to be told when there is room.
-            connection.full = true;
-            self.directory.set_full(connection.id, true);
+        if self.exchange.was_refused() {
+            self.note_refusal(connection);
         }
         if let Some(close) = close {
             self.end(connection, close);
@@ -542,13 +544,13 @@ impl Server {
 
     /// The kernel takes more.
     fn send_more(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
-        let before = connection.output.queued_bytes();
-        let progress = connection.drain().map(|_| connection.output.queued_bytes() < before);
+        let before = connection.progress();
+        let progress = connection.drain().map(|_| connection.progress() != before);
         self.sent(connection, progress);
         if connection.over.is_some() {
             return Ok(());
         }
-        self.make_use_of_room(connection)?;
+        self.relieve(connection)?;
         self.ended(connection);
         Ok(())
     }
@@ -572,7 +574,10 @@ impl Server {
 
     /// What it wanted to end after sending, if everything is sent.
     fn ended(&mut self, connection: &mut Connection) {
-        if !connection.output.is_empty() || connection.over.is_some() {
+        if !connection.is_sent() || connection.over.is_some() {
+            return;
+        }
+        if matches!(connection.ending, Ending::AfterSending | Ending::SendingSide) && !connection.say_goodbye() {
             return;
         }
         match connection.ending {
@@ -682,8 +687,18 @@ impl Server {
             return Ok(());
         };
         let id = self.directory.open(self.index, slot as usize, arrival.charge);
-        let mut connection = Connection::new(arrival, id, listener, self.now_ns);
-        let outcome = self.begin(&mut connection);
+        let place = arrival.charge.listener as usize;
+        let tls = self.begin_tls(listener, place);
+        let refused = tls.is_err();
+        let mut connection = Connection::new(arrival, id, listener, tls.ok().flatten(), self.now_ns);
+        let outcome = if refused {
+            connection.over = Some(abi::CLOSED_BY_ERROR);
+            Ok(())
+        } else if connection.is_agreeing() {
+            self.go_on(&mut connection)
+        } else {
+            self.begin(&mut connection).and_then(|()| self.go_on(&mut connection))
+        };
         if connection.over.is_none() {
             self.watch(&mut connection);
         }
@@ -709,14 +724,14 @@ impl Server {
         }
     }
 
-    /// `on_open`, and the request that often is there already.
+    /// `on_open`.
     fn begin(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
         if let Some(on_open) = connection.listener.functions.on_open {
             self.call(connection, |stream| on_open(stream))?;
         }
         // A handler that failed to open has nothing to close.
         connection.opened = connection.over != Some(abi::CLOSED_BY_ERROR);
-        self.go_on(connection)
+        Ok(())
     }
 
     /// Queues what other processes have sent, and handlers of this one.
@@ -761,7 +776,7 @@ impl Server {
         loop {
             let mut left = false;
             for connection in self.connections.iter_mut().flatten() {
-                left |= !connection.output.is_empty() && matches!(connection.drain(), Ok(false));
+                left |= !connection.is_agreeing() && !connection.is_sent() && matches!(connection.drain(), Ok(false));
             }
             let now_ns = time::now_ns();
             if !left || now_ns >= until_ns {
@@ -776,9 +791,4 @@ impl Server {
             }
         }
     }
-}
-
-/// A function that gets nothing but the connection.
-fn on_writable_of(function: extern "C" fn(*mut abi::Stream) -> i32) -> impl FnOnce(*mut abi::Stream) -> i32 {
-    move |stream| function(stream)
 }

@@ -1,0 +1,117 @@
+//! The files of certificates and keys: read with the starting identity, judged by a child, and put where the TCP workers find them.
+//!
+//! *Runs in:* the supervisor; main in no-fork mode. *Never:* takes apart what it has read, except in no-fork mode, where there is nobody
+//! else; never gives up what works for what does not.
+
+use nix::errno::Errno;
+use nix::sys::wait::waitpid;
+use nix::unistd::{alarm, getpid};
+
+use super::protocol::{FromMain, MainLink, SupervisorLink};
+use crate::config::TlsOptions;
+use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
+use crate::sys::fork::{self, Side};
+use crate::sys::passing::Link;
+use crate::sys::{exit, time};
+use crate::tls::{Contents, Files, Vault, judge};
+
+/// Judging takes milliseconds.
+const JUDGE_LIMIT_S: u32 = 10;
+
+/// Who judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// A child, so that what is wrong with a file can do no harm to this process, and no key stays in it.
+    Child,
+    /// This process.
+    Here,
+}
+
+/// The certificates of all listeners that have some.
+#[derive(Debug)]
+pub struct Certificates {
+    listeners: Vec<TlsOptions>,
+    files: Files,
+    vault: Vault,
+    judge: Judge,
+}
+
+impl Certificates {
+    /// Reads them for the first time; none if no listener has some.
+    pub fn of(listeners: Vec<TlsOptions>, judge: Judge) -> Result<Option<Self>> {
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let files = Files::of(listeners.iter());
+        let mut certificates = Self { listeners, files, vault: Vault::new()?, judge };
+        certificates.read()?;
+        Ok(Some(certificates))
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let contents = self.files.read()?;
+        match self.judge {
+            Judge::Here => self.judge(&contents)?,
+            Judge::Child => self.judge_in_child(&contents)?,
+        }
+        self.vault.put(&contents)
+    }
+
+    /// Reads them again. New connections get what is there now; if something is wrong with it, they get what they got before.
+    pub fn read_again(&mut self) {
+        match self.read() {
+            Ok(()) => tracing::info!("certificates read again files={}", self.files.count()),
+            Err(error) => tracing::error!("the certificates stay as they were: {error}"),
+        }
+    }
+
+    /// Where they lie.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// What lies there.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Logs what should be known of them.
+    fn judge(&self, contents: &Contents) -> Result<()> {
+        let warnings = judge::judge(&self.listeners, &self.files, contents, time::wall_s()).map_err(|mut errors| errors.remove(0))?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(())
+    }
+
+    fn judge_in_child(&self, contents: &Contents) -> Result<()> {
+        let (ours, theirs) = Link::pair()?;
+        let parent = getpid();
+        let child = match fork::fork()? {
+            Side::Child => {
+                drop(ours);
+                alarm::set(JUDGE_LIMIT_S);
+                let code = match fork::die_with_parent(parent).and_then(|()| self.judge(contents)) {
+                    Ok(()) => EXIT_OK,
+                    // A parent that does not hear it sees the exit code.
+                    Err(error) => SupervisorLink(theirs).tell(&FromMain::Failed(error)).map_or(EXIT_FAILED, |()| EXIT_FAILED),
+                };
+                exit::leave_now(code)
+            }
+            Side::Parent(child) => child,
+        };
+        drop(theirs);
+        let status = loop {
+            match waitpid(child, None) {
+                Err(Errno::EINTR) => {}
+                Ok(status) => break status,
+                Err(errno) => {
+                    return Err(Error::failed("cannot wait for the judge of certificates").detail(format_args!("waitpid: {errno}")));
+                }
+            }
+        };
+        match (MainLink(ours).poll()?, status) {
+            (Some(FromMain::Failed(error)), _) => Err(error),
+            (_, nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
+            (_, status) => Err(Error::fault("the process that judges certificates has died").detail(format_args!("{status:?}"))),
+        }
+    }
+}

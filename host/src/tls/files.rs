@@ -1,0 +1,154 @@
+//! The files that listeners name, and their contents as one run of bytes.
+//!
+//! *Runs in:* the supervisor (reading), TCP workers and main in no-fork mode (taking apart). *Never:* looks into a file's contents.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use zeroize::Zeroizing;
+
+use crate::config::{Position, TlsOptions};
+use crate::error::{Error, Result, io_text};
+
+/// Certificates and keys are some kilobytes, a bundle of authorities some hundred.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Files, each once.
+#[derive(Debug, Clone, Default)]
+pub struct Files(Vec<(PathBuf, Position)>);
+
+/// What stands in them, in the same order. Wiped when it is dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Contents(Vec<Zeroizing<Vec<u8>>>);
+
+impl Files {
+    /// Those that listeners name.
+    pub fn of<'o>(listeners: impl Iterator<Item = &'o TlsOptions>) -> Self {
+        let mut files: Vec<(PathBuf, Position)> = Vec::new();
+        for options in listeners {
+            let of_client_ca = options.client_ca.iter().map(|path| (path, &options.position));
+            let certificates = options.certificates.iter();
+            let named = certificates.flat_map(|files| [(&files.certificate, &files.position), (&files.key, &files.position)]);
+            for (path, position) in named.chain(of_client_ca) {
+                if !files.iter().any(|(known, _)| known == path) {
+                    files.push((path.clone(), position.clone()));
+                }
+            }
+        }
+        Self(files)
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Reads all of them, with the rights of this process.
+    pub fn read(&self) -> Result<Contents> {
+        self.0.iter().map(|(path, position)| read(path, position)).collect::<Result<_>>().map(Contents)
+    }
+
+    /// The contents of one.
+    pub fn find<'c>(&self, contents: &'c Contents, path: &Path) -> Option<&'c [u8]> {
+        let place = self.0.iter().position(|(known, _)| known == path)?;
+        contents.0.get(place).map(|bytes| bytes.as_slice())
+    }
+}
+
+fn read(path: &Path, position: &Position) -> Result<Zeroizing<Vec<u8>>> {
+    let failed = |detail: String| Error::config(format!("{position}: cannot read \"{}\"", path.display())).detail(detail);
+    // A pipe without a writer would make the open wait for one.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let mut file: File = opened.map_err(|error| failed(io_text(&error)).hint("certificates and keys are read by who starts the host"))?;
+    let metadata = file.metadata().map_err(|error| failed(io_text(&error)))?;
+    if !metadata.is_file() {
+        return Err(failed("it is no file".into()));
+    }
+    if metadata.size() > FILE_MAX_BYTES {
+        return Err(failed(format!("it is larger than {} MiB", FILE_MAX_BYTES >> 20)).hint("is this the right file?"));
+    }
+    // Its size at once: a vector that grows leaves copies behind. One byte more, to see the end.
+    let mut bytes = Zeroizing::new(vec![0; metadata.size() as usize + 1]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => {
+                bytes.truncate(length);
+                return Ok(bytes);
+            }
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(io_text(&error))),
+        }
+    }
+    Err(failed("it grew while it was being read".into()).hint("write another file and rename it to this name"))
+}
+
+impl Contents {
+    /// As one run: each with its length before it.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut run = Zeroizing::new(Vec::with_capacity(self.0.iter().map(|bytes| 4 + bytes.len()).sum()));
+        for bytes in &self.0 {
+            run.extend_from_slice(&(bytes.len() as u32).to_ne_bytes());
+            run.extend_from_slice(bytes);
+        }
+        run
+    }
+
+    /// From such a run; none if it is not one.
+    pub fn decode(mut run: &[u8]) -> Option<Self> {
+        let mut contents = Vec::new();
+        while !run.is_empty() {
+            let (length, rest) = run.split_first_chunk::<4>()?;
+            let (bytes, rest) = rest.split_at_checked(u32::from_ne_bytes(*length) as usize)?;
+            contents.push(Zeroizing::new(bytes.to_vec()));
+            run = rest;
+        }
+        Some(Self(contents))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn contents(files: &[&[u8]]) -> Contents {
+        Contents(files.iter().map(|bytes| Zeroizing::new(bytes.to_vec())).collect())
+    }
+
+    #[test]
+    fn there_and_back_and_nothing_shorter() {
+        let all = contents(&[b"certificate", b"", b"key"]);
+        let run = all.encode();
+        assert_eq!(Contents::decode(&run), Some(all));
+        let shorter = (0..run.len()).filter_map(|length| Contents::decode(&run[..length])).map(|contents| contents.0.len());
+        assert_eq!(shorter.collect::<Vec<_>>(), [0, 1, 2], "whole files only");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_position() {
+        let at = Position::CommandLine("");
+        let folder = std::env::temp_dir();
+        let large = folder.join(format!("modhost-large-{}", std::process::id()));
+        File::create(&large).unwrap().set_len(FILE_MAX_BYTES + 1).unwrap();
+        for (path, part) in [(Path::new("/nonexistent/x.pem"), "no such file"), (&folder, "it is no file"), (&large, "larger than 1 MiB")] {
+            let error = Files(vec![(path.to_path_buf(), at.clone())]).read().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("command line: cannot read \"{}\"", path.display())) && error.contains(part), "{error}");
+        }
+        std::fs::remove_file(&large).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(contents) = Contents::decode(&bytes) {
+                prop_assert_eq!(&*contents.encode(), &bytes);
+            }
+        }
+    }
+}
