@@ -195,7 +195,7 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
     let main = host.main_pid();
     for round in 1..=16 {
         let client = host.client();
-        (0..32).for_each(|_| client.send(b"churn 2000"));
+        (0..24).for_each(|_| client.send(b"churn 300"));
         // One answer, so that the others are in the middle of it.
         client.receive();
         let workers: Vec<i32> = host.children_of(main).into_iter().filter(|pid| processes::title(*pid).contains("worker")).collect();
@@ -203,7 +203,7 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
         host.wait("the replacement", |host| (host.children_of(main).len() >= workers.len()).then_some(()));
     }
     let client = host.client();
-    assert!(client.ask_text("churn 5000").parse::<u64>().is_ok());
+    assert!(client.ask_text("churn 1000").parse::<u64>().is_ok());
     host.wait("all to be idle", |host| (host.client().ask_text("empty") == "0").then_some(()));
     // A dead process may have owned a box, and a text that was in no list at that moment.
     let after = blocks(&host, "churn");

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use nix::errno::Errno;
 
 use super::arena::Tables;
-use super::class::{CLASSES, PAGE_BYTES, SHAPES, class_of};
+use super::class::{PAGE_BYTES, SHAPES, class_of};
 use super::pages::{Large, Run};
 use super::slot::{Entered, Op, ROBBER};
 use super::span::{FREEING, FULL, Found, LISTED, Place, owned_by};
@@ -384,12 +384,12 @@ impl Tables {
             self.settle(page / super::tables::UNIT_PAGES, 1);
         }
         // Its own, apart from the one that is being exchanged.
-        for class in 0..CLASSES {
-            let unit = entered.slot.current[class].load(Relaxed) as usize;
+        for (shape, current) in SHAPES.iter().zip(&entered.slot.current) {
+            let unit = current.load(Relaxed) as usize;
             if let Some(unit) = unit.checked_sub(1)
-                && self.spans.get(unit).is_some_and(|span| span.free_blocks(&SHAPES[class]) == SHAPES[class].blocks)
+                && self.spans.get(unit).is_some_and(|span| span.free_blocks(shape) == shape.blocks)
             {
-                entered.slot.current[class].store(0, Release);
+                current.store(0, Release);
                 self.disown(unit);
             }
         }
