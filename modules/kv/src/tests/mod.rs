@@ -1,0 +1,1 @@
+//! The store as a client sees it, without a host.
