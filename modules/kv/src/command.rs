@@ -114,7 +114,8 @@ pub fn find(name: &[u8]) -> Option<&'static Command> {
         return None;
     }
     let found = WORDS.binary_search(&word(name)).ok()?;
-    COMMANDS.get(found)
+    // A name that ends with zeros is the same number.
+    COMMANDS.get(found).filter(|command| command.name.len() == name.len())
 }
 
 #[cfg(test)]

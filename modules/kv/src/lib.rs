@@ -80,6 +80,8 @@ struct Kv {
     limits: Limits,
     saving: Saving,
     damaged: Damaged,
+    /// The snapshot was looked at: another one may take its place.
+    restored: bool,
     commands: Counter,
     connections: Counter,
     hits: Counter,
@@ -122,6 +124,7 @@ impl Module for Kv {
                 lock: cx.mutex(0_u64)?,
             },
             damaged: params.snapshot_damaged,
+            restored: false,
             commands: cx.counter("commands", "commands answered")?,
             connections: cx.counter("connections", "connections accepted")?,
             hits: cx.counter("hits", "values asked for that were there")?,
@@ -133,18 +136,20 @@ impl Module for Kv {
         self.store.processes = cx.max_procs() as u64;
         if let Some(path) = self.saving.path.clone() {
             // As the user who will write it.
-            self.restore(&path, &mut Room::new(cx.rng()?))?;
+            self.restore(&path, &mut Room::new(cx.rng()?.next_u64()))?;
         }
+        self.restored = true;
         Ok(())
     }
 
     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
-        let work = Work { room: Room::new(cx.rng()?), bytes: Vec::new(), hits: 0, misses: 0 };
+        let work = Work { room: Room::new(cx.rng()?.next_u64()), bytes: Vec::new(), hits: 0, misses: 0 };
         Ok(Child { work, out: Vec::new(), sweep: Sweep::default(), unsaved_s: 0 })
     }
 
     fn destroy(&mut self, _cx: &mut Destroy<'_>) {
-        if self.store.shared.changed.load(Relaxed)
+        if self.restored
+            && self.store.shared.changed.load(Relaxed)
             && let Err(error) = snapshot::save(&self.store, &self.saving)
         {
             error!("{error}");

@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(both(&|reply| reply.integer(-12)), [":-12\r\n"; 2]);
         assert_eq!(both(&|reply| reply.bulk(b"a\r\n")), ["$3\r\na\r\n\r\n"; 2]);
         assert_eq!(both(&|reply| reply.bulk_number(100)), ["$3\r\n100\r\n"; 2]);
-        assert_eq!(both(&Reply::nothing), ["$-1\r\n", "_\r\n"]);
+        assert_eq!(both(&|reply| reply.nothing()), ["$-1\r\n", "_\r\n"]);
         assert_eq!(both(&|reply| reply.map(2)), ["*4\r\n", "%2\r\n"]);
         assert_eq!(both(&|reply| reply.text("x")), ["$1\r\nx\r\n", "=5\r\ntxt:x\r\n"]);
     }

@@ -131,19 +131,28 @@ impl From<MapError> for Refused {
 #[derive(Debug)]
 pub struct Room {
     left_bytes: u64,
-    rng: Rng,
+    random: u64,
     oldest: Vec<u8>,
 }
 
 impl Room {
-    /// For this process.
-    pub fn new(rng: Rng) -> Room {
-        Room { left_bytes: 0, rng, oldest: Vec::new() }
+    /// For this process, with a random number of its own.
+    pub fn new(seed: u64) -> Room {
+        Room { left_bytes: 0, random: seed | 1, oldest: Vec::new() }
+    }
+
+    /// Any number below the limit: good enough to choose keys by.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (u128::from(self.random) * u128::from(limit) >> 64) as u64
     }
 }
 
 /// How many keys are looked at to find one that was not used for long.
 const SAMPLE: usize = 10;
+const SAMPLE_LOCKS: usize = 64;
 /// How often room is made for a value that shared memory has no block for.
 const ATTEMPTS: usize = 64;
 
@@ -329,11 +338,13 @@ impl Store {
         let shards = self.map.shards() as u64;
         let buckets = (self.map.len() as u64 / shards).max(128);
         let now = now_ms() as u32;
-        for _ in 0..2 * shards {
-            let cursor = room.rng.below(shards) << 44 | room.rng.below(buckets);
-            let mut longest = None;
+        let (mut longest, mut seen) = (None, 0);
+        // Where a shard ends, or has few keys, fewer are seen at a time.
+        for _ in 0..SAMPLE_LOCKS {
+            let cursor = room.below(shards) << 44 | room.below(buckets);
             let oldest = &mut room.oldest;
-            self.map.scan_from(cursor, SAMPLE, |key, stored| {
+            self.map.scan_from(cursor, SAMPLE - seen, |key, stored| {
+                seen += 1;
                 let used_ms = stored.tag.used_ms.load(Relaxed);
                 let idle_ms = now.wrapping_sub(used_ms);
                 if longest.is_none_or(|(longest_ms, _)| idle_ms > longest_ms) {
@@ -343,7 +354,11 @@ impl Store {
                 }
                 Scan::Keep
             })?;
-            let Some((_, used_ms)) = longest else { continue };
+            if seen >= SAMPLE {
+                break;
+            }
+        }
+        if let Some((_, used_ms)) = longest {
             let removed = self.map.update(&room.oldest, |found| match found {
                 Some(stored) if stored.tag.used_ms.load(Relaxed) == used_ms => (Update::Remove, true),
                 _ => (Update::Keep, false),
