@@ -296,6 +296,8 @@ mod stepping {
                 })
                 .expect("a scan");
             assert_eq!(map().len(), entries.len(), "the map's own count");
+            let bytes: usize = entries.iter().map(|(key, value)| 24 + key.len() + value.len()).sum();
+            assert_eq!(map().bytes(), bytes as u64, "the map's own count of bytes");
             let held: Vec<u64> = (0..CELLS).map(|index| cell(index).load(SeqCst)).filter(|block| *block != 0).collect();
             assert_eq!(held.iter().collect::<HashSet<_>>().len(), held.len(), "two cells hold one block");
             let blocks = arena().usage().sum().blocks;

@@ -215,6 +215,15 @@ static API: HostApi = HostApi {
     stat_register,
     stat_info,
     stat_read,
+    // Connections.
+    stream_write: stream::stream_write,
+    stream_buffer: stream::stream_buffer,
+    stream_commit: stream::stream_commit,
+    stream_write_file: stream::stream_write_file,
+    stream_queued: stream::stream_queued,
+    stream_read: stream::stream_read,
+    stream_close: stream::stream_close,
+    stream_send: stream::stream_send,
 };
 
 fn bytes(data: *const u8, len: usize) -> Vec<u8> {

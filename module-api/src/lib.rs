@@ -130,7 +130,7 @@ pub use params::{ParamEnum, ParamSet, ParamType, Size};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
 pub use rng::Rng;
-pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmBox, ShmMap, ShmSafe, ShmString, ShmVec, Update};
+pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmBox, ShmMap, ShmSafe, ShmString, ShmVec, Tagged, Update};
 pub use stats::{Counter, Gauge, Histogram, Stats, Unit};
 pub use stream::{CloseReason, Stream, StreamError, StreamHandler, StreamId, TlsInfo};
 pub use timer::Timer;

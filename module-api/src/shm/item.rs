@@ -18,8 +18,27 @@ pub trait MapValue: sealed::Value {}
 impl<K: sealed::Key + ?Sized> MapKey for K {}
 impl<V: sealed::Value + ?Sized> MapValue for V {}
 
+/// Bytes of any length with a tag of a fixed size in front: a value of a [`ShmMap`](crate::ShmMap). What is atomic in the tag can be
+/// changed in place, by who looks at the entry.
+///
+/// ```
+/// # use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// # use module_api::{Tagged, prelude::*};
+/// fn use_it(pages: &ShmMap<str, Tagged<AtomicU64>>) -> Result<u64> {
+///     pages.insert("/", (AtomicU64::new(0), b"hello"))?;
+///     Ok(pages.get("/", |page| page.map_or(0, |page| page.tag.fetch_add(1, Relaxed)))?)
+/// }
+/// ```
+#[repr(C)]
+pub struct Tagged<T: ShmSafe> {
+    /// The tag.
+    pub tag: T,
+    /// The bytes.
+    pub bytes: [u8],
+}
+
 pub(super) mod sealed {
-    use super::ShmSafe;
+    use super::{ShmSafe, Tagged};
 
     pub trait Key {
         fn with_bytes<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R;
@@ -140,6 +159,34 @@ pub(super) mod sealed {
         unsafe fn read<'v>(from: *const u8, bytes: usize) -> &'v str {
             // SAFETY: the caller's contract: `write` took them from a `str`.
             unsafe { std::str::from_utf8_unchecked(std::slice::from_raw_parts(from, bytes)) }
+        }
+    }
+
+    // SAFETY: a `ShmSafe` type, and bytes as they are. The map's blocks end where the alignment of the tag says, as a `Tagged` does.
+    unsafe impl<T: ShmSafe + Send + Sync> Value for Tagged<T> {
+        type In<'v> = (T, &'v [u8]);
+        const ALIGN: usize = align_of::<T>();
+
+        #[inline]
+        fn bytes(value: &(T, &[u8])) -> usize {
+            const { assert!(!std::mem::needs_drop::<T>(), "a value of a ShmMap cannot have a destructor") };
+            size_of::<T>() + value.1.len()
+        }
+
+        #[inline]
+        unsafe fn write((tag, bytes): (T, &[u8]), to: *mut u8) {
+            // SAFETY: the caller's contract; `bytes` stands behind `tag` without a gap, for it has the alignment 1.
+            unsafe {
+                to.cast::<T>().write(tag);
+                to.add(size_of::<T>()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            }
+        }
+
+        #[inline]
+        unsafe fn read<'v>(from: *const u8, bytes: usize) -> &'v Tagged<T> {
+            let value = std::ptr::slice_from_raw_parts(from, bytes - size_of::<T>()) as *const Tagged<T>;
+            // SAFETY: the caller's contract; the length of the slice is that of the last field.
+            unsafe { &*value }
         }
     }
 

@@ -38,6 +38,9 @@ pub struct ShmMap<K: ?Sized + 'static, V: ?Sized + 'static> {
     items: PhantomData<fn(&K) -> &V>,
 }
 
+/// Where the number of the bucket ends in a cursor and that of the shard begins.
+const CURSOR_BITS: u32 = 44;
+
 /// How a [`ShmMap`] is made.
 #[derive(Debug, Clone, Copy)]
 pub struct MapOptions {
@@ -153,7 +156,7 @@ impl<K: MapKey + ?Sized, V: MapValue + ?Sized> ShmMap<K, V> {
         self.at(key, |shard, hash, key| {
             let held = shard.lock().map_err(MapError::Lock)?;
             let found = held.find(hash, key);
-            found.inspect(|place| held.remove(place));
+            found.inspect(|place| held.remove::<V>(place));
             Ok(found.is_some())
         })
     }
@@ -170,7 +173,7 @@ impl<K: MapKey + ?Sized, V: MapValue + ?Sized> ShmMap<K, V> {
             match (update, found) {
                 (Update::Keep, _) | (Update::Remove, None) => {}
                 (Update::Replace(value), found) => held.store::<V>(hash, key, found, value)?,
-                (Update::Remove, Some(place)) => held.remove(&place),
+                (Update::Remove, Some(place)) => held.remove::<V>(&place),
             }
             Ok(result)
         })
@@ -199,7 +202,7 @@ impl<K: MapKey + ?Sized, V: MapValue + ?Sized> ShmMap<K, V> {
     pub fn scan_shard(&self, shard: usize, mut visit: impl FnMut(&K, &V) -> Scan) -> Result<(), MapError> {
         let Some(shard) = self.shards.get(shard) else { return Ok(()) };
         let held = shard.lock().map_err(MapError::Lock)?;
-        held.scan(|held, place| K::with_key(held.key(place), |key| visit(key, held.value::<V>(place))));
+        held.scan::<V>(0, usize::MAX, |held, place| K::with_key(held.key(place), |key| visit(key, held.value::<V>(place))));
         Ok(())
     }
 
@@ -209,6 +212,34 @@ impl<K: MapKey + ?Sized, V: MapValue + ?Sized> ShmMap<K, V> {
     /// If a lock cannot be had.
     pub fn scan(&self, mut visit: impl FnMut(&K, &V) -> Scan) -> Result<(), MapError> {
         (0..self.shards.len()).try_for_each(|shard| self.scan_shard(shard, &mut visit))
+    }
+
+    /// Visits about `limit` entries of one shard, which is locked meanwhile, from `cursor` on, which is 0 at first. Returns the cursor to go on
+    /// with; 0: that was the last. Where a shard ends, and where it is nearly empty, they are fewer, or none.
+    ///
+    /// Who goes on to the end sees each entry that is there all the time at least once, whatever is inserted and removed meanwhile; one
+    /// that is there for a part of the time may be missed, and any may be seen twice if the map grows. Cursors stay good as long as the
+    /// map exists. Entries lie in an order that has nothing to do with their keys, so those behind a random cursor are a random sample.
+    ///
+    /// # Errors
+    /// If the lock cannot be had.
+    pub fn scan_from(&self, cursor: u64, limit: usize, mut visit: impl FnMut(&K, &V) -> Scan) -> Result<u64, MapError> {
+        let (index, bucket) = ((cursor >> CURSOR_BITS) as usize, cursor & ((1 << CURSOR_BITS) - 1));
+        let Some(shard) = self.shards.get(index) else { return Ok(0) };
+        let held = shard.lock().map_err(MapError::Lock)?;
+        let next =
+            held.scan::<V>(bucket, limit.max(1), |held, place| K::with_key(held.key(place), |key| visit(key, held.value::<V>(place))));
+        Ok(match next {
+            Some(bucket) => (index as u64) << CURSOR_BITS | bucket,
+            None if index + 1 < self.shards.len() => (index as u64 + 1) << CURSOR_BITS,
+            None => 0,
+        })
+    }
+
+    /// Bytes of all entries: keys, values, and 24 bytes for each. Takes no lock, as [`len`](ShmMap::len). The table itself takes 8 bytes
+    /// for each entry besides, and the allocator rounds up.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(Shard::bytes).sum()
     }
 
     #[inline(always)]
@@ -241,7 +272,7 @@ impl<K: MapKey + ?Sized> ShmMap<K, [u8]> {
             match (update, found) {
                 (Update::Keep, _) | (Update::Remove, None) => {}
                 (Update::Replace(()), found) => held.store::<[u8]>(hash, key, found, out)?,
-                (Update::Remove, Some(place)) => held.remove(&place),
+                (Update::Remove, Some(place)) => held.remove::<[u8]>(&place),
             }
             Ok(result)
         })

@@ -8,7 +8,7 @@ mod owned;
 mod shard;
 mod siphash;
 
-pub use item::{MapKey, MapValue};
+pub use item::{MapKey, MapValue, Tagged};
 pub(crate) use map::new as new_map;
 pub use map::{MapError, MapOptions, Scan, ShmMap, Update};
 pub use owned::{ShmBox, ShmString, ShmVec};

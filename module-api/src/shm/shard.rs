@@ -49,6 +49,11 @@ pub(super) struct Shard {
     bucket: AtomicU64,
     /// What `count` was before.
     before: AtomicU64,
+    /// Bytes of all nodes.
+    bytes: AtomicU64,
+    /// What `bytes` was before, and what it will be.
+    bytes_before: AtomicU64,
+    bytes_after: AtomicU64,
     /// The node that changes its bucket.
     moving: AtomicU64,
     /// A directory that is not in use yet.
@@ -109,6 +114,11 @@ impl Shard {
     /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.count.load(Relaxed) as usize
+    }
+
+    /// Bytes of all entries.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Waits for the lock, and repairs what its last owner left.
@@ -185,7 +195,13 @@ impl Held<'_> {
         shard.bucket.store(bucket, Release);
         shard.op.store(if old.is_some() { REPLACE } else { INSERT }, Release);
         let offset = value_offset(key.len(), V::ALIGN);
-        let block = allocate(offset + value_len, V::ALIGN, 0, &shard.fresh).ok_or(MapError::NoMemory)?;
+        let bytes = shard.bytes.load(Relaxed);
+        let old_bytes = old.as_ref().map_or(0, |place| self.node_bytes::<V>(place));
+        shard.bytes_before.store(bytes, Release);
+        shard.bytes_after.store(bytes.wrapping_sub(old_bytes).wrapping_add((offset + value_len) as u64), Release);
+        // To the end of the last unit of its alignment, where a value with a tag ends.
+        let size = (offset + value_len).next_multiple_of(V::ALIGN);
+        let block = allocate(size, V::ALIGN, 0, &shard.fresh).ok_or(MapError::NoMemory)?;
         let node: *mut Node = block.cast();
         let (link, next): (*const AtomicU64, u64) = match &old {
             // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
@@ -206,6 +222,7 @@ impl Held<'_> {
         if old.is_none() {
             shard.count.store(count + 1, Release);
         }
+        shard.bytes.store(shard.bytes_after.load(Relaxed), Release);
         shard.fresh.store(0, Release);
         match old {
             Some(_) => free(&shard.retired),
@@ -216,34 +233,57 @@ impl Held<'_> {
     }
 
     /// Takes an entry out.
-    pub(super) fn remove(&self, place: &Place) {
+    pub(super) fn remove<V: Value + ?Sized>(&self, place: &Place) {
         let shard = self.shard;
         // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
         let (link, node) = unsafe { (&*place.link, &*place.node) };
         let count = shard.count.load(Relaxed);
         shard.before.store(count, Release);
         shard.bucket.store(self.bucket_of(node.hash).unwrap_or_default(), Release);
+        let bytes = shard.bytes.load(Relaxed);
+        shard.bytes_before.store(bytes, Release);
+        shard.bytes_after.store(bytes.wrapping_sub(self.node_bytes::<V>(place)), Release);
         shard.op.store(REMOVE, Release);
         shard.retired.store(place.node.expose_provenance() as u64, Release);
         link.store(node.next.load(Relaxed), Release);
         shard.count.store(count.wrapping_sub(1), Release);
+        shard.bytes.store(shard.bytes_after.load(Relaxed), Release);
         free(&shard.retired);
     }
 
-    /// Visits every node.
-    pub(super) fn scan(&self, mut visit: impl FnMut(&Self, &Place) -> Scan) {
-        for bucket in 0..self.shard.buckets.load(Relaxed) {
-            let Some(head) = self.bucket(bucket) else { continue };
-            let mut link: *const AtomicU64 = head;
+    /// Visits the nodes of the buckets from `from` on, up to the end of the bucket in which `limit` nodes were visited, and not many more
+    /// buckets than that. The bucket to go on with; none: that was the last.
+    ///
+    /// A bucket is only ever split into itself and one behind the last, so who goes through the buckets by their numbers, however often
+    /// the table grows meanwhile, comes past each node that is there all the time.
+    pub(super) fn scan<V: Value + ?Sized>(&self, from: u64, limit: usize, mut visit: impl FnMut(&Self, &Place) -> Scan) -> Option<u64> {
+        let mut visited = 0;
+        let last = from.saturating_add((limit as u64).saturating_mul(4));
+        let mut bucket = from;
+        while bucket < self.shard.buckets.load(Relaxed) {
+            if visited >= limit || bucket >= last {
+                return Some(bucket);
+            }
+            let mut link: *const AtomicU64 = self.bucket(bucket)?;
             while let Some(node) = self.follow(link) {
                 let place = Place { link, node };
+                visited += 1;
                 match visit(self, &place) {
-                    Scan::Remove => self.remove(&place),
+                    Scan::Remove => self.remove::<V>(&place),
                     // SAFETY: the node was not removed.
                     Scan::Keep => link = unsafe { &raw const (*node).next },
                 }
             }
+            bucket += 1;
         }
+        None
+    }
+
+    /// Bytes of a node: as they were when it was made.
+    fn node_bytes<V: Value + ?Sized>(&self, place: &Place) -> u64 {
+        // SAFETY: a node of a chain, which stays as long as the lock is held.
+        let node = unsafe { &*place.node };
+        value_offset(node.key_len as usize, V::ALIGN) as u64 + u64::from(node.value_len)
     }
 
     /// The node that a word leads to.
@@ -417,6 +457,12 @@ impl Held<'_> {
         match word(&shard.op) {
             INSERT if fresh != 0 => shard.count.store(before + u64::from(fresh_hangs), Release),
             REMOVE if retired != 0 => shard.count.store(before.wrapping_sub(u64::from(!retired_hangs)), Release),
+            _ => {}
+        }
+        let (bytes_before, bytes_after) = (word(&shard.bytes_before), word(&shard.bytes_after));
+        match word(&shard.op) {
+            INSERT | REPLACE if fresh != 0 => shard.bytes.store(if fresh_hangs { bytes_after } else { bytes_before }, Release),
+            REMOVE if retired != 0 => shard.bytes.store(if retired_hangs { bytes_before } else { bytes_after }, Release),
             _ => {}
         }
         if fresh_hangs {

@@ -8,7 +8,7 @@ use crate::LockFailure;
 use crate::fake::{FakeMutex, fake, install};
 use crate::prelude::*;
 use crate::rng::Rng;
-use crate::shm::{self, MapError, MapKey, MapValue};
+use crate::shm::{self, MapError, MapKey, MapValue, Tagged};
 
 fn map<K: MapKey + ?Sized, V: MapValue + ?Sized>(shards: usize) -> ShmMap<K, V> {
     install();
@@ -156,4 +156,66 @@ fn impossible_maps_are_refused() {
     for shards in [0, 65_537, usize::MAX] {
         assert!(shm::new_map::<u8, u8>(MapOptions { shards }).unwrap_err().to_string().contains("1 to 65536"));
     }
+}
+
+#[test]
+fn a_scan_with_pauses_misses_nothing_that_stays() {
+    let map = map::<u64, u64>(4);
+    (0..500).for_each(|key| assert_eq!(map.insert(&key, key), Ok(false)));
+    let (mut cursor, mut seen, mut new) = (0, std::collections::BTreeSet::new(), 500);
+    loop {
+        cursor = map
+            .scan_from(cursor, 7, |key, value| {
+                assert_eq!(key, value);
+                seen.insert(*key);
+                Scan::Keep
+            })
+            .unwrap();
+        // It grows several times over, which splits buckets before and behind the cursor.
+        if new < 5000 {
+            (new..new + 100).for_each(|key| assert_eq!(map.insert(&key, key), Ok(false)));
+            new += 100;
+        }
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert!((0..500).all(|key| seen.contains(&key)));
+    for strange in [1 << 43, 4 << 44, u64::MAX] {
+        let count = std::cell::Cell::new(0);
+        let next = map.scan_from(strange, 1, |_, _| {
+            count.set(count.get() + 1);
+            Scan::Keep
+        });
+        assert!(next.is_ok() && count.get() == 0, "{strange:x}");
+    }
+    // And it can remove.
+    let mut cursor = 0;
+    while let next @ 1.. = map.scan_from(cursor, 100, |_, _| Scan::Remove).unwrap() {
+        cursor = next;
+    }
+    assert!(map.is_empty() && map.bytes() == 0);
+}
+
+#[test]
+fn a_tag_is_changed_in_place_and_the_bytes_are_counted() {
+    let map = map::<[u8], Tagged<AtomicU64>>(1);
+    for length in 0..40_u64 {
+        let text = vec![length as u8; length as usize];
+        map.insert(&text, (AtomicU64::new(length), &text)).unwrap();
+        map.get(&text, |value| value.unwrap().tag.fetch_add(1, Relaxed)).unwrap();
+        assert_eq!(
+            map.get(&text, |value| value.map(|value| (value.tag.load(Relaxed), value.bytes.to_vec()))),
+            Ok(Some((length + 1, text)))
+        );
+    }
+    let bytes = |key: u64, value: u64| (24 + key).next_multiple_of(8) + 8 + value;
+    let all: u64 = (0..40).map(|length| bytes(length, length)).sum();
+    assert_eq!(map.bytes(), all);
+    map.insert(&[], (AtomicU64::new(0), b"more")).unwrap();
+    map.insert(&[1], (AtomicU64::new(0), b"")).unwrap();
+    map.remove(&[2, 2]).unwrap();
+    assert_eq!(map.bytes(), all + 4 - 1 - bytes(2, 2));
+    map.scan(|_, _| Scan::Remove).unwrap();
+    assert_eq!(map.bytes(), 0);
 }
