@@ -109,7 +109,11 @@ impl Chunked {
     fn step(&mut self, byte: u8) -> Result<bool, u16> {
         self.state = match (self.state, byte) {
             (State::Size, b'\r' | b';') if self.digits > 0 => {
-                if byte == b'\r' { State::SizeEnd } else { self.count(State::Extension)? }
+                if byte == b'\r' {
+                    State::SizeEnd
+                } else {
+                    self.count(State::Extension)?
+                }
             }
             (State::Size, _) => {
                 let digit = (byte as char).to_digit(16).ok_or(400_u16)?;

@@ -268,9 +268,9 @@ impl<'d> Target<'d> {
         if target == b"*" {
             return (method == Method::Options).then_some(Target { path: target, query: b"", authority: None });
         }
-        let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
-            target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
-        })?;
+        let scheme = [&b"http://"[..], b"https://"]
+            .into_iter()
+            .find(|scheme| target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))?;
         let rest = &target[scheme.len()..];
         let authority = &rest[..chars::run(rest, AUTHORITY)];
         chars::authority(authority)?;

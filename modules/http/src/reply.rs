@@ -107,8 +107,7 @@ impl Clock {
     /// With the name of the server, or without if it is empty.
     pub fn new(server: &str) -> Clock {
         let server = if server.is_empty() { String::new() } else { format!("Server: {server}\r\n") };
-        let mut clock =
-            Clock { now_s: u64::MAX, lines: format!("Date: {}\r\n{server}", " ".repeat(date::LENGTH)).into_bytes() };
+        let mut clock = Clock { now_s: u64::MAX, lines: format!("Date: {}\r\n{server}", " ".repeat(date::LENGTH)).into_bytes() };
         clock.set(0);
         clock
     }

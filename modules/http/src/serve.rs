@@ -240,12 +240,7 @@ fn answer(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut 
 
 /// A route, or a file.
 #[inline]
-fn content(
-    settings: &Settings,
-    worker: &mut Worker,
-    head: &Head<'_>,
-    wire: &mut impl Wire,
-) -> Result<(u16, Option<Rest>), StreamError> {
+fn content(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut impl Wire) -> Result<(u16, Option<Rest>), StreamError> {
     if let Ok(found) = settings.routes.binary_search_by(|route| order(&route.path, head.path)) {
         return Ok((worker.pages[found].write(&worker.clock, head, wire)?, None));
     }

@@ -28,23 +28,23 @@ params! {
     /// `[module.params]` in the configuration.
     pub struct Params {
         /// Fixed answers by path: "200 text/plain hello", "301 /elsewhere", "204"
-        routes: BTreeMap<String, String>,
-        /// Folder of files that are served where no route fits; empty for none
-        root: PathBuf = "",
+        pub routes: BTreeMap<String, String>,
+        /// Folder of files that are served where no route fits; none if not set
+        pub root: Option<PathBuf>,
         /// The file that stands for a folder
-        index: String = "index.html",
+        pub index: String = "index.html",
         /// Memory for small files, in each worker; 0 for none
-        cache: Size = "16MiB" in "0"..="1GiB",
+        pub cache: Size = "16MiB" in "0"..="1GiB",
         /// Longest request line and fields; longer ones get 431
-        max_head: Size = "16KiB" in "512"..="256KiB",
+        pub max_head: Size = "16KiB" in "512"..="256KiB",
         /// Longest target of a request; longer ones get 414
-        max_target: Size = "8KiB" in "64"..="128KiB",
+        pub max_target: Size = "8KiB" in "64"..="128KiB",
         /// Longest body of a request; longer ones get 413
-        max_body: Size = "1MiB" in "0"..="1TiB",
+        pub max_body: Size = "1MiB" in "0"..="1TiB",
         /// The Server field of each answer; empty for none
-        server: String = "",
+        pub server: String = "",
         /// Whether requests are logged, and how: off, debug or info
-        access_log: AccessLog = "off",
+        pub access_log: AccessLog = "off",
     }
 }
 
@@ -82,19 +82,17 @@ pub fn read(params: Params) -> Result<Settings> {
     if target::decode(format!("/{}", params.index).as_bytes(), &mut Vec::new()).is_err() || params.index.is_empty() {
         return Err(Error::new(format_args!("parameter \"index\": {:?} is no name of a file to serve", params.index)));
     }
-    let root = (!params.root.as_os_str().is_empty()).then_some(params.root);
-    if let Some(root) = &root {
+    if let Some(root) = &params.root {
         let opened = files::open_root(root).context(format_args!("parameter \"root\": the folder {root:?} cannot be opened"))?;
-        files::open_below(&opened, b".").context(format_args!(
-            "parameter \"root\": files below {root:?} cannot be opened with openat2, which Linux has since 5.6"
-        ))?;
+        files::open_below(&opened, b".")
+            .context(format_args!("parameter \"root\": files below {root:?} cannot be opened with openat2, which Linux has since 5.6"))?;
     }
     if params.max_target.bytes() >= params.max_head.bytes() {
         return Err(Error::new("parameter \"max_target\" is not below \"max_head\", of which it is a part"));
     }
     Ok(Settings {
         routes,
-        root,
+        root: params.root,
         index: params.index.into_bytes(),
         cache_bytes: params.cache.bytes(),
         limits: head::Limits { head: params.max_head.len(), target: params.max_target.len() },
@@ -138,7 +136,8 @@ fn route(path: &str, answer: &str) -> Result<Route> {
     }
     let (media_type, body) = rest.split_once(' ').unwrap_or((rest, ""));
     let parts = media_type.split(';').next().unwrap_or_default().split('/');
-    let is_type = parts.clone().count() == 2 && parts.clone().all(|part| !part.is_empty() && chars::run(part.as_bytes(), TOKEN) == part.len());
+    let is_type =
+        parts.clone().count() == 2 && parts.clone().all(|part| !part.is_empty() && chars::run(part.as_bytes(), TOKEN) == part.len());
     if !media_type.is_empty() && (!is_type || !text_of_line(media_type)) {
         return Err(wrong("behind the code stands a media type such as text/plain, and behind that the body"));
     }
@@ -152,9 +151,10 @@ mod tests {
 
     #[test]
     fn routes_say_code_type_and_body() {
-        let of = |answer: &str| route("/x", answer).map(|route| {
-            (route.code, String::from_utf8(route.field).unwrap(), route.body.map(|body| String::from_utf8(body).unwrap()))
-        });
+        let of = |answer: &str| {
+            route("/x", answer)
+                .map(|route| (route.code, String::from_utf8(route.field).unwrap(), route.body.map(|body| String::from_utf8(body).unwrap())))
+        };
         let some = |text: &str| Some(text.to_owned());
         for (answer, wanted) in [
             ("200 text/plain ok", (200, "Content-Type: text/plain\r\n".to_owned(), some("ok"))),
