@@ -232,8 +232,10 @@ impl Client {
                         self.late.push_back(started_ns + (count as f64 * step_ns) as u64);
                         count += 1;
                     }
-                    while let (Some(due_ns), Some(number)) = (self.late.front().copied(), self.free.pop()) {
-                        self.late.pop_front();
+                    while !self.late.is_empty()
+                        && let Some(number) = self.free.pop()
+                        && let Some(due_ns) = self.late.pop_front()
+                    {
                         self.send(number, due_ns);
                     }
                 } else {
