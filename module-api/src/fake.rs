@@ -176,6 +176,9 @@ static API: HostApi = HostApi {
     register_procs,
     fork_process,
     fork_process_entry,
+    interface_enter,
+    interface_leave,
+    error_text,
     shm_alloc,
     shm_malloc,
     shm_realloc,
@@ -273,6 +276,20 @@ extern "C" fn fork_process_entry(_: *mut c_void, spec: *const ForkSpec) -> i32 {
         fake.forks.push(Fork { rank: spec.rank, flags: spec.flags, entry: spec.entry.unwrap(), data: spec.data });
         1000 + fake.forks.len() as i32
     })
+}
+
+extern "C" fn interface_enter(_: *mut c_void) -> u64 {
+    0
+}
+
+extern "C" fn interface_leave(_: *mut c_void, _: u64, _: i32) {}
+
+extern "C" fn error_text(_: *mut c_void, buffer: *mut u8, size: usize) -> usize {
+    let text = fake(|fake| fake.error.take()).unwrap_or_default();
+    let len = text.len().min(size);
+    // SAFETY: as above.
+    unsafe { buffer.copy_from_nonoverlapping(text.as_ptr(), len) };
+    len
 }
 
 extern "C" fn shm_alloc(_: *mut c_void, size: usize, align: usize) -> *mut c_void {
