@@ -188,7 +188,7 @@ fn tables_that_cannot_be_right_are_refused() {
         (&["-DMINOR=3", "-DNEEDS=1"], "it needs a newer host", "it needs module ABI 1.1, this host has 1.0", "upgrade modhost"),
         (&["-DSIZE=64"], "its exports table is too small", "64 bytes", "rebuild"),
         (&["-DSIZE=135"], "its exports table is too small", "135 bytes", "rebuild"),
-        (&["-DSIZE=4000"], "its exports table cannot be right", "4000 bytes, its symbol has 136", "rebuild"),
+        (&["-DSIZE=4000"], "its exports table cannot be right", "4000 bytes, its symbol has 168", "rebuild"),
         (&["-DFLAGS=2"], "panic = \\\"abort\\\"", "would end the process", "unwind"),
         (&["-DFLAGS=64"], "its exports table has unknown flags", "0x40", "rebuild"),
         (&["-DSLOT=0"], "its exports table cannot be used", "host_slot is null", "author"),

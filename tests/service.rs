@@ -1,5 +1,9 @@
 //! What modules do for a service: datagrams, timers, shared memory and locks.
 
+#[path = "service/http.rs"]
+mod http;
+#[path = "service/http_clients.rs"]
+mod http_clients;
 #[path = "service/listeners.rs"]
 mod listeners;
 #[path = "service/shared_memory.rs"]

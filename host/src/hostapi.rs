@@ -48,6 +48,9 @@ pub static HOST_API: HostApi = HostApi {
     register_procs,
     fork_process,
     fork_process_entry,
+    interface_enter,
+    interface_leave,
+    error_text,
     shm_alloc,
     shm_malloc,
     shm_realloc,
@@ -337,6 +340,30 @@ extern "C" fn fork_process_entry(module: *mut c_void, spec: *const abi::ForkSpec
             Ok(Side::Child) => abi::E_FAILED,
             Err(code) => code,
         }
+    })
+}
+
+// Calls from module to module. Nothing here can panic.
+
+extern "C" fn interface_enter(module: *mut c_void) -> u64 {
+    of_handle(module).map_or_else(|| local().trail().load(Relaxed), call::enter_interface)
+}
+
+extern "C" fn interface_leave(_module: *mut c_void, outer: u64, code: i32) {
+    call::leave_interface(outer, code);
+}
+
+extern "C" fn error_text(_module: *mut c_void, buffer: *mut u8, size: usize) -> usize {
+    guarded(0, || {
+        if buffer.is_null() || size == 0 || size > isize::MAX as usize {
+            return 0;
+        }
+        // SAFETY: the ABI's contract: `size` writable bytes.
+        let buffer = unsafe {
+            buffer.write_bytes(0, size);
+            std::slice::from_raw_parts_mut(buffer, size)
+        };
+        call::take_error(buffer)
     })
 }
 

@@ -10,6 +10,7 @@ use module_api::abi;
 use serde_json::{Map, Value, json};
 
 use crate::error::{EXIT_CONFIG, EXIT_OK, Error};
+use crate::module::interface::{Shape, Wish};
 use crate::module::judge::machine_name;
 use crate::module::params::kind_name;
 use crate::module::table::{HandlerInfo, TableInfo};
@@ -67,6 +68,8 @@ pub fn text(inspection: &Inspection) -> String {
     if let Some(table) = table {
         facts.add("exports", &functions(table).join(", "));
         facts.add("needs", &depends(table).join(", "));
+        facts.add("interfaces", &table.interfaces.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        facts.add("binds", &binds(table).join(", "));
     }
     facts.add("libraries", &inspection.needed.join(", "));
     let _ = write!(out, "{facts}");
@@ -118,6 +121,19 @@ pub fn report(inspection: &Inspection) -> Value {
         "depends": table.map(|table| table.depends.iter().map(|depend| json!({
             "name": depend.name, "required": depend.kind == abi::DEPEND_REQUIRED,
         })).collect::<Vec<_>>()),
+        "interfaces": table.map(|table| table.interfaces.iter().map(shape_report).collect::<Vec<_>>()),
+        "binds": table.map(|table| table.binds.iter().map(|wish| {
+            let mut report = shape_report(&wish.shape);
+            report["required"] = wish.is_required().into();
+            report
+        }).collect::<Vec<_>>()),
+    })
+}
+
+fn shape_report(shape: &Shape) -> Value {
+    let functions = shape.layout.as_ref().map(|layout| layout.lines().collect::<Vec<_>>());
+    json!({
+        "name": shape.name, "version": format!("{}.{}", shape.major, shape.minor), "table_bytes": shape.size_bytes, "functions": functions,
     })
 }
 
@@ -180,6 +196,11 @@ fn depends(table: &TableInfo) -> Vec<String> {
         _ => format!("{} (if present)", depend.name),
     };
     table.depends.iter().map(text).collect()
+}
+
+fn binds(table: &TableInfo) -> Vec<String> {
+    let text = |wish: &Wish| if wish.is_required() { wish.shape.to_string() } else { format!("{} (if present)", wish.shape) };
+    table.binds.iter().map(text).collect()
 }
 
 fn handler_kind(kind: u32) -> String {

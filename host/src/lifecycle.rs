@@ -246,6 +246,9 @@ impl Main {
             }
             loader::one_thread(&resolved.name)?;
         }
+        for error in loader::bind(&modules)? {
+            tracing::info!("an optional interface is not bound: {error}");
+        }
         self.state.family.adopt_modules(modules)?;
         Ok(Loaded(()))
     }

@@ -85,6 +85,8 @@ extern "C" {
 #define MODHOST_HANDLER_STREAM 2u
 #define MODHOST_DEPEND_REQUIRED 1u
 #define MODHOST_DEPEND_OPTIONAL 2u
+#define MODHOST_BIND_REQUIRED 1u
+#define MODHOST_BIND_OPTIONAL 2u
 #define MODHOST_FORK_MAKE_SOCK 1u
 #define MODHOST_SHM_ZEROED 1u     /* every byte of the block is zero */
 #define MODHOST_TIMER_FAST 0u /* for functions that finish in well under a millisecond */
@@ -246,6 +248,32 @@ struct modhost_dependency {
     uint32_t reserved;
 };
 
+/* Borrowed bytes in a call of an interface; no NUL follows. A text is UTF-8. */
+struct modhost_bytes {
+    const uint8_t *ptr;
+    size_t len;
+};
+
+/* A table of functions for other modules: a struct of function pointers, which a later minor makes longer. MODHOST_INTERFACES. */
+struct modhost_interface {
+    const char *name; /* "http.routes": parts of a-z, 0-9, _ and - with dots between them, at most 63 bytes */
+    uint16_t major, minor;
+    uint32_t size; /* of the table, in bytes */
+    const void *table;
+    const char *layout; /* one line per function, or NULL */
+};
+
+/* An interface that this module wants. The host fills the slot before any init_f. MODHOST_BINDS. */
+struct modhost_bind {
+    const char *name;
+    uint16_t major, minor; /* that major, at least that minor */
+    uint32_t size;         /* of the table as this module knows it, in bytes */
+    uint32_t kind;         /* MODHOST_BIND_REQUIRED, or _OPTIONAL: the slot may stay NULL */
+    uint32_t reserved;
+    const void **slot;
+    const char *layout;
+};
+
 struct module_exports {
     struct modhost_header header;
     struct modhost_slot *host_slot;
@@ -261,6 +289,10 @@ struct module_exports {
     int (*init_f)(void);           /* main, once, before any fork; 0 is success */
     int (*init_child_f)(int rank); /* main with PROC_INIT and PROC_MAIN, each forked process once; negative is failure */
     void (*destroy_f)(void);       /* main, at the end */
+    const struct modhost_interface *interfaces;
+    uint32_t interface_count, interface_stride;
+    const struct modhost_bind *binds;
+    uint32_t bind_count, bind_stride;
 };
 
 /* ---- what the host takes ---- */
@@ -351,6 +383,10 @@ struct modhost_api {
     int32_t (*register_procs)(void *module, int32_t count);
     int32_t (*fork_process)(void *module, int32_t rank, const char *name, uint32_t flags);
     int32_t (*fork_process_entry)(void *module, const struct modhost_fork_spec *spec);
+    /* calls from module to module */
+    uint64_t (*interface_enter)(void *module);
+    void (*interface_leave)(void *module, uint64_t outer, int32_t code);
+    size_t (*error_text)(void *module, uint8_t *buffer, size_t size);
     void *(*shm_alloc)(void *module, size_t size, size_t align);
     void *(*shm_malloc)(void *module, size_t size, size_t align, uint32_t flags, void **into);
     void *(*shm_realloc)(void *module, void *block, size_t size);
@@ -432,7 +468,8 @@ MODHOST_ASSERT(stream, sizeof(struct modhost_stream) == 64 && offsetof(struct mo
 MODHOST_ASSERT(stream_functions,
                sizeof(struct modhost_stream_functions) == 48 && offsetof(struct modhost_stream_functions, on_close) == 40);
 MODHOST_ASSERT(dependency, sizeof(struct modhost_dependency) == 16);
-MODHOST_ASSERT(exports, sizeof(struct module_exports) == 136 && offsetof(struct module_exports, destroy_f) == 128);
+MODHOST_ASSERT(interface, sizeof(struct modhost_interface) == 32 && sizeof(struct modhost_bind) == 40);
+MODHOST_ASSERT(exports, sizeof(struct module_exports) == 168 && offsetof(struct module_exports, bind_stride) == 164);
 MODHOST_ASSERT(mutex, sizeof(struct modhost_mutex) == 64);
 MODHOST_ASSERT(dead_owner, sizeof(struct modhost_dead_owner) == 8);
 MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
@@ -449,6 +486,14 @@ MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modho
 #define MODHOST_PARAMS(array) .params = (array), .param_count = MODHOST_COUNT(array), .param_stride = sizeof((array)[0])
 #define MODHOST_HANDLERS(array) .handlers = (array), .handler_count = MODHOST_COUNT(array), .handler_stride = sizeof((array)[0])
 #define MODHOST_DEPENDS(array) .depends = (array), .depend_count = MODHOST_COUNT(array), .depend_stride = sizeof((array)[0])
+/* {MODHOST_INTERFACE("sums", 1, 0, table)} and {MODHOST_BIND("sums", 1, 0, MODHOST_BIND_REQUIRED, pointer)}: elements of the arrays, with
+ * `static const struct sums table = {...};` here and `static const struct sums *pointer;` there. */
+#define MODHOST_INTERFACE(text, major_, minor_, table_) (text), (major_), (minor_), sizeof(table_), &(table_), NULL
+#define MODHOST_BIND(text, major_, minor_, kind_, pointer) \
+    (text), (major_), (minor_), sizeof(*(pointer)), (kind_), 0, (const void **)(void *)&(pointer), NULL
+#define MODHOST_INTERFACES(array) \
+    .interfaces = (array), .interface_count = MODHOST_COUNT(array), .interface_stride = sizeof((array)[0])
+#define MODHOST_BINDS(array) .binds = (array), .bind_count = MODHOST_COUNT(array), .bind_stride = sizeof((array)[0])
 #define MODHOST_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 #define MODHOST_TEXT_(x) #x
@@ -475,7 +520,8 @@ extern __attribute__((visibility("hidden"))) struct modhost_slot modhost_slot;
 
 /* Once per module, at file scope, followed by a semicolon:
  *     MODULE_EXPORTS(.name = "x", .version = "1.0", .init_f = mod_init, .init_child_f = mod_child);
- * Also: .summary, .destroy_f, .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(a), MODHOST_HANDLERS(a), MODHOST_DEPENDS(a). */
+ * Also: .summary, .destroy_f, .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(a), MODHOST_HANDLERS(a), MODHOST_DEPENDS(a),
+ * MODHOST_INTERFACES(a), MODHOST_BINDS(a). */
 #define MODULE_EXPORTS(...) \
     struct modhost_slot modhost_slot = {NULL, NULL, NULL, NULL}; \
     static const struct modhost_note modhost_note __attribute__((used, aligned(4), section(MODHOST_NOTE_SECTION))) = { \
@@ -529,6 +575,26 @@ static inline MODHOST_PRINTF(2, 3) void modhost_log_always(uint32_t level, const
             modhost_log_always(level, __VA_ARGS__); \
         } \
     } while (0)
+
+/* Around the body of a function that other modules call: `uint64_t outer = modhost_interface_enter();`, then
+ * `return modhost_interface_leave(outer, code);`. In between this module is the one to blame. */
+MODHOST_INLINE uint64_t modhost_interface_enter(void) {
+    return modhost_slot.api->interface_enter(modhost_slot.module);
+}
+
+MODHOST_INLINE int32_t modhost_interface_leave(uint64_t outer, int32_t code) {
+    MODHOST_CALL(interface_leave, outer, code);
+    return code;
+}
+
+/* Copies what the last failing call said, with a NUL, and forgets it. Returns its length, 0 if it said nothing. */
+MODHOST_INLINE size_t modhost_error_text(char *buffer, size_t size) {
+    size_t length = size == 0 ? 0 : MODHOST_CALL(error_text, (uint8_t *)buffer, size - 1);
+    if (size != 0) {
+        buffer[length] = 0;
+    }
+    return length;
+}
 
 /* The reason of a failure: return modhost_error("no route to %s", name). Returns -1. */
 static inline MODHOST_PRINTF(1, 2) int modhost_error(const char *format, ...) {

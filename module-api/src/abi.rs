@@ -144,6 +144,11 @@ pub const DEPEND_REQUIRED: u32 = 1;
 /// [`Dependency::kind`]: if the named module is loaded, its `init_f` runs first.
 pub const DEPEND_OPTIONAL: u32 = 2;
 
+/// [`Bind::kind`]: without the interface the module cannot be loaded.
+pub const BIND_REQUIRED: u32 = 1;
+/// [`Bind::kind`]: without the interface the slot stays null.
+pub const BIND_OPTIONAL: u32 = 2;
+
 /// `fork_process` flag: give the child a link to the TCP main process.
 pub const FORK_MAKE_SOCK: u32 = 1;
 
@@ -392,6 +397,50 @@ pub struct Dependency {
     pub reserved: u32,
 }
 
+/// A table of functions that a module offers to others.
+///
+/// The table belongs to the module and never changes. It is a struct of function pointers only; a later minor appends some.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Interface {
+    /// One part or several with dots between them, 1 to 31 of `[a-z0-9_-]` each, at most 63 bytes: `http.routes`.
+    pub name: *const c_char,
+    /// Another major number is another interface.
+    pub major: u16,
+    /// Grows with each addition.
+    pub minor: u16,
+    /// Size of the table in bytes.
+    pub size: u32,
+    /// The functions. Called by other modules after this one's `init_f`, in any process.
+    pub table: *const c_void,
+    /// One line per function, `name(argument,argument)->result`, as the SDK writes it; null: size and version alone are compared.
+    pub layout: *const c_char,
+}
+
+/// An interface that a module wants from another one.
+#[repr(C)]
+#[cfg_attr(feature = "layout", derive(StableAbi))]
+#[derive(Debug)]
+pub struct Bind {
+    /// As in [`Interface`].
+    pub name: *const c_char,
+    /// Must be that of the interface.
+    pub major: u16,
+    /// The least that will do.
+    pub minor: u16,
+    /// Size in bytes of the table as this module knows it; the interface's may be larger.
+    pub size: u32,
+    /// `BIND_REQUIRED` or `BIND_OPTIONAL`.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Where the host puts the table's address, before any `init_f`.
+    pub slot: *mut *const c_void,
+    /// As in [`Interface`], of the functions that this module knows; may be null.
+    pub layout: *const c_char,
+}
+
 /// The exports table, found under the dynamic symbol [`EXPORTS_SYMBOL`].
 #[repr(C)]
 #[cfg_attr(feature = "layout", derive(StableAbi))]
@@ -433,8 +482,20 @@ pub struct ModuleExports {
     /// Called with the rank: in main with `PROC_INIT` and `PROC_MAIN`, in every forked process once. Negative is failure.
     pub init_child_f: Option<extern "C" fn(rank: c_int) -> c_int>,
     /// Called in main at the end, in reverse load order.
-    #[cfg_attr(feature = "layout", sabi(last_prefix_field))]
     pub destroy_f: Option<extern "C" fn()>,
+    /// Array of [`Interface`].
+    pub interfaces: *const Interface,
+    /// Number of interfaces.
+    pub interface_count: u32,
+    /// Distance in bytes between two interfaces.
+    pub interface_stride: u32,
+    /// Array of [`Bind`].
+    pub binds: *const Bind,
+    /// Number of wanted interfaces.
+    pub bind_count: u32,
+    /// Distance in bytes between two wanted interfaces.
+    #[cfg_attr(feature = "layout", sabi(last_prefix_field))]
+    pub bind_stride: u32,
 }
 
 // SAFETY: the table is read-only data; its pointers lead to constants, or to targets that only the host writes, in main, before
@@ -448,6 +509,10 @@ unsafe impl Sync for Handler {}
 unsafe impl Sync for StreamFunctions {}
 // SAFETY: as above.
 unsafe impl Sync for Dependency {}
+// SAFETY: as above.
+unsafe impl Sync for Interface {}
+// SAFETY: as above.
+unsafe impl Sync for Bind {}
 
 /// One datagram of a batch. Valid until the handler returns.
 #[repr(C)]
@@ -670,6 +735,16 @@ pub struct HostApi {
     /// `PROC_MAIN` only. The child runs `spec.entry(spec.data)` and exits with 0, or 1 if that is negative. Returns the pid or a
     /// negative code, in main only. The child is restarted by policy.
     pub fork_process_entry: extern "C" fn(module: *mut c_void, spec: *const ForkSpec) -> i32,
+
+    // Calls from module to module.
+    /// Any process and phase, in the thread that the host calls modules in. At the start of a function that another module calls: from here
+    /// on the calling handle's module is the one to blame. Returns what `interface_leave` wants back.
+    pub interface_enter: extern "C" fn(module: *mut c_void) -> u64,
+    /// At the end of that function, with what it returns. After `E_PANIC` the call of the host that all this is part of fails.
+    pub interface_leave: extern "C" fn(module: *mut c_void, outer: u64, code: i32),
+    /// Any process and phase. Copies the first `size` bytes of the last `set_error`'s text of any module, and forgets it. Returns the number of
+    /// bytes copied, 0 if there is no text.
+    pub error_text: extern "C" fn(module: *mut c_void, buffer: *mut u8, size: usize) -> usize,
 
     /// `init_f` and `PROC_INIT`. Zeroed memory at one address in every process, never freed; `align` is a power of two up to 4096.
     /// Null when exhausted, out of phase or misaligned; the log says which.

@@ -251,6 +251,20 @@ impl<M: Module> ModuleCell<M> {
         }
     }
 
+    /// Calls `function` with the module, for another module: from the end of `init` on, and not while the module is being changed.
+    #[inline]
+    pub(crate) fn with_made<R>(&'static self, function: impl FnOnce(&M) -> Result<R>) -> Result<R> {
+        if !matches!(self.state.get(), State::Made | State::Frozen) {
+            return Err(no_module());
+        }
+        // SAFETY: in these states the module is shared, and the calls that change it (`PROC_INIT`, `destroy_f`) are the host's own, outside of
+        // every other call to this module.
+        match unsafe { &*self.module.get() } {
+            Some(module) => function(module),
+            None => Err(no_module()),
+        }
+    }
+
     /// Calls `function` with the frozen module and the state of this process.
     #[inline]
     pub(crate) fn with_child<R>(&'static self, function: impl FnOnce(&'static M, &mut M::Child) -> Result<R>) -> Result<R> {
@@ -462,6 +476,7 @@ macro_rules! __c_text {
 ///     summary: "sends each datagram back",
 ///     requires: ["locations"],             // must be loaded, and is initialised before this one
 ///     after: ["metrics"],                  // if loaded, is initialised before this one
+///     // exports: [Sums], binds: [Routes], binds_if_present: [Metrics],  see `interface`
 ///     post_child_init: true,               // wants `Module::post_child_init`
 ///     udp: {
 ///         /// Sends each datagram back.       (shown by `modhost inspect`)
@@ -486,6 +501,9 @@ macro_rules! export_module {
         $(, summary: $summary:expr)?
         $(, requires: [$($requires:expr),* $(,)?])?
         $(, after: [$($after:expr),* $(,)?])?
+        $(, exports: [$($exports:ty),* $(,)?])?
+        $(, binds: [$($binds:ty),* $(,)?])?
+        $(, binds_if_present: [$($binds_if_present:ty),* $(,)?])?
         $(, post_child_init: $post_child_init:literal)?
         $(, udp: { $( $(#[doc = $help:literal])* $handler_name:literal => $handler:expr ),* $(,)? })?
         $(, stream: { $( $(#[doc = $stream_help:literal])* $stream_name:literal => $stream:ty ),* $(,)? })?
@@ -494,7 +512,7 @@ macro_rules! export_module {
         const _: () = {
             use ::core::ffi::c_int;
             use ::core::option::Option::{None, Some};
-            use $crate::abi::{Dependency, Handler, ModuleExports, Note, Param, Stream, StreamFunctions, UdpBatch};
+            use $crate::abi::{Bind, Dependency, Handler, Interface, ModuleExports, Note, Param, Stream, StreamFunctions, UdpBatch};
             use $crate::export::{ModuleCell, checked_name, checked_version, flags, header, help_text, note};
 
             static MODULE: ModuleCell<$module> = ModuleCell::new();
@@ -527,6 +545,20 @@ macro_rules! export_module {
                 }
             }
 
+            struct Here;
+            // SAFETY: the cell above.
+            unsafe impl $crate::interface::Home for Here {
+                type Module = $module;
+                fn cell() -> &'static ModuleCell<$module> {
+                    &MODULE
+                }
+            }
+
+            const INTERFACES: &[Interface] = &[$($(<$exports>::exported::<Here>(),)*)?];
+            const BINDS: &[Bind] = &[
+                $($( <$binds>::bind($crate::abi::BIND_REQUIRED), )*)?
+                $($( <$binds_if_present>::bind($crate::abi::BIND_OPTIONAL), )*)?
+            ];
             const FLAGS: u32 = flags(false $(|| $post_child_init)?);
             // The first of these counts.
             const VERSION: &str = [$($version,)? ::core::env!("CARGO_PKG_VERSION")][0];
@@ -619,6 +651,12 @@ macro_rules! export_module {
                 init_f: Some(init_f),
                 init_child_f: Some(init_child_f),
                 destroy_f: Some(destroy_f),
+                interfaces: INTERFACES.as_ptr(),
+                interface_count: INTERFACES.len() as u32,
+                interface_stride: ::core::mem::size_of::<Interface>() as u32,
+                binds: BINDS.as_ptr(),
+                bind_count: BINDS.len() as u32,
+                bind_stride: ::core::mem::size_of::<Bind>() as u32,
             };
         };
     };

@@ -184,6 +184,9 @@ static API: HostApi = HostApi {
     register_procs,
     fork_process,
     fork_process_entry,
+    interface_enter,
+    interface_leave,
+    error_text,
     shm_alloc,
     shm_malloc,
     shm_realloc,
@@ -215,15 +218,6 @@ static API: HostApi = HostApi {
     stat_register,
     stat_info,
     stat_read,
-    // Connections.
-    stream_write: stream::stream_write,
-    stream_buffer: stream::stream_buffer,
-    stream_commit: stream::stream_commit,
-    stream_write_file: stream::stream_write_file,
-    stream_queued: stream::stream_queued,
-    stream_read: stream::stream_read,
-    stream_close: stream::stream_close,
-    stream_send: stream::stream_send,
 };
 
 fn bytes(data: *const u8, len: usize) -> Vec<u8> {
@@ -298,6 +292,20 @@ extern "C" fn fork_process_entry(_: *mut c_void, spec: *const ForkSpec) -> i32 {
         fake.forks.push(Fork { rank: spec.rank, flags: spec.flags, entry: spec.entry.unwrap(), data: spec.data });
         1000 + fake.forks.len() as i32
     })
+}
+
+extern "C" fn interface_enter(_: *mut c_void) -> u64 {
+    0
+}
+
+extern "C" fn interface_leave(_: *mut c_void, _: u64, _: i32) {}
+
+extern "C" fn error_text(_: *mut c_void, buffer: *mut u8, size: usize) -> usize {
+    let text = fake(|fake| fake.error.take()).unwrap_or_default();
+    let len = text.len().min(size);
+    // SAFETY: as above.
+    unsafe { buffer.copy_from_nonoverlapping(text.as_ptr(), len) };
+    len
 }
 
 extern "C" fn shm_alloc(_: *mut c_void, size: usize, align: usize) -> *mut c_void {

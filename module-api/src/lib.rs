@@ -95,6 +95,7 @@ pub mod export;
 mod fake;
 mod guard;
 mod host;
+pub mod interface;
 #[cfg(feature = "layout")]
 pub mod layout;
 mod listener;

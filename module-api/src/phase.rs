@@ -10,6 +10,7 @@ use crate::abi::{self, ForkSpec, TimerSpec};
 use crate::export::ModuleCell;
 use crate::guard::guard;
 use crate::host::{c_string, check, host};
+use crate::interface::{self, Callback, Interface, Subject};
 use crate::listener::{Listener, UdpListen};
 use crate::mutex::{self, ShmMutex};
 use crate::process::{MakeSock, Pid, Process, Rank, TimerCx, impl_random, impl_sized_table};
@@ -133,6 +134,30 @@ macro_rules! impl_set_up {
                 shm::new_map(options)
             }
 
+            /// A function for another module to call, in whatever process it chooses, with that process's child state; see
+            /// [`interface`](crate::interface). It is kept for good.
+            pub fn callback<S, F>(&mut self, function: F) -> Callback<S>
+            where
+                S: Subject + 'static,
+                F: Fn(&M, &mut M::Child, S::View<'_>) -> Result<()> + 'static,
+            {
+                callback(self.cell, function)
+            }
+
+            /// The interface of another module, which must be in `binds` of [`export_module!`](crate::export_module!).
+            ///
+            /// # Errors
+            /// If it is not.
+            pub fn interface<I: Interface>(&self) -> Result<I> {
+                interface::required()
+            }
+
+            /// The interface of another module, if there is one that exports it; it must be in `binds_if_present` of
+            /// [`export_module!`](crate::export_module!).
+            pub fn interface_if_present<I: Interface>(&self) -> Option<I> {
+                interface::find()
+            }
+
             /// Calls `function` in a timer process, with that process's child state.
             ///
             /// An error that it returns is logged and the timer goes on; a panic ends the timer process, which is restarted.
@@ -195,14 +220,14 @@ impl_sized_table!(ProcInit[M: Module] ['_, M], ProcMain[M: Module] ['_, M]);
 impl_random!(ModInit[M: Module] ['_, M], ProcInit[M: Module] ['_, M], ProcMain[M: Module] ['_, M]);
 
 /// What the host passes back to a callback: the module and the author's function. Leaked, because every later fork may use it.
-struct Callback<M: Module, F> {
+struct Kept<M: Module, F> {
     cell: &'static ModuleCell<M>,
     function: F,
 }
 
-impl<M: Module, F> Callback<M, F> {
+impl<M: Module, F> Kept<M, F> {
     fn leak(cell: &'static ModuleCell<M>, function: F) -> *mut c_void {
-        Box::into_raw(Box::new(Callback { cell, function })).cast()
+        Box::into_raw(Box::new(Kept { cell, function })).cast()
     }
 
     /// # Safety
@@ -213,6 +238,33 @@ impl<M: Module, F> Callback<M, F> {
     }
 }
 
+fn callback<M, S, F>(cell: &'static ModuleCell<M>, function: F) -> Callback<S>
+where
+    M: Module,
+    S: Subject + 'static,
+    F: Fn(&M, &mut M::Child, S::View<'_>) -> Result<()> + 'static,
+{
+    extern "C" fn run<M, S, F>(data: *mut c_void, subject: *mut S::Raw) -> i32
+    where
+        M: Module,
+        S: Subject + 'static,
+        F: Fn(&M, &mut M::Child, S::View<'_>) -> Result<()> + 'static,
+    {
+        interface::blamed(|| {
+            if subject.is_null() {
+                return Err("another module called back about nothing".into());
+            }
+            // SAFETY: `callback` passed this very data with this very function.
+            let kept = unsafe { Kept::<M, F>::from_data(data) };
+            // SAFETY: whoever calls back vouches for the subject until this returns.
+            kept.cell.with_child(|module, child| (kept.function)(module, child, unsafe { S::view(subject) }))
+        })
+    }
+
+    // SAFETY: the data is of the function's type and kept for good.
+    unsafe { Callback::new(run::<M, S, F>, Kept::leak(cell, function)) }
+}
+
 fn fork<M, F>(cell: &'static ModuleCell<M>, rank: Rank, name: &str, make_sock: MakeSock, entry: F) -> Result<Pid>
 where
     M: Module,
@@ -221,7 +273,7 @@ where
     extern "C" fn run<M: Module, F: Fn(&'static ModuleCell<M>) -> Result<()> + 'static>(data: *mut c_void) -> i32 {
         let code = guard(|| {
             // SAFETY: `fork` passed this very data with this very function.
-            let callback = unsafe { Callback::<M, F>::from_data(data) };
+            let callback = unsafe { Kept::<M, F>::from_data(data) };
             (callback.function)(callback.cell)
         });
         // The process leaves without running the destructors that would write this out.
@@ -237,7 +289,7 @@ where
         reserved: 0,
         name: name.as_ptr(),
         entry: Some(run::<M, F>),
-        data: Callback::leak(cell, entry),
+        data: Kept::leak(cell, entry),
     };
     // Text left in the buffer would be printed by the child too.
     crate::export::flush_stdout();
@@ -258,7 +310,7 @@ where
     {
         guard(|| {
             // SAFETY: `add_timer` passed this very data with this very function.
-            let callback = unsafe { Callback::<M, F>::from_data(data) };
+            let callback = unsafe { Kept::<M, F>::from_data(data) };
             callback.cell.with_child(|module, child| (callback.function)(module, child, &mut TimerCx::new(expirations)))
         })
     }
@@ -274,7 +326,7 @@ where
         first_ns: timer.nanoseconds(timer.first)?,
         period_ns: timer.nanoseconds(timer.period.unwrap_or_default())?,
         function: Some(run::<M, F>),
-        data: Callback::leak(cell, function),
+        data: Kept::leak(cell, function),
     };
     let host = host();
     check("timer_add", (host.api.timer_add)(host.module, &raw const spec)).map(drop)

@@ -42,9 +42,12 @@ fn layouts() -> Vec<Layout> {
         modhost_stream_functions = StreamFunctions { size, reserved, on_open, on_data, on_writable, on_end, on_close }
         modhost_stream = Stream { size, listener, id, user, peer, peer_len, alpn_len, alpn, server_name, server_name_len, tls }
         modhost_dependency = Dependency { name, kind, reserved }
+        modhost_interface = Interface { name, major, minor, size, table, layout }
+        modhost_bind = Bind { name, major, minor, size, kind, reserved, slot, layout }
         module_exports = ModuleExports {
             header, host_slot, name, version, summary, params, param_count, param_stride, handlers, handler_count, handler_stride,
             depends, depend_count, depend_stride, init_f, init_child_f, destroy_f,
+            interfaces, interface_count, interface_stride, binds, bind_count, bind_stride,
         }
         modhost_datagram = Datagram { data, len, peer_len, local_len, peer, local }
         modhost_udp_batch = UdpBatch { size, count, datagrams, stride, listener }
@@ -58,7 +61,7 @@ fn layouts() -> Vec<Layout> {
         modhost_stat_info = StatInfo { size, kind, flags, unit, module, name, help, bounds, bound_count, words }
         modhost_api = HostApi {
             magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
-            fork_process_entry, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
+            fork_process_entry, interface_enter, interface_leave, error_text, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
             listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
             stream_write, stream_buffer, stream_commit, stream_write_file, stream_queued, stream_read, stream_close, stream_send,
             listener_address_at, udp_send_from,
@@ -94,6 +97,7 @@ fn constants() -> Vec<(&'static str, i64)> {
         MODHOST_CLOSED_BY_LIMIT = CLOSED_BY_LIMIT, MODHOST_CLOSED_BY_ERROR = CLOSED_BY_ERROR, MODHOST_CLOSED_BY_STOP = CLOSED_BY_STOP,
         MODHOST_CLOSE_AFTER_SENDING = CLOSE_AFTER_SENDING, MODHOST_CLOSE_NOW = CLOSE_NOW, MODHOST_CLOSE_SENDING_SIDE = CLOSE_SENDING_SIDE,
         MODHOST_DEPEND_REQUIRED = DEPEND_REQUIRED, MODHOST_DEPEND_OPTIONAL = DEPEND_OPTIONAL,
+        MODHOST_BIND_REQUIRED = BIND_REQUIRED, MODHOST_BIND_OPTIONAL = BIND_OPTIONAL,
         MODHOST_FORK_MAKE_SOCK = FORK_MAKE_SOCK, MODHOST_SHM_ZEROED = SHM_ZEROED, MODHOST_TIMER_FAST = TIMER_FAST, MODHOST_TIMER_SLOW = TIMER_SLOW,
         MODHOST_STAT_COUNTER = STAT_COUNTER, MODHOST_STAT_GAUGE = STAT_GAUGE, MODHOST_STAT_HISTOGRAM = STAT_HISTOGRAM,
         MODHOST_STAT_SHARED = STAT_SHARED, MODHOST_UNIT_NONE = UNIT_NONE, MODHOST_UNIT_BYTES = UNIT_BYTES, MODHOST_UNIT_NS = UNIT_NS,

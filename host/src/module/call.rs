@@ -41,12 +41,46 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     let trail = process.trail();
     let outer = trail.load(Relaxed);
     trail.store(Breadcrumb::word(module.index, phase), Relaxed);
-    let code = call();
+    let mut code = call();
     if process.pid() != started_in {
         came_back_elsewhere(code);
     }
+    if trail.load(Relaxed) & Breadcrumb::PANICKED != 0 {
+        // Whatever the module made of it: a process in which a module panicked is not used again.
+        code = abi::E_PANIC;
+    }
     trail.store(outer, Relaxed);
     code
+}
+
+/// A module is called by another one, inside of a call of the host's: it is the one to blame from here on. What `leave_interface` wants back.
+#[inline]
+pub fn enter_interface(module: &Module) -> u64 {
+    let trail = local().trail();
+    let outer = trail.load(Relaxed);
+    // The phase stays: what is allowed depends on where the process is, not on who asks.
+    let callee = (Breadcrumb::word(module.index, Phase::None) & !0xffff_ffff) | (outer & 0xffff_ffff);
+    trail.store(callee, Relaxed);
+    outer
+}
+
+/// The end of that call.
+#[inline]
+pub fn leave_interface(outer: u64, code: i32) {
+    let trail = local().trail();
+    let panicked = if code == abi::E_PANIC { Breadcrumb::PANICKED } else { trail.load(Relaxed) & Breadcrumb::PANICKED };
+    trail.store(outer | panicked, Relaxed);
+}
+
+/// Copies what was said about the last failure, and forgets it.
+pub fn take_error(buffer: &mut [u8]) -> usize {
+    let copied = ERROR_TEXT.with_borrow(|text| {
+        let len = text.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&text.as_bytes()[..len]);
+        len
+    });
+    clear_error();
+    copied
 }
 
 /// Loads a module: its file's constructors run, which can do whatever a function of it can.

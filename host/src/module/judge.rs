@@ -10,6 +10,7 @@ use object::elf;
 
 use super::elf::{Header, Obstacle};
 use super::inspection::{Findings, NoteInfo, Verdict};
+use super::interface;
 use super::table::{EXPORTS_BYTES_1_0, Table, TableHeader, TableInfo};
 use crate::config::is_name;
 use crate::error::Error;
@@ -241,6 +242,9 @@ fn check_table(info: &TableInfo) -> Result<(), Error> {
     });
     if let Some(problem) = depend {
         return author("it declares a dependency that cannot be", problem);
+    }
+    if let Some(problem) = interface::problem(&info.interfaces, &info.binds) {
+        return author("it declares an interface that cannot be", problem);
     }
     match info.problems.as_slice() {
         [] => Ok(()),

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use module_api::abi;
 
+use super::interface::{self, Party, Shape, Wish};
 use super::params::{self, Folders, ParamDecl, ParamValue};
-use super::{Depend, Handler, MARK, Module, StreamFunctions};
+use super::{Bound, Depend, Exported, Handler, MARK, Module, StreamFunctions};
 use crate::config::ParamSetting;
 use crate::error::{Error, Result};
 use crate::sys::{fork, local::local};
@@ -196,6 +197,35 @@ impl Opened {
         Ok(Some(StreamFunctions { on_open, on_data, on_writable, on_end, on_close }))
     }
 
+    fn shape(&self, name: *const c_char, version: (u16, u16), size_bytes: u32, layout: *const c_char) -> Result<Shape> {
+        let layout = (!layout.is_null()).then(|| self.text(layout, "interface's layout")).transpose()?;
+        Ok(Shape { name: self.text(name, "interface's name")?, major: version.0, minor: version.1, size_bytes, layout })
+    }
+
+    fn interfaces(&self) -> Result<Vec<Exported>> {
+        let entries = self.entries(self.table.interfaces, self.table.interface_count, self.table.interface_stride, "interface")?;
+        let exported = |entry: &abi::Interface| {
+            let shape = self.shape(entry.name, (entry.major, entry.minor), entry.size, entry.layout)?;
+            if entry.table.is_null() || !entry.table.cast::<usize>().is_aligned() {
+                return Err(self.refused(format!("its interface \"{shape}\" has no table")));
+            }
+            Ok(Exported { shape, table: entry.table.expose_provenance() })
+        };
+        entries.into_iter().map(exported).collect()
+    }
+
+    fn binds(&self) -> Result<Vec<Bound>> {
+        let entries = self.entries(self.table.binds, self.table.bind_count, self.table.bind_stride, "wanted interface")?;
+        let bound = |entry: &abi::Bind| {
+            let shape = self.shape(entry.name, (entry.major, entry.minor), entry.size, entry.layout)?;
+            if entry.slot.is_null() || !entry.slot.is_aligned() {
+                return Err(self.refused(format!("its wish for \"{shape}\" has no slot")));
+            }
+            Ok(Bound { wish: Wish { shape, kind: entry.kind }, slot: entry.slot.expose_provenance() })
+        };
+        entries.into_iter().map(bound).collect()
+    }
+
     /// The module, with the host's functions in its slot.
     pub fn into_module(self, index: u32, api: &'static abi::HostApi, log_level: &'static AtomicU32) -> Result<&'static Module> {
         let table = self.table;
@@ -216,6 +246,7 @@ impl Opened {
             .into_iter()
             .map(|depend| Ok(Depend { name: self.text(depend.name, "dependency name")?, kind: depend.kind }))
             .collect::<Result<Vec<_>>>()?;
+        let (interfaces, binds) = (self.interfaces()?, self.binds()?);
         let module: &'static Module = Box::leak(Box::new(Module {
             mark: MARK,
             index,
@@ -228,6 +259,8 @@ impl Opened {
             destroy_f: table.destroy_f,
             handlers,
             depends,
+            interfaces,
+            binds,
             registered: AtomicU32::new(0),
             forked: AtomicU32::new(0),
             initialised: AtomicBool::new(false),
@@ -243,6 +276,39 @@ impl Opened {
         };
         Ok(module)
     }
+}
+
+/// Gives every module the tables that it wants, as far as they are there: before any `init_f`, and judged anew over what is loaded now.
+/// Returns what optional wishes stay without, and why.
+pub fn bind(modules: &[&'static Module]) -> Result<Vec<Error>> {
+    let shapes: Vec<Vec<Shape>> =
+        modules.iter().map(|module| module.interfaces.iter().map(|exported| exported.shape.clone()).collect()).collect();
+    let parties: Vec<Party<'_>> = modules.iter().zip(&shapes).map(|(module, offers)| Party { module: &module.name, offers }).collect();
+    for module in modules {
+        let wishes: Vec<Wish> = module.binds.iter().map(|bound| bound.wish.clone()).collect();
+        let own: Vec<Shape> = module.interfaces.iter().map(|exported| exported.shape.clone()).collect();
+        if let Some(problem) = interface::problem(&own, &wishes) {
+            return Err(Error::config(format!("module \"{}\" declares an interface that cannot be", module.name)).detail(problem));
+        }
+    }
+    if let Some((second, first, shape)) = interface::duplicate(&parties) {
+        return Err(interface::twice(&modules[second].name, &modules[first].name, shape));
+    }
+    let mut without = Vec::new();
+    for module in modules {
+        for Bound { wish, slot } in &module.binds {
+            match interface::find(&module.name, wish, &parties) {
+                // SAFETY: the module's table promises a writable slot of its own there; no code of the module runs meanwhile.
+                Ok((at, nth)) => unsafe {
+                    let table: *const c_void = std::ptr::with_exposed_provenance(modules[at].interfaces[nth].table);
+                    std::ptr::with_exposed_provenance_mut::<*const c_void>(*slot).write(table);
+                },
+                Err(error) if wish.is_required() => return Err(error),
+                Err(error) => without.push(error),
+            }
+        }
+    }
+    Ok(without)
 }
 
 /// A file's constructors may have started a thread, which a fork would lose.

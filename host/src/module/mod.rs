@@ -5,6 +5,7 @@
 pub mod call;
 pub mod elf;
 pub mod inspection;
+pub mod interface;
 pub mod judge;
 #[allow(unsafe_code)] // the loader's second half: reads what a Rust module points to
 pub mod layout;
@@ -55,6 +56,10 @@ pub struct Module {
     pub handlers: Vec<Handler>,
     /// Names of the modules whose `init_f` runs first.
     pub depends: Vec<Depend>,
+    /// Tables of functions for other modules.
+    pub interfaces: Vec<Exported>,
+    /// Those that it wants from others.
+    pub binds: Vec<Bound>,
     /// Processes it registered in `init_f`. Written in main.
     pub registered: AtomicU32,
     /// Processes it has forked. Written in main.
@@ -101,6 +106,24 @@ pub struct Depend {
     pub name: String,
     /// `DEPEND_REQUIRED` or `DEPEND_OPTIONAL`.
     pub kind: u32,
+}
+
+/// A table of functions for other modules, as it was loaded.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// Name, version and size.
+    pub shape: interface::Shape,
+    /// Where it is.
+    pub table: usize,
+}
+
+/// An interface that a module wants, as it was loaded.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// Name, version and size.
+    pub wish: interface::Wish,
+    /// Where the module wants the table's address.
+    pub slot: usize,
 }
 
 impl Module {

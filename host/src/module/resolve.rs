@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use module_api::abi;
 
 use super::inspection::{Inspection, inspect};
+use super::interface::{self, Party, Wish};
 use super::order::{self, Conflict, Need, Node, Want};
 use super::params::{self, Folders, ParamValue};
 use super::table::TableInfo;
@@ -75,6 +76,7 @@ pub fn resolve(config: &Config) -> Result<Resolution, Vec<Error>> {
     search.settings();
     search.drop_optional_without_requirements();
     search.parameters();
+    search.interfaces();
     search.finish()
 }
 
@@ -212,7 +214,13 @@ impl Search<'_> {
     /// An optional module whose requirement is missing is a bad one; leaving it out may make others so.
     fn drop_optional_without_requirements(&mut self) {
         loop {
-            let wants: Vec<Vec<Want>> = self.found.iter().map(wants).collect();
+            let unbound = self.unbound().into_iter().find(|(by, _)| self.found[*by].optional);
+            if let Some((by, error)) = unbound {
+                let module = self.found.remove(by);
+                self.refuse(&module.name, true, at(&module.position, error));
+                continue;
+            }
+            let wants = wants(&self.found);
             let missing = order::missing(&nodes(&self.found, &wants));
             let victim = missing.into_iter().find_map(|conflict| match conflict {
                 Conflict::Missing { by, name } if self.found[by].optional => Some((by, name)),
@@ -221,6 +229,28 @@ impl Search<'_> {
             let Some((by, needed)) = victim else { return };
             let module = self.found.remove(by);
             self.refuse(&module.name, true, missing_requirement(&module, &needed));
+        }
+    }
+
+    /// Modules whose required interfaces are not there, and why.
+    fn unbound(&self) -> Vec<(usize, Error)> {
+        let parties = parties(&self.found);
+        let lacks = |(by, module): (usize, &Resolved)| {
+            let wishes = module.table.binds.iter().filter(|wish| wish.is_required());
+            wishes.filter_map(|wish| interface::find(&module.name, wish, &parties).err()).map(|error| (by, error)).collect::<Vec<_>>()
+        };
+        self.found.iter().enumerate().flat_map(lacks).collect()
+    }
+
+    fn interfaces(&mut self) {
+        if let Some((second, first, shape)) = interface::duplicate(&parties(&self.found)) {
+            let error = interface::twice(&self.found[second].name, &self.found[first].name, shape);
+            self.errors.push(at(&self.found[second].position, error));
+        }
+        // With a module refused there is already an error, of which this may be a consequence.
+        if self.absent.is_empty() || self.errors.is_empty() {
+            let errors: Vec<Error> = self.unbound().into_iter().map(|(by, error)| at(&self.found[by].position, error)).collect();
+            self.errors.extend(errors);
         }
     }
 
@@ -242,10 +272,16 @@ impl Search<'_> {
             }
             Conflict::Missing { by, name } => Some(missing_requirement(&self.found[*by], name)),
             Conflict::Cycle(cycle) => {
+                let parties = parties(&self.found);
                 let steps = cycle.iter().zip(cycle.iter().cycle().skip(1)).map(|(by, wanted)| {
                     let (module, wanted) = (&self.found[*by], self.found[*wanted].name.as_str());
                     let required = module.table.depends.iter().any(|depend| depend.name == wanted && depend.kind == abi::DEPEND_REQUIRED);
-                    format!("{} {} {wanted}", module.name, if required { "requires" } else { "comes after" })
+                    let depends = module.table.depends.iter().any(|depend| depend.name == wanted);
+                    let wish = exporters(module, &parties).find(|(_, exporter)| *exporter == wanted).map(|(wish, _)| wish);
+                    match wish {
+                        Some(wish) if !depends => format!("{} binds {} of {wanted}", module.name, wish.shape.name),
+                        _ => format!("{} {} {wanted}", module.name, if required { "requires" } else { "comes after" }),
+                    }
                 });
                 let error = Error::config("modules require each other in a circle").detail(steps.collect::<Vec<_>>().join(", "));
                 Some(
@@ -271,7 +307,7 @@ impl Search<'_> {
                 }
             }
         }
-        let wants: Vec<Vec<Want>> = self.found.iter().map(wants).collect();
+        let wants = wants(&self.found);
         let ordered = order::order(&nodes(&self.found, &wants)).unwrap_or_else(|conflicts| {
             let errors: Vec<Error> = conflicts.iter().filter_map(|conflict| self.explain(conflict)).collect();
             self.errors.extend(errors);
@@ -339,12 +375,28 @@ fn guess_name(inspection: &Inspection) -> String {
     table.or_else(|| stem(&inspection.path)).unwrap_or_else(|| inspection.path.display().to_string())
 }
 
-fn wants(module: &Resolved) -> Vec<Want> {
+/// What each module wants loaded before it: what it says, and the exporters of what it binds.
+fn wants(found: &[Resolved]) -> Vec<Vec<Want>> {
     let want = |depend: &super::table::DependInfo| Want {
         name: depend.name.clone(),
         need: if depend.kind == abi::DEPEND_REQUIRED { Need::Required } else { Need::IfPresent },
     };
-    module.table.depends.iter().map(want).collect()
+    let parties = parties(found);
+    let of = |module: &Resolved| {
+        // That it must be there is said with the interface's name.
+        let exporters = exporters(module, &parties).map(|(_, name)| Want { name: name.to_string(), need: Need::IfPresent });
+        module.table.depends.iter().map(want).chain(exporters).collect()
+    };
+    found.iter().map(of).collect()
+}
+
+fn parties(found: &[Resolved]) -> Vec<Party<'_>> {
+    found.iter().map(|module| Party { module: &module.name, offers: &module.table.interfaces }).collect()
+}
+
+/// The interfaces that a module binds, and the modules it gets them from.
+fn exporters<'m>(module: &'m Resolved, parties: &'m [Party<'m>]) -> impl Iterator<Item = (&'m Wish, &'m str)> {
+    module.table.binds.iter().filter_map(|wish| Some((wish, parties[interface::find(&module.name, wish, parties).ok()?.0].module)))
 }
 
 fn nodes<'n>(found: &'n [Resolved], wants: &'n [Vec<Want>]) -> Vec<Node<'n>> {

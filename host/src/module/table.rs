@@ -8,6 +8,7 @@ use std::mem::{offset_of, size_of};
 use module_api::abi;
 
 use super::elf::{Dynamic, Image, Obstacle, offset};
+use super::interface::{Shape, Wish};
 use super::params::ParamDecl;
 use super::relocation::{Block, Pointer};
 
@@ -74,6 +75,10 @@ pub struct TableInfo {
     pub handlers: Vec<HandlerInfo>,
     /// Other modules it needs.
     pub depends: Vec<DependInfo>,
+    /// Tables of functions for other modules.
+    pub interfaces: Vec<Shape>,
+    /// Those that it wants from others.
+    pub binds: Vec<Wish>,
     /// Which functions it exports.
     pub functions: Vec<Function>,
     /// What the loader would trip over, one sentence each; empty if nothing.
@@ -196,6 +201,8 @@ impl Reader<'_> {
             params: Vec::new(),
             handlers: Vec::new(),
             depends: Vec::new(),
+            interfaces: Vec::new(),
+            binds: Vec::new(),
             functions: Vec::new(),
             problems: Vec::new(),
         };
@@ -213,6 +220,8 @@ impl Reader<'_> {
         self.params(&table, &mut info)?;
         self.handlers(&table, &mut info)?;
         self.depends(&table, &mut info)?;
+        self.interfaces(&table, &mut info)?;
+        self.binds(&table, &mut info)?;
         Ok(info)
     }
 
@@ -295,6 +304,57 @@ impl Reader<'_> {
         for at in places {
             let name = self.required_text(&block, at + offset_of!(D, name), "a dependency's name")?;
             info.depends.push(DependInfo { name, kind: block.u32(at + offset_of!(D, kind)) });
+        }
+        Ok(())
+    }
+
+    fn interfaces(&mut self, table: &Block, info: &mut TableInfo) -> Result<(), Obstacle> {
+        use abi::Interface as I;
+        let array = Array {
+            what: "interfaces",
+            pointer_at: offset_of!(abi::ModuleExports, interfaces),
+            count_at: offset_of!(abi::ModuleExports, interface_count),
+            stride_at: offset_of!(abi::ModuleExports, interface_stride),
+            element_bytes: size_of::<I>(),
+        };
+        let Some((block, places)) = self.array(table, &array)? else { return Ok(()) };
+        for at in places {
+            let shape = Shape {
+                name: self.required_text(&block, at + offset_of!(I, name), "an interface's name")?,
+                major: block.u16(at + offset_of!(I, major)),
+                minor: block.u16(at + offset_of!(I, minor)),
+                size_bytes: block.u32(at + offset_of!(I, size)),
+                layout: self.text(&block, at + offset_of!(I, layout), "an interface's layout")?,
+            };
+            if !self.pointer(&block, at + offset_of!(I, table))?.is_set() {
+                info.problems.push(format!("the interface \"{}\" has no table", shape.name));
+            }
+            info.interfaces.push(shape);
+        }
+        Ok(())
+    }
+
+    fn binds(&mut self, table: &Block, info: &mut TableInfo) -> Result<(), Obstacle> {
+        use abi::Bind as B;
+        let array = Array {
+            what: "wanted interfaces",
+            pointer_at: offset_of!(abi::ModuleExports, binds),
+            count_at: offset_of!(abi::ModuleExports, bind_count),
+            stride_at: offset_of!(abi::ModuleExports, bind_stride),
+            element_bytes: size_of::<B>(),
+        };
+        let Some((block, places)) = self.array(table, &array)? else { return Ok(()) };
+        for at in places {
+            let shape = Shape {
+                name: self.required_text(&block, at + offset_of!(B, name), "a wanted interface's name")?,
+                major: block.u16(at + offset_of!(B, major)),
+                minor: block.u16(at + offset_of!(B, minor)),
+                size_bytes: block.u32(at + offset_of!(B, size)),
+                layout: self.text(&block, at + offset_of!(B, layout), "a wanted interface's layout")?,
+            };
+            let slot = self.pointer(&block, at + offset_of!(B, slot))?;
+            info.problems.extend(self.check_writable(slot, size_of::<usize>(), &format!("the slot of interface \"{}\"", shape.name)));
+            info.binds.push(Wish { shape, kind: block.u32(at + offset_of!(B, kind)) });
         }
         Ok(())
     }

@@ -47,19 +47,29 @@ const SOURCE: &str = r#"
 #ifndef NEEDS
 #define NEEDS 0
 #endif
+#ifndef TABLE
+#define TABLE table
+#endif
+#ifndef BOUND
+#define BOUND &bound
+#endif
 #ifndef SLOT
 #define SLOT slot
 #endif
 struct header { char magic[8]; uint16_t major, minor; uint32_t size, flags; uint16_t needs, reserved; const void *rust; };
 struct param { const char *name; uint32_t kind, flags; void *target; const char *text; int64_t min, max; const char *help;
   const char *words; uint32_t of, reserved; };
-struct handler { const char *name; uint32_t kind, reserved; const char *help; int (*on)(void *); };
+struct handler { const char *name; uint32_t kind, reserved; const char *help; int (*on)(void *); const void *stream; };
 struct depend { const char *name; uint32_t kind, reserved; };
+struct interface { const char *name; uint16_t major, minor; uint32_t size; const void *table; const char *layout; };
+struct bind { const char *name; uint16_t major, minor; uint32_t size, kind, reserved; void *slot; const char *layout; };
 struct exports { struct header header; void *slot; const char *name, *version, *summary;
   const struct param *params; uint32_t param_count, param_stride;
   const struct handler *handlers; uint32_t handler_count, handler_stride;
   const struct depend *depends; uint32_t depend_count, depend_stride;
   int (*init)(void); int (*child)(int); void (*destroy)(void);
+  const struct interface *interfaces; uint32_t interface_count, interface_stride;
+  const struct bind *binds; uint32_t bind_count, bind_stride;
 #ifdef MORE
   void *more[MORE];
 #endif
@@ -87,14 +97,19 @@ static int on(void *b) { return b != 0; }
 int mod_init(void) { return (int)limit + fixed[0]; }
 static const struct handler handlers[] = { { "main", 1, 0, "Serves.", on }, { "alt", 1, 0, 0, on } };
 static const struct depend depends[] = { { "base", 1, 0 }, { "log", 2, 0 } };
+static const void *const table[2] = { on, mod_init };
+static void *bound;
+static const struct interface interfaces[] = { { "probe.first", 1, 2, sizeof table, TABLE, "f()->u32\ng()" }, { "probe.second", 2, 0, 8, table, 0 } };
+static const struct bind binds[] = { { "base.calls", 1, 1, 16, 1, 0, BOUND, "h(str)" } };
 #ifndef NO_TABLE
 const struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
-  params, 7, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0 };
+  params, 7, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0,
+  interfaces, 2, sizeof interfaces[0], binds, 1, sizeof binds[0] };
 #endif
 #ifndef NO_NOTE
 __attribute__((used, aligned(4), section(".note.modhost"))) static const struct { uint32_t n, d, t; char name[8];
   uint16_t major, minor, needs, reserved; uint32_t flags, size; char sdk[32], compiler[48]; } note =
-  { 8, 96, 1, "modhost", MAJOR, MINOR, NEEDS, 0, FLAGS, 136, "modhost.h 1.0", "gcc" };
+  { 8, 96, 1, "modhost", MAJOR, MINOR, NEEDS, 0, FLAGS, 168, "modhost.h 1.0", "gcc" };
 #endif
 "#;
 
@@ -157,6 +172,16 @@ fn assert_is_probe(inspection: &Inspection) {
     );
     assert_eq!(table.handlers.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["main", "alt"]);
     assert_eq!(table.depends.iter().map(|d| (d.name.as_str(), d.kind)).collect::<Vec<_>>(), [("base", 1), ("log", 2)]);
+    let shape = |shape: &interface::Shape| (shape.to_string(), shape.size_bytes, shape.layout.clone());
+    assert_eq!(
+        table.interfaces.iter().map(shape).collect::<Vec<_>>(),
+        [("probe.first 1.2".into(), 16, Some("f()->u32\ng()".into())), ("probe.second 2.0".into(), 8, None)]
+    );
+    assert_eq!(
+        table.binds.iter().map(|wish| shape(&wish.shape)).collect::<Vec<_>>(),
+        [("base.calls 1.1".into(), 16, Some("h(str)".into()))]
+    );
+    assert!(table.binds[0].is_required());
     assert_eq!(table.functions, [Function::Init]);
     assert_eq!(table.problems, [""; 0]);
 }
@@ -202,7 +227,7 @@ fn each_bad_build_is_refused_with_its_reason() {
         (&["-DNEEDS=3"], &["needs a newer host", "1.3", "upgrade"]),
         (&["-DSIZE=64"], &["too small", "64 bytes"]),
         (&["-DSIZE=64", "-DNO_NOTE"], &["too small", "64 bytes"]),
-        (&["-DSIZE=4096"], &["cannot be right", "4096 bytes, its symbol has 136"]),
+        (&["-DSIZE=4096"], &["cannot be right", "4096 bytes, its symbol has 168"]),
         (&["-DMAGIC=\"ABCDEFG\""], &["is not a modhost exports table", "0x0047464544434241"]),
         (&["-DNAME=\"Bad Name\""], &["its name is not one", "Bad Name"]),
         (&["-DNAME=0"], &["the module's name is null"]),
@@ -219,6 +244,9 @@ fn each_bad_build_is_refused_with_its_reason() {
         (&["-DSTRIDE=4000"], &["outside its segments"]),
         (&["-DSLOT=0"], &["host_slot is null"]),
         (&["-DSLOT=(void*)fixed"], &["host_slot is not in writable memory"]),
+        (&["-DTABLE=0"], &["the interface \"probe.first\" has no table"]),
+        (&["-DBOUND=0"], &["the slot of interface \"base.calls\" is null"]),
+        (&["-DBOUND=(void*)fixed"], &["the slot of interface \"base.calls\" is not in writable memory"]),
         (&["-DNO_TABLE"], &["a modhost note, but no exports table", "version script"]),
         (&["-DNO_TABLE", "-DNO_NOTE"], &["not a modhost module", "MODULE_EXPORTS"]),
         (&["-c"], &["not a shared object", "not linked yet"]),
@@ -278,7 +306,7 @@ fn another_machines_note_is_still_read() {
 
 #[test]
 fn the_layout_is_the_one_the_probe_was_written_for() {
-    assert_eq!((mem::size_of::<abi::ModuleExports>(), mem::size_of::<abi::Param>()), (136, 72));
+    assert_eq!((mem::size_of::<abi::ModuleExports>(), mem::size_of::<abi::Param>()), (168, 72));
     assert_eq!((mem::size_of::<abi::Handler>(), mem::size_of::<abi::Dependency>(), mem::size_of::<abi::Note>()), (32, 16, 116));
 }
 

@@ -42,6 +42,15 @@
 
 struct modhost_slot modhost_slot;
 
+/* Of interfaces. */
+struct calls {
+    int32_t (*first)(uint32_t number);
+    int32_t (*second)(void);
+};
+__attribute__((unused)) static const struct calls calls;
+__attribute__((unused)) static const struct calls *bound;
+__attribute__((unused)) static const struct calls *also_bound;
+
 static uint32_t flag;
 static int64_t number = 3;
 static int64_t pause_ns;
@@ -77,6 +86,13 @@ __attribute__((unused)) static const struct modhost_handler handlers[] = {
 
 #ifdef DEPENDS
 static const struct modhost_dependency depends[] = {DEPENDS};
+#endif
+
+#ifdef INTERFACES
+static const struct modhost_interface interfaces[] = {INTERFACES};
+#endif
+#ifdef BINDS
+static const struct modhost_bind binds[] = {BINDS};
 #endif
 
 __attribute__((unused)) static int init(void) {
@@ -132,6 +148,12 @@ const struct table module_exports_table = {
               HANDLERS,
 #ifdef DEPENDS
               MODHOST_DEPENDS(depends),
+#endif
+#ifdef INTERFACES
+              MODHOST_INTERFACES(interfaces),
+#endif
+#ifdef BINDS
+              MODHOST_BINDS(binds),
 #endif
               .init_f = INIT},
 #ifdef MORE

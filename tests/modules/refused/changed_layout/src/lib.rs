@@ -56,4 +56,10 @@ pub static module_exports: ModuleExports = ModuleExports {
     init_f: None,
     init_child_f: None,
     destroy_f: None,
+    interfaces: ptr::null(),
+    interface_count: 0,
+    interface_stride: 0,
+    binds: ptr::null(),
+    bind_count: 0,
+    bind_stride: 0,
 };

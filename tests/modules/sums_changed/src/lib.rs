@@ -1,0 +1,33 @@
+//! Binds `test.sums` as it was never declared.
+#![forbid(unsafe_code)]
+
+use module_api::prelude::*;
+
+module_api::interface! {
+    /// Not the one that `sums` exports.
+    pub interface Sums "test.sums" 1.0, exported by ExportSums {
+        /// Takes another number.
+        fn add(name: &str, value: u32) -> u64;
+    }
+}
+
+struct Changed;
+
+impl Module for Changed {
+    type Params = ();
+    type Child = ();
+
+    fn init(cx: &mut ModInit<'_, Self>, (): ()) -> Result<Self> {
+        match cx.interface_if_present::<Sums>() {
+            None => info!("without sums"),
+            Some(sums) => info!("with sums: {}", sums.add("first", 1)?),
+        }
+        Ok(Changed)
+    }
+
+    fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+module_api::export_module! { Changed, name: "sums_changed", binds_if_present: [Sums] }
