@@ -36,7 +36,9 @@ fn main() {
         configured_listeners: 0,
         wanted: Default::default(),
         listeners: Default::default(),
+        streams: Default::default(),
         timers: Default::default(),
+        tls: Default::default(),
         stats: Registry::new().expect("counters"),
     };
     let state = state.install().expect("the state");

@@ -175,6 +175,7 @@ fn prepare() {
         listeners: Default::default(),
         streams: Default::default(),
         timers: Default::default(),
+        tls: Default::default(),
         stats: modhost::stats::registry::Registry::new().expect("the counters"),
     };
     let state = state.install().expect("the state");
@@ -190,6 +191,8 @@ fn prepare() {
         destroy_f: None,
         handlers: Vec::new(),
         depends: Vec::new(),
+        interfaces: Vec::new(),
+        binds: Vec::new(),
         registered: 0.into(),
         forked: 0.into(),
         initialised: true.into(),

@@ -313,7 +313,9 @@ mod stepping {
             configured_listeners: 0,
             wanted: Default::default(),
             listeners: Default::default(),
+            streams: Default::default(),
             timers: Default::default(),
+            tls: Default::default(),
             stats: Registry::new().expect("the counters"),
         };
         let state = state.install().expect("the state");
@@ -329,6 +331,8 @@ mod stepping {
             destroy_f: None,
             handlers: Vec::new(),
             depends: Vec::new(),
+            interfaces: Vec::new(),
+            binds: Vec::new(),
             registered: 0.into(),
             forked: 0.into(),
             initialised: true.into(),

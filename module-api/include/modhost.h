@@ -476,7 +476,7 @@ MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
 MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
 MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
 MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
-MODHOST_ASSERT(api, sizeof(struct modhost_api) == 328 && offsetof(struct modhost_api, stat_read) == 320);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 352 && offsetof(struct modhost_api, stat_read) == 344);
 MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
 MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
 
