@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use harness::setup::{module, quoted};
-use harness::{Client, Deadline, Host, PATIENCE, Setup, fixture, is_root, processes};
+use harness::{Client, Host, PATIENCE, Setup, fixture, is_root, processes};
 use rustix::net::sockopt;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -476,32 +476,6 @@ fn link_local_addresses_groups_and_interfaces_of_a_real_network() {
             .expect_log("cannot join the multicast group 224.7.7.7 for udp 0.0.0.0:0")
             .fails(1);
         assert!(ended.log.contains("name the interface: \"224.7.7.7%eth0\""), "{}", ended.log);
-    });
-}
-
-#[test]
-fn an_address_that_an_interface_has_lost_is_closed_when_a_new_main_is_ready() {
-    in_own_network("ip addr add 10.9.8.7/24 dev lo", || {
-        let host = Setup::new()
-            .module(fixture("recorder_a"))
-            .listen_at("lo:5070", "recorder_a:serve", Some(1))
-            .expect_log("starting a new main")
-            .start();
-        let (kept, lost) = ("127.0.0.1:5070".parse().unwrap(), SocketAddr::from(([10, 9, 8, 7], 5070)));
-        assert_eq!((ask(kept, "local"), ask(lost, "local")), (kept.to_string(), lost.to_string()));
-        let change = |what: &str| assert!(Command::new("ip").args(["addr", what, "10.9.8.7/24", "dev", "lo"]).status().unwrap().success());
-        change("del");
-        host.kill(host.main_pid());
-        host.wait_for_log_lines("ready in ", 2);
-        assert_eq!(host.addresses(0).len(), 1);
-        // Its port is free for others. The supervisor closes it when it hears that main is ready.
-        change("add");
-        let deadline = Deadline::after(PATIENCE);
-        while let Err(error) = UdpSocket::bind(lost) {
-            assert!(!deadline.has_passed(), "{error}\n{}", host.report());
-            assert_eq!(ask(kept, "local"), kept.to_string());
-        }
-        host.stop();
     });
 }
 
