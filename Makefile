@@ -27,7 +27,9 @@ build:
 run: build
 	@echo 'serving until Ctrl-C; in another terminal try:'
 	@echo "  bash -c 'exec 3<>/dev/udp/127.0.0.1/7007; echo hello >&3; head -1 <&3'"
-	@echo '  target/release/modhost ps -s target/quickstart.sock'
+	@echo '  target/release/modhost ps -s target/quickstart.sock       # its processes'
+	@echo '  target/release/modhost stats -s target/quickstart.sock    # what they have counted'
+	@echo '  target/release/modhost shm -s target/quickstart.sock      # who has how much shared memory'
 	@target/release/modhost run -c docs/quickstart.toml
 
 # The tests drive built files, so everything they start is built first.

@@ -210,3 +210,29 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
     assert!((before..=before + 3 * 16).contains(&after), "{before} blocks before, {after} after");
     host.stop();
 }
+
+#[test]
+fn every_process_and_thread_allocates_whoever_made_it() {
+    let host = Setup::new().module(fixture("allocates")).listen("allocates:serve", 1).control().start();
+    let client = host.client();
+    let before = blocks(&host, "allocates");
+    for order in ["here 20000", "threads 20000", "outside 20000", "threads 20000", "here 20000"] {
+        assert_eq!(client.ask_text(order), "0", "{order}");
+        assert_eq!(blocks(&host, "allocates"), before + 1, "{order} leaves one block");
+    }
+    assert_eq!(client.ask_text("empty"), "0");
+    assert_eq!(blocks(&host, "allocates"), before);
+    host.stop();
+}
+
+#[test]
+fn main_allocates_in_no_fork_mode_and_so_do_processes_that_it_does_not_know() {
+    // No control process answers in this mode: memory that leaked would be used up soon.
+    let setup = Setup::new().host("shared_memory", "\"2MiB\"").module(fixture("allocates")).listen("allocates:serve", 1);
+    let host = setup.argument("--no-fork").start();
+    let client = host.client();
+    for order in ["here 20000", "outside 2000", "here 20000", "empty", "outside 2000", "here 20000"] {
+        assert_eq!(client.ask_text(order), "0", "{order}");
+    }
+    host.stop();
+}

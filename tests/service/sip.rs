@@ -36,7 +36,7 @@ fn invite(client: &Client, user: &str) -> String {
 }
 
 fn registrar(workers: u32, memory: &str) -> Host {
-    let sip = module("sip").param("registrar", "true").text("domains", "example.com").text("min_expires", "1s");
+    let sip = module("sip").param("registrar", "true").param("domains", r#"["example.com"]"#).text("min_expires", "1s");
     Setup::new().host("shared_memory", &format!("\"{memory}\"")).module(sip).listen("sip", workers).start()
 }
 
@@ -166,17 +166,17 @@ fn memory_that_is_used_up_comes_back_when_registrations_end() {
 #[test]
 fn parameters_that_cannot_be_served_are_refused() {
     for (name, value, text) in [
-        ("answer", "100 Trying", "\\\"100 Trying\\\" does not begin with a code from 200 to 699"),
-        ("answer", "200", "has no reason"),
-        ("methods", "OPTIONS, DANCE", "\\\"DANCE\\\" is no method that this module knows"),
-        ("accept", "sdp", "\\\"sdp\\\" is no media type"),
-        ("domains", "a b", "\\\"a b\\\" is no host name or address"),
-        ("server", "\u{e9}", "characters that cannot stand in a header field"),
-        ("min_expires", "2h", "\\\"min_expires\\\" is longer than one hour"),
-        ("default_expires", "1s", "\\\"default_expires\\\" is not between"),
-        ("max_expires", "500ms", "a whole number of seconds"),
+        ("answer", r#""100 Trying""#, "\\\"100 Trying\\\" does not begin with a code from 200 to 699"),
+        ("answer", r#""200""#, "has no reason"),
+        ("methods", r#"["OPTIONS", "DANCE"]"#, "\\\"DANCE\\\" is no method that this module knows"),
+        ("accept", r#"["sdp"]"#, "\\\"sdp\\\" is no media type"),
+        ("domains", r#"["a b"]"#, "\\\"a b\\\" is no host name or address"),
+        ("server", "\"\u{e9}\"", "characters that cannot stand in a header field"),
+        ("min_expires", r#""2h""#, "\\\"min_expires\\\" is longer than one hour"),
+        ("default_expires", r#""1s""#, "\\\"default_expires\\\" is not between"),
+        ("max_expires", r#""500ms""#, "a whole number of seconds"),
     ] {
-        let ended = Setup::new().module(module("sip").text(name, value)).listen("sip", 1).allow_log("").fails(1);
+        let ended = Setup::new().module(module("sip").param(name, value)).listen("sip", 1).allow_log("").fails(1);
         let plain = text.replace("\\\"", "\"");
         assert!(ended.log.contains(text) || ended.log.contains(&plain), "{name}: {}", ended.log);
     }

@@ -381,9 +381,10 @@ fn code(client: &Client, message: &str) -> Option<u16> {
 #[test]
 fn each_torture_gets_its_answer_and_none_harms() {
     // One worker each: it has answered the first message before it takes up the second.
-    let accept = || module("sip").text("accept", "application/sdp, multipart/mixed");
+    let accept = || module("sip").param("accept", r#"["application/sdp", "multipart/mixed"]"#);
     let plain = Setup::new().module(accept()).listen("sip", 1).start();
-    let registrar = Setup::new().module(accept().param("registrar", "true").text("domains", "torture.example")).listen("sip", 1).start();
+    let registrar =
+        Setup::new().module(accept().param("registrar", "true").param("domains", r#"["torture.example"]"#)).listen("sip", 1).start();
     let (plain_client, registrar_client) = (plain.client(), registrar.client());
     let traps: Vec<Trap> = [well_formed(), malformed(), unusual()].into_iter().flatten().collect();
     assert_eq!(traps.len(), 13 + 19 + 17);

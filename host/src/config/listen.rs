@@ -476,7 +476,7 @@ mod tests {
             ("udp = \"[::]:1\"\nmulticast = \"239.0.0.1\"", &["t.toml:4:1", "sent to the group 239.0.0.1", "239.0.0.1:PORT"]),
             ("udp = \"127.0.0.1:1\"\nreceive_buffer = \"1KiB\"", &["t.toml:4:18", "it must be from 4 KiB to 1 GiB"]),
             ("udp = \"127.0.0.1:1\"\nsend_buffer = \"2GiB\"", &["t.toml:4:15", "it must be from 4 KiB to 1 GiB"]),
-            ("udp = \"127.0.0.1:1\"\nbusy_poll = \"1s\"", &["t.toml:4:13", "it must be from 1us to 10ms"]),
+            ("udp = \"127.0.0.1:1\"\nbusy_poll = \"1s\"", &["t.toml:4:13", "it must be from 1us to 10ms", "such as \"10ms\""]),
             ("udp = \"127.0.0.1:1\"\nbusy_poll = 50", &["t.toml:4:13", "expected a duration"]),
         ] {
             let errors = read(text).expect_err(text);

@@ -216,7 +216,9 @@ impl<'d, 't> Section<'d, 't> {
     /// A duration in `range`.
     pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let entry = self.entry(key)?;
-        let expected = "a duration such as \"10s\" or \"1m30s\"";
+        let seconds = range.contains(&Duration::from_secs(10));
+        let example = if seconds { "10s".to_string() } else { units::format_duration(*range.end()).to_string() };
+        let expected = &*format!("a duration such as \"{example}\"");
         let Some(text) = entry.get_ref().as_str() else {
             let hint = whole(entry.get_ref()).map_or(String::new(), |number| format!("write the unit: {key} = \"{number}s\""));
             self.wrong(key, entry, format_args!("{expected}"), hint);

@@ -13,18 +13,18 @@ params! {
     pub struct Params {
         /// What well-formed requests are answered: a final code and its reason.
         pub answer: String = "200 OK",
-        /// Methods that are served, with commas between them; others get 405.
-        pub methods: String = "INVITE, ACK, OPTIONS, BYE, CANCEL, REGISTER, PRACK, SUBSCRIBE, NOTIFY, PUBLISH, INFO, REFER, MESSAGE, UPDATE",
-        /// Media types of bodies that are accepted, with commas between them; others get 415. Empty for all.
-        pub accept: String = "",
+        /// Methods that are served; others get 405.
+        pub methods: Vec<String> = "INVITE, ACK, OPTIONS, BYE, CANCEL, REGISTER, PRACK, SUBSCRIBE, NOTIFY, PUBLISH, INFO, REFER, MESSAGE, UPDATE",
+        /// Media types of bodies that are accepted; others get 415. Empty for all.
+        pub accept: Vec<String> = "",
         /// The Server field of each answer; empty for none.
         pub server: String = "",
         /// Longest request, in bytes; longer ones get 513.
         pub max_message: i64 = 16384 in 500..=65507,
         /// Whether REGISTER is carried out, and other requests are redirected to where their user is.
         pub registrar: bool = false,
-        /// Hosts whose users register here, with commas between them; empty for all.
-        pub domains: String = "",
+        /// Hosts whose users register here; empty for all.
+        pub domains: Vec<String> = "",
         /// How long a registration lasts if the client does not say.
         pub default_expires: Duration = "1h",
         /// Shortest registration; shorter ones get 423. At most one hour.
@@ -53,11 +53,11 @@ pub fn read(params: &Params) -> Result<Configured> {
     let answer = status(&params.answer)?;
     let methods = methods(&params.methods)?;
     let names: Vec<&str> = Method::KNOWN.iter().filter(|(method, _)| methods & method.bit() != 0).map(|(_, name)| *name).collect();
-    let accept = list(&params.accept);
+    let accept = &params.accept;
     if let Some(wrong) = accept.iter().find(|accepted| accepted.split('/').filter(|part| is_token(part)).count() != 2) {
         return Err(Error::new(format_args!("parameter \"accept\": {wrong:?} is no media type such as \"application/sdp\"")));
     }
-    let domains = list(&params.domains);
+    let domains = &params.domains;
     if let Some(wrong) = domains.iter().find(|domain| crate::uri::host(domain.as_bytes()) != Some(domain.as_bytes())) {
         return Err(Error::new(format_args!("parameter \"domains\": {wrong:?} is no host name or address")));
     }
@@ -96,8 +96,8 @@ fn status(text: &str) -> Result<String> {
     Ok(format!("{code} {reason}"))
 }
 
-fn methods(text: &str) -> Result<u16> {
-    list(text).iter().try_fold(0, |set, name| match Method::of(name.as_bytes()) {
+fn methods(names: &[String]) -> Result<u16> {
+    names.iter().try_fold(0, |set, name| match Method::of(name.as_bytes()) {
         Method::Unknown => Err(Error::new(format_args!("parameter \"methods\": {name:?} is no method that this module knows"))),
         method => Ok(set | method.bit()),
     })
@@ -123,11 +123,6 @@ fn limits(params: &Params) -> Result<Limits> {
         return Err("parameter \"default_expires\" is not between \"min_expires\" and \"max_expires\"".into());
     }
     Ok(limits)
-}
-
-/// What stands between commas.
-fn list(text: &str) -> Vec<&str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 fn is_token(text: &str) -> bool {

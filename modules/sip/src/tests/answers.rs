@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Bench, request};
+use super::{Bench, request, texts};
 
 #[test]
 fn an_answer_repeats_what_it_must_and_nothing_else() {
@@ -206,7 +206,7 @@ fn what_looks_odd_and_is_right() {
 
 #[test]
 fn methods_versions_schemes_extensions_and_sizes() {
-    let mut bench = Bench::of(|params| params.methods = "OPTIONS, INVITE, ACK, CANCEL".into());
+    let mut bench = Bench::of(|params| params.methods = texts(&["OPTIONS", "INVITE", "ACK", "CANCEL"]));
     let reply = bench.ask(&request("BREW", "sip:example.com", &[]));
     assert_eq!((reply.status(), reply.one("Allow")), ("501 Not Implemented", "INVITE, ACK, OPTIONS, CANCEL"));
     let reply = bench.ask(&request("options", "sip:example.com", &[]));
@@ -227,7 +227,7 @@ fn methods_versions_schemes_extensions_and_sizes() {
 
 #[test]
 fn bodies_are_accepted_by_their_type() {
-    let mut bench = Bench::of(|params| params.accept = "application/sdp, multipart/*".into());
+    let mut bench = Bench::of(|params| params.accept = texts(&["application/sdp", "multipart/*"]));
     let mut code = |lines: &[&str], body: &str| {
         let text = request("INVITE", "sip:a@example.com", &[lines, &["Content-Length"]].concat()) + body;
         let reply = bench.ask(&text);

@@ -14,16 +14,20 @@ use crate::serve::Server;
 use crate::settings::{self, Params};
 use store::Here;
 
+fn texts(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| item.to_string()).collect()
+}
+
 /// The parameters as they are without a configuration.
 fn defaults() -> Params {
     Params {
         answer: "200 OK".into(),
-        methods: "INVITE,ACK,OPTIONS,BYE,CANCEL,REGISTER,SUBSCRIBE,NOTIFY,MESSAGE".into(),
-        accept: String::new(),
+        methods: texts(&["INVITE", "ACK", "OPTIONS", "BYE", "CANCEL", "REGISTER", "SUBSCRIBE", "NOTIFY", "MESSAGE"]),
+        accept: Vec::new(),
         server: String::new(),
         max_message: 4000,
         registrar: false,
-        domains: String::new(),
+        domains: Vec::new(),
         default_expires: Duration::from_secs(3600),
         min_expires: Duration::from_secs(60),
         max_expires: Duration::from_secs(7200),
@@ -54,7 +58,7 @@ impl Bench {
     fn registrar() -> Bench {
         Bench::of(|params| {
             params.registrar = true;
-            params.domains = "example.com, [2001:db8::5]".into();
+            params.domains = texts(&["example.com", "[2001:db8::5]"]);
         })
     }
 

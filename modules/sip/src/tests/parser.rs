@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::{Bench, Reply, request};
+use super::{Bench, Reply, request, texts};
 use crate::chars::Cursor;
 use crate::message::{self, Method, Request};
 
@@ -30,7 +30,7 @@ fn go_through(bytes: &[u8]) {
     if let Some(request) = message::parse(bytes) {
         check_places(bytes, &request);
     }
-    for mut bench in [Bench::of(|params| params.accept = "application/sdp".into()), Bench::registrar()] {
+    for mut bench in [Bench::of(|params| params.accept = texts(&["application/sdp"])), Bench::registrar()] {
         if let Some((reply, destination)) = bench.send(bytes) {
             assert!((200..700).contains(&reply.code()), "{reply:?}");
             assert!(destination.ip() == bench.client.ip() && destination.port() != 0);
