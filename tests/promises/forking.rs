@@ -219,11 +219,8 @@ fn l31_customary_c_module() {
 
 #[test]
 fn l29_a_process_with_a_link_sends_on_connections_of_others() {
-    let host = Setup::new()
-        .module(fixture("streams"))
-        .host("workers", "2")
-        .listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None)
-        .start();
+    let host =
+        Setup::new().module(fixture("streams")).host("workers", "2").listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None).start();
     let mut stream = BufReader::new(TcpStream::connect(&host.addresses(0)[0]).unwrap());
     stream.get_ref().set_read_timeout(Some(harness::PATIENCE)).unwrap();
     let mut ask = |line: &str| {

@@ -33,11 +33,8 @@ fn l26_three_processes_without_fork() {
 
 #[test]
 fn l27_without_fork_one_loop_serves_datagrams_and_connections() {
-    let host = no_fork("")
-        .module(module("echo"))
-        .listen("recorder_a:serve", 1)
-        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
-        .start();
+    let host =
+        no_fork("").module(module("echo")).listen("recorder_a:serve", 1).listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None).start();
     let datagrams = Client::of(host.address(0));
     let mut connection = std::net::TcpStream::connect(&host.addresses(1)[0]).unwrap();
     connection.set_read_timeout(Some(harness::PATIENCE)).unwrap();

@@ -330,6 +330,30 @@ fn limits_on_connections_and_bytes_hold() {
 }
 
 #[test]
+fn connections_are_counted() {
+    let host = lines("max_connections = 2", 1).control().start();
+    let (mut one, mut other) = (Lines::to(&host, 0), Lines::to(&host, 0));
+    assert_eq!((one.ask("say 1"), other.ask("say 2")), ("1".into(), "2".into()));
+    Lines::to(&host, 0).is_over();
+    one.say("fail");
+    one.is_over();
+    drop(other);
+    host.wait_for_log_lines("closed reason", 2);
+    let control = host.path("control");
+    let output = std::process::Command::new(host.path("modhost")).arg("stats").arg("-s").arg(&control).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let value = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.split_whitespace().any(|word| word == name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}{}", String::from_utf8_lossy(&output.stderr)));
+        line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    assert_eq!((value("host.connections"), value("host.connections_refused")), (2, 1));
+    assert_eq!((value("host.closed_by_error"), value("host.closed_normally"), value("host.closed_by_peer")), (1, 1, 0));
+    assert_eq!((value("host.bytes_in"), value("host.bytes_out")), (6 + 6 + 5, 4));
+    host.stop();
+}
+
+#[test]
 fn two_thousand_connections_at_once() {
     let host = lines("", 2).start();
     let mut clients: Vec<Lines> = (0..2_000).map(|_| Lines::to(&host, 0)).collect();

@@ -22,6 +22,7 @@ use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Error, Result};
 use crate::module::call;
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
+use crate::stats::{Own, OwnWords};
 use crate::sys::{accept, descriptor, signal, time};
 
 /// One read takes at most this.
@@ -89,6 +90,7 @@ pub struct Server {
     /// Moments at which to look at a connection: at the earliest of its limits, or before.
     looks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     messages: Vec<u8>,
+    counts: OwnWords,
     now_ns: u64,
 }
 
@@ -133,6 +135,7 @@ impl Server {
             again: Vec::new(),
             looks: BinaryHeap::new(),
             messages: Vec::new(),
+            counts: OwnWords::of_this_process(),
             now_ns: time::now_ns(),
         })
     }
@@ -248,6 +251,7 @@ impl Server {
     /// Tells the handler that it is over. Afterwards `over` is none if the socket is to linger.
     fn close(&mut self, connection: &mut Connection, reason: Reason) {
         self.directory.close(connection.id);
+        self.counts.add(Own::closed(reason), 1);
         if connection.opened
             && let Some(on_close) = connection.listener.functions.on_close
         {
@@ -301,8 +305,8 @@ impl Server {
             connection.readable = true;
         }
         // A hang-up is both directions; ours ends by our own wish only after the end of the queue.
-        connection.broken |= flags.contains(EpollFlags::EPOLLERR)
-            || flags.contains(EpollFlags::EPOLLHUP) && connection.ending != Ending::SendingSideEnded;
+        connection.broken |=
+            flags.contains(EpollFlags::EPOLLERR) || flags.contains(EpollFlags::EPOLLHUP) && connection.ending != Ending::SendingSideEnded;
         if flags.contains(EpollFlags::EPOLLIN) {
             connection.readable = true;
         }
@@ -333,6 +337,7 @@ impl Server {
                 }
                 Ok(count) => {
                     connection.active_ns = self.now_ns;
+                    self.counts.add(Own::BytesIn, count as u64);
                     // Less than there was room for: it was all. What comes later is a new event, unless the end is there already.
                     if count < INPUT_BYTES && !connection.hung_up {
                         connection.readable = false;
@@ -367,7 +372,7 @@ impl Server {
             if let Some(on_writable) = connection.listener.functions.on_writable
                 && matches!(connection.ending, Ending::No)
             {
-                self.call(connection, on_writable_of(on_writable))?;
+                self.call(connection, |stream| on_writable(stream))?;
             }
         }
         // The others get their turn.
@@ -506,7 +511,7 @@ impl Server {
             if connection.output.is_empty() && files.is_empty() {
                 let sent = connection.send_now(bytes)?;
                 connection.output.push(&bytes[sent..]);
-                return Ok(sent > 0);
+                return Ok(sent as u64);
             }
             let mut from = 0;
             for piece in files {
@@ -517,16 +522,19 @@ impl Server {
             connection.output.push(&bytes[from..]);
             let before = connection.output.queued_bytes();
             connection.drain()?;
-            Ok(connection.output.queued_bytes() < before)
+            Ok(before - connection.output.queued_bytes())
         });
         self.sent(connection, sent);
     }
 
     /// After an attempt to send.
-    fn sent(&mut self, connection: &mut Connection, progress: Result<bool, Errno>) {
+    fn sent(&mut self, connection: &mut Connection, progress: Result<u64, Errno>) {
         match progress {
-            Ok(true) => connection.active_ns = self.now_ns,
-            Ok(false) => {}
+            Ok(0) => {}
+            Ok(count) => {
+                connection.active_ns = self.now_ns;
+                self.counts.add(Own::BytesOut, count);
+            }
             Err(errno) => {
                 tracing::debug!("a connection broke listener=\"{}\": send: {errno}", connection.listener);
                 connection.output.clear();
@@ -543,7 +551,7 @@ impl Server {
     /// The kernel takes more.
     fn send_more(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
         let before = connection.output.queued_bytes();
-        let progress = connection.drain().map(|_| connection.output.queued_bytes() < before);
+        let progress = connection.drain().map(|_| before - connection.output.queued_bytes());
         self.sent(connection, progress);
         if connection.over.is_some() {
             return Ok(());
@@ -654,7 +662,10 @@ impl Server {
             let limits = &listener.options;
             match self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) {
                 Some(charge) => self.open(Arrival { socket, charge, peer })?,
-                None => tracing::debug!("a connection was refused: over a limit listener=\"{listener}\""),
+                None => {
+                    self.counts.add(Own::ConnectionsRefused, 1);
+                    tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
+                }
             }
         }
         Ok(())
@@ -664,10 +675,15 @@ impl Server {
     fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
         let listener = self.listeners.get(arrival.charge.listener as usize);
         let slot = match (self.free.pop(), self.connections.len()) {
-            (Some(slot), _) => slot,
+            (Some(slot), _) if !self.directory.is_used_up(self.index, slot as usize) => slot,
+            // Its ids are all taken: it is left alone, and another one found.
+            (Some(_), _) => return self.open(arrival),
             (None, used) if used < MAX_CONNECTIONS => {
                 self.connections.push(None);
                 self.directory.note_slots(self.index, used + 1);
+                if self.directory.is_used_up(self.index, used) {
+                    return self.open(arrival);
+                }
                 used as u32
             }
             (None, _) => {
@@ -682,6 +698,7 @@ impl Server {
             return Ok(());
         };
         let id = self.directory.open(self.index, slot as usize, arrival.charge);
+        self.counts.add(Own::Connections, 1);
         let mut connection = Connection::new(arrival, id, listener, self.now_ns);
         let outcome = self.begin(&mut connection);
         if connection.over.is_none() {
@@ -726,7 +743,7 @@ impl Server {
                 if connection.id == mail.id && matches!(connection.ending, Ending::No) {
                     connection.output.push(&mail.bytes);
                     let before = connection.output.queued_bytes();
-                    let progress = connection.drain().map(|_| connection.output.queued_bytes() < before);
+                    let progress = connection.drain().map(|_| before - connection.output.queued_bytes());
                     server.sent(connection, progress);
                 }
                 Ok(())
@@ -776,9 +793,4 @@ impl Server {
             }
         }
     }
-}
-
-/// A function that gets nothing but the connection.
-fn on_writable_of(function: extern "C" fn(*mut abi::Stream) -> i32) -> impl FnOnce(*mut abi::Stream) -> i32 {
-    move |stream| function(stream)
 }
