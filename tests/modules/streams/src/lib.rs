@@ -124,10 +124,11 @@ impl StreamHandler<Streams> for Lines {
     }
 
     fn close(self, module: &Streams, (): &mut (), reason: CloseReason) {
-        let number = [CloseReason::Normal, CloseReason::Peer, CloseReason::Timeout, CloseReason::Limit, CloseReason::Error, CloseReason::Stop]
-            .iter()
-            .position(|known| *known == reason)
-            .unwrap_or(0);
+        let number =
+            [CloseReason::Normal, CloseReason::Peer, CloseReason::Timeout, CloseReason::Limit, CloseReason::Error, CloseReason::Stop]
+                .iter()
+                .position(|known| *known == reason)
+                .unwrap_or(0);
         module.closed[number].add(1);
         info!("closed reason={}", REASONS[number]);
     }
