@@ -129,7 +129,10 @@ fn the_interface_imports_nothing_of_ours_and_modules_only_the_interface() {
             assert_eq!(foreign.count(), 0, "{module} includes something of ours");
             continue;
         }
-        assert_eq!(path_dependencies(&manifest), ["module-api"], "{module}");
+        // Its unit tests may want the fake host of it.
+        let mut dependencies = path_dependencies(&manifest);
+        dependencies.dedup();
+        assert_eq!(dependencies, ["module-api"], "{module}");
         assert_none("a module knows the host", lines_with(&sources(&format!("modules/{module}/src"), "rs"), &["modhost::"]));
     }
 }

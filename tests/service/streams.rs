@@ -347,7 +347,7 @@ fn connections_are_counted() {
         let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}{}", String::from_utf8_lossy(&output.stderr)));
         line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"))
     };
-    assert_eq!((value("host.connections"), value("host.connections_refused")), (2, 1));
+    assert_eq!((value("host.connections_opened"), value("host.connections_refused")), (2, 1));
     assert_eq!((value("host.closed_by_error"), value("host.closed_normally"), value("host.closed_by_peer")), (1, 1, 0));
     assert_eq!((value("host.bytes_in"), value("host.bytes_out")), (6 + 6 + 5, 4));
     host.stop();

@@ -70,7 +70,7 @@ impl Own {
         ("log_lost", "log records that could not be written"),
         ("timer_runs", "calls of timer functions"),
         ("timer_overruns", "calls of timer functions that took longer than their period"),
-        ("connections", "connections that were opened"),
+        ("connections_opened", "connections that were opened"),
         ("connections_refused", "connections that were closed at once, over a limit of their listener"),
         ("closed_normally", "connections that the handler ended, or both sides"),
         ("closed_by_peer", "connections whose peer was gone"),
