@@ -354,6 +354,65 @@
 //! # }
 //! ```
 //!
+//! # Connections
+//!
+//! `listen_tcp` belongs to `init`; not to `proc_init`:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! fn late<M: Module>(cx: &mut ProcInit<'_, M>) -> Result<()> {
+//!     cx.listen_tcp("127.0.0.1:0", None)?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A connection can be used during a call of its handler and no longer; what is kept is its id:
+//! ```
+//! # use module_api::prelude::*;
+//! # use module_api::StreamId;
+//! struct Kept(StreamId);
+//! fn keep(stream: &mut Stream<'_>) -> Kept { Kept(stream.id()) }
+//! ```
+//! ```compile_fail,E0621
+//! # use module_api::prelude::*;
+//! struct Kept(&'static mut Stream<'static>);
+//! fn keep(stream: &mut Stream<'static>) -> Kept { Kept(stream) }
+//! ```
+//! ```compile_fail
+//! # use module_api::prelude::*;
+//! struct Kept(Stream<'static>);
+//! fn keep(stream: Stream<'_>) -> Kept { Kept(stream) }
+//! ```
+//!
+//! Nor does the room that `write_with` lends leave the closure:
+//! ```compile_fail,E0521
+//! # use module_api::prelude::*;
+//! fn keep<'a>(stream: &'a mut Stream<'_>, kept: &mut Option<&'a mut [u8]>) -> Result<()> {
+//!     Ok(stream.write_with(10, |room| {
+//!         *kept = Some(room);
+//!         0
+//!     })?)
+//! }
+//! ```
+//!
+//! The module is shared by all connections of the process, and cannot be changed by one:
+//! ```compile_fail,E0594
+//! # use module_api::prelude::*;
+//! # struct Good { count: u64 }
+//! # impl Module for Good {
+//! #     type Params = (); type Child = ();
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Good { count: 0 }) }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> { Ok(()) }
+//! # }
+//! # struct Bytes;
+//! impl StreamHandler<Good> for Bytes {
+//!     fn open(module: &Good, _: &mut (), _: &mut Stream<'_>) -> Result<Bytes> {
+//!         module.count += 1;
+//!         Ok(Bytes)
+//!     }
+//! #   fn data(&mut self, _: &Good, _: &mut (), _: &mut Stream<'_>, data: &[u8]) -> Result<usize> { Ok(data.len()) }
+//! }
+//! ```
+//!
 //! # Shared memory
 //!
 //! What belongs to one process cannot be put there:

@@ -37,38 +37,20 @@ impl StreamHandler<Lines> for Line {
         Ok(Line)
     }
 
-    fn data(&mut self, module: &Lines, seen: &mut Seen, stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
-        let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return Ok(0) };
-        let line = str::from_utf8(&data[..end])?;
-        let outcome = match line.split_once(' ').unwrap_or((line, "")) {
-            ("echo", text) => stream.write(text.as_bytes()),
-            ("twice", text) => stream.write_with(100, |room| {
-                room[..text.len()].copy_from_slice(text.as_bytes());
-                text.len()
-            }),
-            ("file", path) => stream.write_file(std::fs::File::open(path)?, 1, 3),
-            ("send", text) => {
-                let (id, text) = text.split_once(' ').unwrap_or((text, ""));
-                StreamId::from_number(id.parse()?).send(text.as_bytes())
-            }
-            ("tls", _) => {
-                let text = format!("{:?}", stream.tls().map(|tls| (tls.alpn.map(<[u8]>::len), tls.server_name)));
-                stream.write(text.as_bytes())
-            }
-            ("close", _) => Ok(stream.close()),
-            ("half", _) => Ok(stream.close_sending_side()),
-            ("abort", _) => Ok(stream.abort()),
-            ("fail", _) => return Err("as told".into()),
-            ("panic", _) => panic!("as told"),
-            (other, _) => return Err(Error::new(format_args!("what is {other}"))),
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(StreamError::Busy) => return Ok(0),
-            Err(error) => stream.write(format!("{error:?}").as_bytes())?,
-        }
+    fn data(&mut self, _: &Lines, _: &mut Seen, stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
+        let mut used = 0;
         // What is left comes again with the next bytes only, so every line that is there is used.
-        Ok(end + 1 + self.data(module, seen, stream, &data[end + 1..])?)
+        while let Some(length) = data[used..].iter().position(|byte| *byte == b'\n') {
+            match obey(stream, str::from_utf8(&data[used..used + length])?)? {
+                Ok(()) => used += length + 1,
+                Err(StreamError::Busy) => break,
+                Err(error) => {
+                    stream.write(format!("{error:?}").as_bytes())?;
+                    used += length + 1;
+                }
+            }
+        }
+        Ok(used)
     }
 
     fn writable(&mut self, _: &Lines, seen: &mut Seen, _: &mut Stream<'_>) -> Result<()> {
@@ -79,6 +61,36 @@ impl StreamHandler<Lines> for Line {
     fn close(self, _: &Lines, seen: &mut Seen, reason: CloseReason) {
         seen.closed.push(reason);
     }
+}
+
+fn obey(stream: &mut Stream<'_>, line: &str) -> Result<Result<(), StreamError>> {
+    Ok(match line.split_once(' ').unwrap_or((line, "")) {
+        ("echo", text) => stream.write(text.as_bytes()),
+        ("twice", text) => stream.write_with(100, |room| {
+            room[..text.len()].copy_from_slice(text.as_bytes());
+            text.len()
+        }),
+        ("file", path) => stream.write_file(std::fs::File::open(path)?, 1, 3),
+        ("send", text) => {
+            let (id, text) = text.split_once(' ').unwrap_or((text, ""));
+            StreamId::from_number(id.parse()?).send(text.as_bytes())
+        }
+        ("tls", _) => {
+            let text = format!("{:?}", stream.tls().map(|tls| (tls.alpn.map(<[u8]>::len), tls.server_name)));
+            stream.write(text.as_bytes())
+        }
+        ("close" | "half" | "abort", _) => {
+            match line {
+                "close" => stream.close(),
+                "half" => stream.close_sending_side(),
+                _ => stream.abort(),
+            }
+            Ok(())
+        }
+        ("fail", _) => return Err("as told".into()),
+        ("panic", _) => panic!("as told"),
+        (other, _) => return Err(Error::new(format_args!("what is {other}"))),
+    })
 }
 
 export_module! {

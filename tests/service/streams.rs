@@ -59,7 +59,7 @@ impl Lines {
 
     /// It is over, by an end or a reset.
     #[track_caller]
-    fn is_over(mut self) {
+    fn ends(mut self) {
         assert_eq!(self.rest().unwrap_or_default(), b"");
     }
 }
@@ -106,7 +106,7 @@ fn every_listener_serves_at_once() {
     assert_eq!(in_c.hear(), "hello");
     assert_eq!(in_c.ask("one"), "one");
     in_c.say("fail");
-    in_c.is_over();
+    in_c.ends();
     drop((v4, v6, unix));
     host.stop();
     assert!(!folder.join("socket").exists());
@@ -186,7 +186,7 @@ fn either_side_ends_its_half_first() {
     ours.stream.get_mut().write_all(b"rest").unwrap();
     ours.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     assert_eq!(ours.hear(), "ended unused=4");
-    ours.is_over();
+    ours.ends();
     let mut theirs = Lines::to(&host, 0);
     theirs.say("big 200000");
     theirs.say("half");
@@ -215,7 +215,7 @@ fn a_handler_ends_its_connection_in_every_way_and_no_other() {
     for wrong in ["fail", "nonsense", "big x"] {
         let mut fails = Lines::to(&host, 0);
         fails.say(wrong);
-        fails.is_over();
+        fails.ends();
     }
     let mut files = Lines::to(&host, 0);
     fs::write(host.path("file"), pattern(100_000)).unwrap();
@@ -287,7 +287,7 @@ fn time_limits_strike_and_bytes_hold_them_off() {
         let mut client = Lines::to(&host, 0);
         let began = Instant::now();
         client.stream.get_mut().write_all(first.as_bytes()).unwrap();
-        client.is_over();
+        client.ends();
         assert!(began.elapsed() >= Duration::from_millis(250), "{keys}: {:?}", began.elapsed());
         host.wait_for_log("closed reason=timeout");
         if !keys.starts_with("total") {
@@ -312,11 +312,11 @@ fn limits_on_connections_and_bytes_hold() {
         for client in &mut within {
             assert_eq!(client.ask("say x"), "x");
         }
-        Lines::to(&host, listener).is_over();
+        Lines::to(&host, listener).ends();
         // Where one goes, another one can come.
         let mut last = within.pop().unwrap();
         last.say("close");
-        last.is_over();
+        last.ends();
         assert_eq!(Lines::to(&host, listener).ask("say x"), "x");
         drop(within);
     }
@@ -324,8 +324,32 @@ fn limits_on_connections_and_bytes_hold() {
     let mut talks = Lines::to(&host, 0);
     // The limit may strike before all is sent.
     let _ = talks.stream.get_mut().write_all(&[b'x'; 5000]);
-    talks.is_over();
+    talks.ends();
     host.wait_for_log("closed reason=limit");
+    host.stop();
+}
+
+#[test]
+fn connections_are_counted() {
+    let host = lines("max_connections = 2", 1).control().start();
+    let (mut one, mut other) = (Lines::to(&host, 0), Lines::to(&host, 0));
+    assert_eq!((one.ask("say 1"), other.ask("say 2")), ("1".into(), "2".into()));
+    Lines::to(&host, 0).ends();
+    one.say("fail");
+    one.ends();
+    drop(other);
+    host.wait_for_log_lines("closed reason", 2);
+    let control = host.path("control");
+    let output = std::process::Command::new(host.path("modhost")).arg("stats").arg("-s").arg(&control).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let value = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.split_whitespace().any(|word| word == name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}{}", String::from_utf8_lossy(&output.stderr)));
+        line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    assert_eq!((value("host.connections_opened"), value("host.connections_refused")), (2, 1));
+    assert_eq!((value("host.closed_by_error"), value("host.closed_normally"), value("host.closed_by_peer")), (1, 1, 0));
+    assert_eq!((value("host.bytes_in"), value("host.bytes_out")), (6 + 6 + 5, 4));
     host.stop();
 }
 
@@ -358,7 +382,7 @@ fn a_worker_that_is_killed_loses_its_connections_and_no_other() {
     host.kill(victim);
     for (mut client, pid) in clients.drain(..) {
         if pid == victim {
-            client.is_over();
+            client.ends();
         } else {
             assert_eq!(client.number("pid") as i32, pid);
             assert!(client.ask(&format!("send {id} x")).starts_with("Err(Gone)"));
@@ -381,7 +405,7 @@ fn a_panic_ends_the_worker_and_the_others_live() {
     let (mut one, mut other) = (Lines::to(&host, 0), Lines::to(&host, 0));
     assert_ne!(one.ask("pid"), other.ask("pid"));
     one.say("panic");
-    one.is_over();
+    one.ends();
     assert_eq!(other.ask("say x"), "x");
     host.wait_for_log("a process died and is replaced");
     host.stop();
@@ -497,7 +521,7 @@ fn a_stop_ends_open_connections() {
         assert_eq!(client.ask("say x"), "x");
     }
     let ended = host.stop();
-    clients.into_iter().for_each(Lines::is_over);
+    clients.into_iter().for_each(Lines::ends);
     assert_eq!(ended.log.count("closed reason=stop"), 50);
 }
 

@@ -1,6 +1,7 @@
 //! The host's functions about connections.
 //!
-//! *Runs in:* the process that serves the connection, inside a call of its handler; `stream_send` in any process with a link.
+//! *Runs in:* the process that serves the connection, inside a call of its handler; `stream_send` in any process with a link. *Never:* sends, or
+//! touches a connection that is not that of the running call: wishes are collected, and carried out when the handler has returned.
 
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;

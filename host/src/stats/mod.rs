@@ -13,6 +13,8 @@ pub mod registry;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use module_api::abi;
+
 use crate::state::State;
 
 /// What the host itself counts, in the order of its words.
@@ -35,11 +37,31 @@ pub enum Own {
     TimerRuns,
     /// Calls that took longer than their period.
     TimerOverruns,
+    /// Connections that were opened.
+    Connections,
+    /// Connections over a limit.
+    ConnectionsRefused,
+    /// Connections that are over, by their reasons, in the order of `CLOSED_*`.
+    ClosedNormally,
+    /// The peer was gone.
+    ClosedByPeer,
+    /// A time limit.
+    ClosedByTimeout,
+    /// A limit on bytes.
+    ClosedByLimit,
+    /// A failing handler.
+    ClosedByError,
+    /// The end of the process.
+    ClosedByStop,
+    /// What connections have received.
+    BytesIn,
+    /// What the kernel took from connections.
+    BytesOut,
 }
 
 impl Own {
     /// Name and help of each, by its number.
-    const ALL: [(&'static str, &'static str); 8] = [
+    const ALL: [(&'static str, &'static str); 18] = [
         ("received", "datagrams that workers took"),
         ("batches", "calls of datagram handlers"),
         ("sent", "datagrams that the kernel took from the host"),
@@ -48,7 +70,29 @@ impl Own {
         ("log_lost", "log records that could not be written"),
         ("timer_runs", "calls of timer functions"),
         ("timer_overruns", "calls of timer functions that took longer than their period"),
+        ("connections_opened", "connections that were opened"),
+        ("connections_refused", "connections that were closed at once, over a limit of their listener"),
+        ("closed_normally", "connections that the handler ended, or both sides"),
+        ("closed_by_peer", "connections whose peer was gone"),
+        ("closed_by_timeout", "connections that a time limit ended"),
+        ("closed_by_limit", "connections that a limit on buffered bytes ended"),
+        ("closed_by_error", "connections that a failing handler ended"),
+        ("closed_by_stop", "connections that the end of their worker ended"),
+        ("bytes_in", "bytes that connections have received"),
+        ("bytes_out", "bytes that the kernel took from connections"),
     ];
+
+    /// For a `CLOSED_*`.
+    pub fn closed(reason: u32) -> Self {
+        match reason {
+            abi::CLOSED_BY_PEER => Self::ClosedByPeer,
+            abi::CLOSED_BY_TIMEOUT => Self::ClosedByTimeout,
+            abi::CLOSED_BY_LIMIT => Self::ClosedByLimit,
+            abi::CLOSED_BY_ERROR => Self::ClosedByError,
+            abi::CLOSED_BY_STOP => Self::ClosedByStop,
+            _ => Self::ClosedNormally,
+        }
+    }
 }
 
 /// The words that the host's one thread of this process counts in. Taken once by whoever counts often.

@@ -34,6 +34,7 @@ impl Echo {
     }
 }
 
+// ANCHOR: connections
 /// A connection: keeps nothing.
 struct Bytes;
 
@@ -51,6 +52,7 @@ impl StreamHandler<Echo> for Bytes {
         }
     }
 }
+// ANCHOR_END: connections
 
 export_module! {
     Echo,
@@ -68,9 +70,27 @@ export_module! {
 
 #[cfg(test)]
 mod tests {
-    use module_api::testing::Host;
+    use module_api::CloseReason;
+    use module_api::testing::{Dial, Host};
 
     use super::*;
+
+    // ANCHOR: test
+    #[test]
+    fn each_byte_comes_back_when_there_is_room_for_it() {
+        let host = Host::new().start::<Echo>().unwrap();
+        let mut worker = host.worker(1).unwrap();
+        let mut stream = worker.dial(&Dial::new("bytes").output_limit(4)).unwrap();
+        assert_eq!(stream.send(&mut worker, b"hello").unwrap(), b"hello");
+        // A client that does not read is waited for.
+        stream.stop_reading();
+        assert_eq!(stream.send(&mut worker, b"first").unwrap(), b"");
+        assert_eq!(stream.send(&mut worker, b"second").unwrap(), b"");
+        assert_eq!(stream.read(&mut worker).unwrap(), b"firstsecond");
+        stream.end(&mut worker).unwrap();
+        assert_eq!(stream.close_reason(), Some(CloseReason::Normal));
+    }
+    // ANCHOR_END: test
 
     #[test]
     fn each_datagram_comes_back() {

@@ -224,6 +224,12 @@ impl Connection {
         (self.output.queued_bytes(), self.tls.as_ref().map_or(0, |tls| tls.written()))
     }
 
+    /// How many bytes of a queue of `queued` have left since `before`, if there was any progress: what TLS owes may leave while the queue
+    /// stays as it is.
+    pub fn moved(&self, queued: u64, before: (u64, u64)) -> Option<u64> {
+        (self.progress() != before).then(|| queued.saturating_sub(self.output.queued_bytes()))
+    }
+
     /// Tells the peer that nothing follows, where that takes more than closing the socket. True: done.
     pub fn say_goodbye(&mut self) -> bool {
         self.tls.as_mut().is_none_or(|tls| tls.say_goodbye(&self.arrival.socket))

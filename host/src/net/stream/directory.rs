@@ -16,6 +16,8 @@ pub const MAX_CONNECTIONS: usize = 1 << SLOT_BITS;
 const WORKER_BITS: u32 = 8;
 const SLOT_BITS: u32 = 18;
 const GENERATION_BITS: u32 = 64 - WORKER_BITS - SLOT_BITS;
+/// Never that of a connection: a place that has come so far is not used any more.
+const LAST_GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 
 /// Words before a worker's entries: open connections, descriptors that were sent to it, of those how many it knows of.
 const HEAD_WORDS: usize = 8;
@@ -114,11 +116,17 @@ impl Directory {
     /// By a worker: `slot` is a connection now.
     pub fn open(&self, worker: usize, slot: usize, charge: Charge) -> Id {
         let (entry, charged) = self.entry(worker, slot);
-        let generation = entry.load(Relaxed) >> FLAG_BITS;
+        // Never 0: a number that nobody has written yet names no connection.
+        let generation = (entry.load(Relaxed) >> FLAG_BITS).max(1);
         charged.store((u64::from(charge.listener) << 32) | u64::from(charge.address), Relaxed);
         entry.store((generation << FLAG_BITS) | OPEN, SeqCst);
         self.head(worker, OPEN_COUNT).fetch_add(1, Relaxed);
         Id::new(worker, slot, generation)
+    }
+
+    /// Whether no id is left for this place: years of connections have been in it.
+    pub fn is_used_up(&self, worker: usize, slot: usize) -> bool {
+        self.entry(worker, slot).0.load(Relaxed) >> FLAG_BITS == LAST_GENERATION
     }
 
     /// By its worker: it is over, and its id will never be valid again.
@@ -135,7 +143,7 @@ impl Directory {
         if word & OPEN == 0 {
             return false;
         }
-        let generation = ((word >> FLAG_BITS) + 1) & ((1 << GENERATION_BITS) - 1);
+        let generation = ((word >> FLAG_BITS) + 1).min(LAST_GENERATION);
         let charge = charged.load(Relaxed);
         entry.store(generation << FLAG_BITS, SeqCst);
         self.give_back(Charge { listener: (charge >> 32) as u32, address: charge as u32 });
@@ -314,6 +322,7 @@ mod tests {
         assert_eq!(directory.load(1), 0);
         let next = directory.open(1, 5, directory.charge(0, None, 0, 0).unwrap());
         assert_ne!(next, id);
+        assert_ne!(directory.open(0, 0, directory.charge(0, None, 0, 0).unwrap()), Id(0));
         assert_eq!(directory.status(id), Status::Gone);
         assert_eq!(directory.status(next), Status::Open);
         directory.adopt(1, 6);
@@ -321,6 +330,18 @@ mod tests {
         for number in [0, u64::MAX, 1 << 63, 12345] {
             assert_eq!(directory.status(Id(number)), Status::Gone, "{number}");
         }
+    }
+
+    #[test]
+    fn a_place_whose_ids_are_used_up_is_not_used_again() {
+        let directory = Directory::new(1, 1, 7).unwrap();
+        directory.entry(0, 3).0.store((LAST_GENERATION - 1) << FLAG_BITS, Relaxed);
+        assert!(!directory.is_used_up(0, 3));
+        let last = directory.open(0, 3, directory.charge(0, None, 0, 0).unwrap());
+        assert_eq!(directory.status(last), Status::Open);
+        directory.close(last);
+        assert_eq!(directory.status(last), Status::Gone);
+        assert!(directory.is_used_up(0, 3) && !directory.is_used_up(0, 4));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::link::{self, Arrival, MAX_ARRIVALS, Message, Request};
 use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
+use crate::stats;
 use crate::sys::{accept, signal, time};
 
 const EVENTS: usize = 64;
@@ -120,6 +121,7 @@ impl Hub {
                 }
             };
             let Some(charge) = self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) else {
+                stats::count(stats::Own::ConnectionsRefused, 1);
                 tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
                 continue;
             };

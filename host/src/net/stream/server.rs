@@ -23,6 +23,7 @@ use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Error, Result};
 use crate::module::call;
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
+use crate::stats::{Own, OwnWords};
 use crate::sys::{accept, descriptor, signal, time};
 use crate::tls::Current;
 
@@ -104,6 +105,7 @@ pub struct Server {
     tls: Option<Current>,
     /// Room for what is encrypted; has memory from the first connection with TLS on.
     wire: Vec<u8>,
+    counts: OwnWords,
     now_ns: u64,
 }
 
@@ -151,6 +153,7 @@ impl Server {
             messages: Vec::new(),
             tls,
             wire: Vec::new(),
+            counts: OwnWords::of_this_process(),
             now_ns: time::now_ns(),
         })
     }
@@ -266,6 +269,7 @@ impl Server {
     /// Tells the handler that it is over. Afterwards `over` is none if the socket is to linger.
     fn close(&mut self, connection: &mut Connection, reason: Reason) {
         self.directory.close(connection.id);
+        self.counts.add(Own::closed(reason), 1);
         if connection.opened
             && let Some(on_close) = connection.listener.functions.on_close
         {
@@ -357,6 +361,7 @@ impl Server {
                 }
                 Ok(Received { count, is_all }) => {
                     connection.active_ns = self.now_ns;
+                    self.counts.add(Own::BytesIn, count as u64);
                     // What comes later is a new event, unless the end is there already.
                     if is_all && !connection.hung_up {
                         connection.readable = false;
@@ -508,7 +513,7 @@ impl Server {
             if connection.output.is_empty() && files.is_empty() {
                 let sent = connection.send_now(bytes)?;
                 connection.output.push(&bytes[sent..]);
-                return Ok(sent > 0);
+                return Ok((sent > 0).then_some(sent as u64));
             }
             let mut from = 0;
             for piece in files {
@@ -517,18 +522,21 @@ impl Server {
                 connection.output.push_file(piece.file, piece.offset, piece.bytes);
             }
             connection.output.push(&bytes[from..]);
-            let before = connection.output.queued_bytes();
+            let (queued, before) = (connection.output.queued_bytes(), connection.progress());
             connection.drain()?;
-            Ok(connection.output.queued_bytes() < before)
+            Ok(connection.moved(queued, before))
         });
         self.sent(connection, sent);
     }
 
-    /// After an attempt to send.
-    fn sent(&mut self, connection: &mut Connection, progress: Result<bool, Errno>) {
+    /// After an attempt to send: how many bytes have left, if anything has moved.
+    fn sent(&mut self, connection: &mut Connection, progress: Result<Option<u64>, Errno>) {
         match progress {
-            Ok(true) => connection.active_ns = self.now_ns,
-            Ok(false) => {}
+            Ok(None) => {}
+            Ok(Some(count)) => {
+                connection.active_ns = self.now_ns;
+                self.counts.add(Own::BytesOut, count);
+            }
             Err(errno) => {
                 tracing::debug!("a connection broke listener=\"{}\": send: {errno}", connection.listener);
                 connection.output.clear();
@@ -544,8 +552,11 @@ impl Server {
 
     /// The kernel takes more.
     fn send_more(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
-        let before = connection.progress();
-        let progress = connection.drain().map(|_| connection.progress() != before);
+        let (queued, before) = (connection.output.queued_bytes(), connection.progress());
+        // What TLS owes may leave while the queue stays as it is: progress, but no byte of the handler's.
+        let moved =
+            |connection: &Connection| if connection.progress() == before { None } else { Some(queued - connection.output.queued_bytes()) };
+        let progress = connection.drain().map(|_| moved(connection));
         self.sent(connection, progress);
         if connection.over.is_some() {
             return Ok(());
@@ -659,7 +670,10 @@ impl Server {
             let limits = &listener.options;
             match self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) {
                 Some(charge) => self.open(Arrival { socket, charge, peer })?,
-                None => tracing::debug!("a connection was refused: over a limit listener=\"{listener}\""),
+                None => {
+                    self.counts.add(Own::ConnectionsRefused, 1);
+                    tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
+                }
             }
         }
         Ok(())
@@ -669,10 +683,15 @@ impl Server {
     fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
         let listener = self.listeners.get(arrival.charge.listener as usize);
         let slot = match (self.free.pop(), self.connections.len()) {
-            (Some(slot), _) => slot,
+            (Some(slot), _) if !self.directory.is_used_up(self.index, slot as usize) => slot,
+            // Its ids are all taken: it is left alone, and another one found.
+            (Some(_), _) => return self.open(arrival),
             (None, used) if used < MAX_CONNECTIONS => {
                 self.connections.push(None);
                 self.directory.note_slots(self.index, used + 1);
+                if self.directory.is_used_up(self.index, used) {
+                    return self.open(arrival);
+                }
                 used as u32
             }
             (None, _) => {
@@ -687,6 +706,7 @@ impl Server {
             return Ok(());
         };
         let id = self.directory.open(self.index, slot as usize, arrival.charge);
+        self.counts.add(Own::Connections, 1);
         let place = arrival.charge.listener as usize;
         let tls = self.begin_tls(listener, place);
         let refused = tls.is_err();
@@ -740,8 +760,8 @@ impl Server {
             self.with(mail.id.slot() as u32, |server, connection| {
                 if connection.id == mail.id && matches!(connection.ending, Ending::No) {
                     connection.output.push(&mail.bytes);
-                    let before = connection.output.queued_bytes();
-                    let progress = connection.drain().map(|_| connection.output.queued_bytes() < before);
+                    let (queued, before) = (connection.output.queued_bytes(), connection.progress());
+                    let progress = connection.drain().map(|_| connection.moved(queued, before));
                     server.sent(connection, progress);
                 }
                 Ok(())

@@ -1,12 +1,12 @@
 //! Connections that do what lines of text tell them. Serves the promises about the TCP main process and its workers, and the rows of the
 //! failure table about connections.
 //!
-//! `init` registers two processes that send on connections of others when they are asked to by shared memory: `linked`, with a link to the
+//! `init` registers two processes that send on connections of others when a worker asks them to: `linked`, with a link to the
 //! TCP main process, and `bare`, without one.
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::os::unix::net::UnixDatagram;
 
 use module_api::prelude::*;
 use module_api::{CloseReason, Process, StreamId, params};
@@ -18,11 +18,10 @@ params! {
     }
 }
 
-/// What the two processes are asked for: the id of a connection, then the number of times.
+/// Ids of connections on their way to one of the two processes.
 struct Orders {
-    id: Shm<AtomicU64>,
-    /// Raised by who asks; a process sends when it has changed.
-    round: Shm<AtomicU64>,
+    ask: UnixDatagram,
+    hear: UnixDatagram,
 }
 
 struct Streams {
@@ -45,7 +44,7 @@ impl Module for Streams {
         }
         let closed = REASONS.map(|reason| cx.counter(&format!("closed_{reason}"), "connections closed"));
         let [a, b, c, d, e, f] = closed;
-        let mut orders = || Ok::<_, Error>(Orders { id: cx.shm(AtomicU64::new(0))?, round: cx.shm(AtomicU64::new(0))? });
+        let orders = || UnixDatagram::pair().map(|(ask, hear)| Orders { ask, hear });
         Ok(Streams { linked: orders()?, bare: orders()?, closed: [a?, b?, c?, d?, e?, f?] })
     }
 
@@ -62,17 +61,12 @@ impl Module for Streams {
 
 impl Streams {
     fn send_on_demand(&self, orders: &Orders, _cx: &mut Process<'_>) -> Result<()> {
-        let mut done = orders.round.load(Relaxed);
         loop {
-            let round = orders.round.load(Relaxed);
-            if round != done {
-                done = round;
-                let id = StreamId::from_number(orders.id.load(Relaxed));
-                let began = std::time::Instant::now();
-                let outcome = id.send(b"sent\n");
-                info!("asked to send outcome={outcome:?} round={round} ms={}", began.elapsed().as_millis());
-            }
-            std::thread::sleep(Duration::from_millis(1));
+            let mut id = [0; 8];
+            orders.hear.recv(&mut id)?;
+            let began = std::time::Instant::now();
+            let outcome = StreamId::from_number(u64::from_ne_bytes(id)).send(b"sent\n");
+            info!("asked to send outcome={outcome:?} ms={}", began.elapsed().as_millis());
         }
     }
 }
@@ -124,10 +118,11 @@ impl StreamHandler<Streams> for Lines {
     }
 
     fn close(self, module: &Streams, (): &mut (), reason: CloseReason) {
-        let number = [CloseReason::Normal, CloseReason::Peer, CloseReason::Timeout, CloseReason::Limit, CloseReason::Error, CloseReason::Stop]
-            .iter()
-            .position(|known| *known == reason)
-            .unwrap_or(0);
+        let number =
+            [CloseReason::Normal, CloseReason::Peer, CloseReason::Timeout, CloseReason::Limit, CloseReason::Error, CloseReason::Stop]
+                .iter()
+                .position(|known| *known == reason)
+                .unwrap_or(0);
         module.closed[number].add(1);
         info!("closed reason={}", REASONS[number]);
     }
@@ -173,8 +168,8 @@ impl Lines {
                 stream.write(format!("{outcome:?} {}\n", began.elapsed().as_millis()).as_bytes())?;
             }
             // From another process, which writes the outcome to the log.
-            "linked" => module.linked.ask(number()?),
-            "bare" => module.bare.ask(number()?),
+            "linked" => module.linked.ask(number()?)?,
+            "bare" => module.bare.ask(number()?)?,
             other => return Err(Error::new(format_args!("what is \"{other}\""))),
         }
         Ok(())
@@ -198,9 +193,9 @@ impl Lines {
 }
 
 impl Orders {
-    fn ask(&self, id: u64) {
-        self.id.store(id, Relaxed);
-        self.round.fetch_add(1, Relaxed);
+    fn ask(&self, id: u64) -> Result<()> {
+        self.ask.send(&id.to_ne_bytes())?;
+        Ok(())
     }
 }
 
