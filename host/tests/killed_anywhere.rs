@@ -325,6 +325,8 @@ mod stepping {
             configured_listeners: 0,
             wanted: Default::default(),
             listeners: Default::default(),
+            streams: Default::default(),
+            tls: None,
             timers: Default::default(),
             stats: Registry::new().expect("the counters"),
         };
