@@ -136,7 +136,9 @@ mod tests {
         let folder = std::env::temp_dir();
         let large = folder.join(format!("modhost-large-{}", std::process::id()));
         File::create(&large).unwrap().set_len(FILE_MAX_BYTES + 1).unwrap();
-        for (path, part) in [(Path::new("/nonexistent/x.pem"), "no such file"), (&folder, "it is no file"), (&large, "larger than 1 MiB")] {
+        for (path, part) in
+            [(Path::new("/nonexistent/x.pem"), "no such file"), (folder.as_path(), "it is no file"), (large.as_path(), "larger than 1 MiB")]
+        {
             let error = Files(vec![(path.to_path_buf(), at.clone())]).read().unwrap_err().to_string();
             assert!(error.starts_with(&format!("command line: cannot read \"{}\"", path.display())) && error.contains(part), "{error}");
         }

@@ -78,8 +78,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 /// A moment as `YYYY-MM-DD`.
 pub fn date(seconds: i64) -> String {
     let day = seconds.div_euclid(86_400);
-    // The year by its mean length, then one step if that was too far.
-    let mut year = 1970 + day.div_euclid(366);
+    // A year that is not too late, then on from there.
+    let mut year = 1970 + if day < 0 { day.div_euclid(365) } else { day.div_euclid(366) };
     while days(year + 1, 1, 1) <= day {
         year += 1;
     }

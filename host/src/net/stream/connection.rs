@@ -196,7 +196,7 @@ impl Connection {
         let socket = &self.arrival.socket;
         let outcome = match &mut self.tls {
             None => Plain(socket).send(bytes, false),
-            Some(tls) => tls.sink(socket).send(bytes, false),
+            Some(tls) => tls.sink(socket).send_all(bytes),
         };
         match outcome {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),

@@ -252,6 +252,20 @@ impl TlsSink<'_> {
         Ok(taken)
     }
 
+    /// Encrypts as much of `bytes` as the kernel takes, whatever fits into the session at a time: after less, the kernel tells when it
+    /// takes more.
+    pub fn send_all(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.send(&bytes[taken..], false) {
+                Ok(count) => taken += count,
+                Err(Errno::EAGAIN) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(taken)
+    }
+
     fn is_free(&mut self) -> Result<(), Errno> {
         if !self.tls.session.is_handshaking() && self.tls.flush(self.socket)? { Ok(()) } else { Err(Errno::EAGAIN) }
     }

@@ -82,7 +82,7 @@ impl Line {
             }
             "say" => stream.write(format!("{rest}\n").as_bytes())?,
             "big" => {
-                self.left = rest.parse().unwrap_or(0);
+                (self.left, self.next) = (rest.parse().unwrap_or(0), 0);
                 self.send_big(stream)?;
             }
             "file" => {
