@@ -257,3 +257,23 @@ fn what_is_asked_stands_in_the_log_if_that_is_wanted() {
     assert!(line.text.contains("method=GET path=/no code=404"), "{}", line.text);
     host.stop();
 }
+
+#[test]
+fn another_module_answers() {
+    let pages = harness::fixture("pages");
+    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
+    let host = host.allowing("a route of another module has failed");
+    let mut stream = connect(&host);
+    let told = "POST /told/you?so HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    stream.write_all(told.as_bytes()).expect("half a request");
+    stream.write_all(b"2\r\nde\r\n0\r\n\r\nGET /told HTTP/1.1\r\nHost: b\r\n\r\n").expect("the rest, and another one");
+    let (head, body) = answer(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 201 Created\r\n") && head.contains("\r\nContent-Type: text/x-told\r\n"), "{head}");
+    assert_eq!(body, b"POST /told/you so a 5");
+    assert_eq!(answer(&mut stream).1, b"GET /told  b 0");
+    for (request, code) in [("GET /toldyou", "404"), ("GET /fails", "500"), ("POST /fails", "405"), ("GET /ok", "200")] {
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
+        assert_eq!(&answer(&mut stream).0[9..12], code, "{request}");
+    }
+    host.stop();
+}
