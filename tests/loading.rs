@@ -340,3 +340,132 @@ fn a_folder_of_modules_is_loaded_in_name_order() {
     attempt.refused(2, &["run", "--load-all", "nowhere"])[0].assert("cannot list the folder", "no such file or directory", "");
     assert!(!Path::new("nowhere").exists());
 }
+
+#[test]
+fn interfaces_that_do_not_fit_are_refused_before_any_init() {
+    let attempt = Attempt::new();
+    // Neither side has a handler: interfaces are all that matters here.
+    let build = |file: &str, name: &str, more: &[&str]| {
+        let mut options = vec![name, "-DHANDLERS=.handlers=0"];
+        options.extend(more);
+        attempt.table(file, &options);
+    };
+    let exports = |text: &str| format!("-DINTERFACES={{\"calls.made\",{text},sizeof(struct calls),&calls,\"first(u32)\\nsecond()\\n\"}}");
+    let binds = |text: &str, layout: &str| {
+        format!("-DBINDS={{\"calls.made\",{text},sizeof(struct calls),1,0,(const void**)(void*)&bound,\"{layout}\"}}")
+    };
+    let known = "first(u32)\\nsecond()\\n";
+    let none = "-DNOTHING".to_owned();
+    for (exported, bound, what, detail, hint) in [
+        (none, binds("1,0", known), "needs the interface \"calls.made\" 1.0, which no loaded module exports", "", "modhost inspect"),
+        (exports("1,0"), binds("1,2", known), "\"calls.made\" 1.2, which is there in an older version", "\"giver\" exports 1.0", "newer"),
+        (exports("2,0"), binds("1,0", known), "which is there in another version", "module \"giver\" exports 2.0", "rebuild \"taker\""),
+        (
+            exports("1,0"),
+            binds("1,0", "first(u64)\\nsecond()\\n"),
+            "do not mean the same",
+            "exported is first(u32), wanted is first(u64)",
+            "same",
+        ),
+    ] {
+        build("giver.so", "-DNAME=\"giver\"", &[&exported]);
+        build("taker.so", "-DNAME=\"taker\"", &[&bound]);
+        for command in ["run", "check"] {
+            let complaints = attempt.refused(2, &[command, "./taker.so", "./giver.so"]);
+            assert_eq!(complaints.len(), 1, "{complaints:#?}");
+            complaints[0].assert(what, detail, hint);
+        }
+    }
+    // Each needs the other.
+    let other = |name: &str| format!("-DINTERFACES={{MODHOST_INTERFACE(\"{name}\",1,0,calls)}}");
+    let wants = |name: &str| format!("-DBINDS={{MODHOST_BIND(\"{name}\",1,0,1,bound)}}");
+    build("giver.so", "-DNAME=\"giver\"", &[&other("calls.made"), &wants("calls.taken")]);
+    build("taker.so", "-DNAME=\"taker\"", &[&other("calls.taken"), &wants("calls.made")]);
+    let complaints = attempt.refused(2, &["run", "./taker.so", "./giver.so"]);
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+    complaints[0].assert(
+        "require each other in a circle",
+        "taker binds calls.made of giver, giver binds calls.taken of taker",
+        "do without",
+    );
+    // Two export the same.
+    build("giver.so", "-DNAME=\"giver\"", &[&other("calls.made")]);
+    build("taker.so", "-DNAME=\"taker\"", &[&other("calls.made")]);
+    let complaints = attempt.refused(2, &["check", "./taker.so", "./giver.so"]);
+    complaints[0].assert("modules \"taker\" and \"giver\" both export the interface \"calls.made\" 1.x", "either", "leave one");
+    // What cannot be, seen in one file alone.
+    build("bad.so", "-DNAME=\"bad\"", &["-DINTERFACES={MODHOST_INTERFACE(\"Calls\",1,0,calls)}"]);
+    refused_unseen(&attempt, "./bad.so").assert("it declares an interface that cannot be", "is called \"Calls\"", "author");
+    build("bad.so", "-DNAME=\"bad\"", &["-DINTERFACES={\"calls\",1,0,16,0,0}"]);
+    refused_unseen(&attempt, "./bad.so").assert("its exports table cannot be used", "the interface \"calls\" has no table", "author");
+    build("bad.so", "-DNAME=\"bad\"", &["-DBINDS={\"calls\",1,0,16,1,0,(const void**)(void*)&calls,0}"]);
+    refused_unseen(&attempt, "./bad.so").assert("its exports table cannot be used", "not in writable memory", "author");
+}
+
+#[test]
+fn a_module_calls_another_one_in_every_process() {
+    let attempt = Attempt::new();
+    for name in ["sums", "sums_user", "sums_changed"] {
+        attempt.copy(&built::fixture(name), &format!("{name}.so"));
+    }
+    // The user comes first in the configuration, and after the exporter in the order. The one built otherwise does without.
+    let run = ["run", "./sums_user.so", "./sums_changed.so", "./sums.so"];
+    let host = attempt.start(&run);
+    for phase in
+        ["init the sum is 101", "proc_init the sum is 102", "proc_main the sum is 103", "child_init the sum is", "process the sum is"]
+    {
+        host.wait_for_log(&format!("in {phase}"));
+    }
+    host.wait_for_log("in timer the sum is");
+    host.wait_for_log("without sums");
+    host.wait_for_log("an optional interface is not bound");
+    let log = host.stop().log;
+    assert!(log.lines.iter().any(|line| line.text.contains("in destroy the sum is")));
+    let at = |text: &str| log.lines.iter().position(|line| line.text.contains(text)).unwrap();
+    assert!(at("sums is there") < at("in init the sum is 101"));
+}
+
+#[test]
+fn a_module_that_another_one_calls_is_blamed_and_its_panic_ends_the_call() {
+    let attempt = Attempt::new();
+    for name in ["sums", "sums_user"] {
+        attempt.copy(&built::fixture(name), &format!("{name}.so"));
+    }
+    let set = |phase: &str, wrong: &str| [format!("sums_user.phase={phase}"), format!("sums_user.wrong={wrong}")];
+    for (phase, wrong, what, detail) in [
+        ("init", "fail", "module \"sums_user\" failed in init_f", "test.sums fail: as asked"),
+        // Although the user went on as if nothing had happened.
+        ("init", "panic", "module \"sums_user\" panicked in init_f", ""),
+        ("init", "crash", "main was killed by SIGABRT in init_f of module \"sums\"", ""),
+        ("proc_init", "crash", "in init_child_f(PROC_INIT) of module \"sums\"", ""),
+    ] {
+        let [phase, wrong] = set(phase, wrong);
+        let complaints = attempt.refused(1, &["run", "./sums.so", "./sums_user.so", "--set", &phase, "--set", &wrong]);
+        let found = complaints.iter().find(|complaint| complaint.what.contains(what)).unwrap_or_else(|| panic!("{complaints:#?}"));
+        assert!(found.detail.contains(detail), "{found:#?}");
+    }
+}
+
+#[test]
+fn interfaces_cross_from_and_to_c() {
+    let attempt = Attempt::new();
+    for name in ["sums", "sums_c", "sums_c_user", "sums_user"] {
+        attempt.copy(&built::fixture(name), &format!("{name}.so"));
+    }
+    let host = attempt.start(&["run", "./sums_c_user.so", "./sums_user.so", "./sums_c.so"]);
+    host.wait_for_log("in C: init_f sum=1007 why=in C: first");
+    host.wait_for_log("in init the sum is 2008 crash=true");
+    host.stop();
+    let attempt = Attempt::new();
+    for name in ["sums", "sums_c_user"] {
+        attempt.copy(&built::fixture(name), &format!("{name}.so"));
+    }
+    let host = attempt.start(&["run", "./sums_c_user.so", "./sums.so"]);
+    host.wait_for_log("in C: PROC_INIT sum=114 why=first");
+    host.stop();
+    let attempt = Attempt::new();
+    attempt.copy(&built::fixture("sums_c_user"), "sums_c_user.so");
+    let host = attempt.start(&["run", "./sums_c_user.so"]);
+    host.wait_for_log("in C: init_f without sums");
+    host.stop();
+}

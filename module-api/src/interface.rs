@@ -535,6 +535,7 @@ macro_rules! __interface {
         }
 
         const _: () = {
+            #[allow(unused_imports)] // a table may have no argument or no result
             use $crate::interface::{Arg, Bound, Home, Interface, LAYOUT_BYTES, Slot, Value};
 
             #[repr(C)]

@@ -96,6 +96,7 @@ mod fake;
 mod guard;
 mod host;
 pub mod interface;
+pub mod interfaces;
 #[cfg(feature = "layout")]
 pub mod layout;
 mod listener;

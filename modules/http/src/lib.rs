@@ -12,12 +12,15 @@ mod files;
 mod head;
 mod media;
 mod reply;
+mod routes;
 mod serve;
 mod settings;
 mod target;
 #[cfg(test)]
 mod tests;
 
+use module_api::interface::Callback;
+use module_api::interfaces::http::{Answering, ExportRoutes, Routes};
 use module_api::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -41,6 +44,12 @@ impl Module for Http {
     }
 }
 
+impl ExportRoutes for Http {
+    fn add(&self, method: &str, path: &str, prefix: bool, answer: Callback<Answering>) -> Result<()> {
+        self.settings.functions.add(method, path, prefix, answer)
+    }
+}
+
 impl StreamHandler<Http> for Connection {
     fn open(_: &Http, _: &mut Worker, _: &mut Stream<'_>) -> Result<Self> {
         Ok(Connection::default())
@@ -58,6 +67,7 @@ export_module! {
     Http,
     name: "http",
     summary: "an HTTP/1.1 server with fixed answers and static files",
+    exports: [Routes],
     stream: {
         /// Answers requests of HTTP/1.1 and HTTP/1.0.
         "http" => Connection,

@@ -12,6 +12,7 @@ use crate::body::Decoder;
 use crate::files::{Files, Refusal, Rest};
 use crate::head::{self, Head, Method, Parsed};
 use crate::reply::{Clock, Page, Reply, Wire, plain};
+use crate::routes;
 use crate::settings::{AccessLog, Settings, order};
 use crate::target;
 
@@ -74,6 +75,8 @@ pub enum Connection {
 pub struct Waiting {
     head: Vec<u8>,
     decoder: Decoder,
+    /// What has arrived of the body, if it is of use to somebody.
+    body: Option<Vec<u8>>,
 }
 
 /// The end of an answer.
@@ -129,7 +132,7 @@ impl Connection {
             Parsed::Refused(code) => return self.refuse(settings, worker, wire, code),
         };
         if head.length == head::Length::None {
-            let after = answer(settings, worker, &head, wire)?;
+            let after = answer(settings, worker, &head, b"", wire)?;
             return Ok(self.go_on(after, wire, head.len));
         }
         let mut decoder = match Decoder::new(head.length, settings.max_body) {
@@ -138,26 +141,28 @@ impl Connection {
             Err(code) => return self.refuse(settings, worker, wire, code),
         };
         let mut used = head.len;
+        let mut body = settings.functions.find(head.method_name, head.path).map(|_| Vec::new());
         if head.expects {
             wire.write(CONTINUE)?;
         } else {
-            match decoder.feed(&data[head.len..], |_| ()) {
+            match decoder.feed(&data[head.len..], |data| keep(&mut body, data)) {
                 Err(code) => return self.refuse(settings, worker, wire, code),
                 Ok(fed) if fed.done => {
-                    let after = answer(settings, worker, &head, wire)?;
+                    let after = answer(settings, worker, &head, body.as_deref().unwrap_or_default(), wire)?;
                     return Ok(self.go_on(after, wire, head.len + fed.used));
                 }
                 Ok(fed) => used += fed.used,
             }
         }
-        *self = Connection::Body(Box::new(Waiting { head: data[..head.len].to_vec(), decoder }));
+        *self = Connection::Body(Box::new(Waiting { head: data[..head.len].to_vec(), decoder, body }));
         Ok(used)
     }
 
     fn body(&mut self, settings: &Settings, worker: &mut Worker, wire: &mut impl Wire, data: &[u8]) -> Result<usize, StreamError> {
         let Connection::Body(waiting) = self else { return Ok(0) };
         let mut decoder = waiting.decoder;
-        let fed = match decoder.feed(data, |_| ()) {
+        let before = waiting.body.as_ref().map_or(0, Vec::len);
+        let fed = match decoder.feed(data, |data| keep(&mut waiting.body, data)) {
             Ok(fed) => fed,
             Err(code) => return self.refuse(settings, worker, wire, code),
         };
@@ -166,7 +171,16 @@ impl Connection {
             return Ok(fed.used);
         }
         let after = match head::parse(&waiting.head, settings.limits) {
-            Parsed::Whole(head) => answer(settings, worker, &head, wire)?,
+            Parsed::Whole(head) => match answer(settings, worker, &head, waiting.body.as_deref().unwrap_or_default(), wire) {
+                Ok(after) => after,
+                Err(error) => {
+                    // The same bytes come again.
+                    if let Some(body) = &mut waiting.body {
+                        body.truncate(before);
+                    }
+                    return Err(error);
+                }
+            },
             Parsed::Partial => After::Close,
             Parsed::Refused(code) => return self.refuse(settings, worker, wire, code),
         };
@@ -215,18 +229,23 @@ impl Connection {
     }
 }
 
+/// Appends to a body that is of use.
+fn keep(body: &mut Option<Vec<u8>>, data: &[u8]) {
+    if let Some(body) = body {
+        body.extend_from_slice(data);
+    }
+}
+
 /// Answers a whole request.
 #[inline]
-fn answer(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut impl Wire) -> Result<After, StreamError> {
-    let (code, rest) = match head.method {
-        Method::Get | Method::Head => content(settings, worker, head, wire)?,
-        Method::Options => {
-            let length = (head.path == b"*").then_some(0);
-            let code = if length.is_some() { 200 } else { 204 };
-            (Reply { code, fields: &[ALLOW], length, body: b"" }.write(&worker.clock, head, wire)?, None)
+fn answer(settings: &Settings, worker: &mut Worker, head: &Head<'_>, body: &[u8], wire: &mut impl Wire) -> Result<After, StreamError> {
+    let (code, rest) = if let Some(function) = settings.functions.find(head.method_name, head.path) {
+        match routes::ask(function, &worker.clock, head, body, wire)? {
+            Some(code) => (code, None),
+            None => (error(500, b"", worker, head, wire)?, None),
         }
-        Method::OtherKnown | Method::Connect => (error(405, ALLOW, worker, head, wire)?, None),
-        Method::Unknown => (error(501, b"", worker, head, wire)?, None),
+    } else {
+        own(settings, worker, head, wire)?
     };
     if settings.access_log != AccessLog::Off {
         log(settings, wire, head.method_name, head.path, code);
@@ -235,6 +254,21 @@ fn answer(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut 
         Some(rest) => After::More(Pending { rest, is_last: !head.keep_alive }),
         None if head.keep_alive => After::NextRequest,
         None => After::Close,
+    })
+}
+
+/// What this module has to say by itself.
+#[inline]
+fn own(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut impl Wire) -> Result<(u16, Option<Rest>), StreamError> {
+    Ok(match head.method {
+        Method::Get | Method::Head => content(settings, worker, head, wire)?,
+        Method::Options => {
+            let length = (head.path == b"*").then_some(0);
+            let code = if length.is_some() { 200 } else { 204 };
+            (Reply { code, fields: &[ALLOW], length, body: b"" }.write(&worker.clock, head, wire)?, None)
+        }
+        Method::OtherKnown | Method::Connect => (error(405, ALLOW, worker, head, wire)?, None),
+        Method::Unknown => (error(501, b"", worker, head, wire)?, None),
     })
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Pure, but for a look at the folder of files.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use module_api::interface::Callback;
+use module_api::interfaces::http::Answering;
 use module_api::prelude::*;
 
 use crate::chars::{self, TARGET, TOKEN};
@@ -59,8 +62,54 @@ pub struct Route {
     pub body: Option<Vec<u8>>,
 }
 
+/// A function of another module.
+struct Function {
+    /// Empty for every one.
+    method: Vec<u8>,
+    path: Vec<u8>,
+    /// Also for all that begins with the path and a slash.
+    is_prefix: bool,
+    answer: Callback<Answering>,
+}
+
+/// Functions of other modules. Added in main before any fork, then only read.
+#[derive(Default)]
+pub struct Functions(RefCell<Vec<Function>>);
+
+impl Functions {
+    /// One more.
+    pub fn add(&self, method: &str, path: &str, is_prefix: bool, answer: Callback<Answering>) -> Result<()> {
+        if !is_path(path) || chars::run(method.as_bytes(), TOKEN) != method.len() {
+            return Err(Error::new(format_args!(
+                "http.routes: \"{method} {path}\" is no route: a path begins with a slash and has no query"
+            )));
+        }
+        let mut functions = self.0.borrow_mut();
+        if functions.iter().any(|known| (&known.method[..], &known.path[..]) == (method.as_bytes(), path.as_bytes())) {
+            return Err(Error::new(format_args!("http.routes: \"{method} {path}\" is there already")));
+        }
+        functions.push(Function { method: method.into(), path: path.into(), is_prefix, answer });
+        Ok(())
+    }
+
+    /// The one with the longest path that fits.
+    #[inline]
+    pub fn find(&self, method: &[u8], path: &[u8]) -> Option<Callback<Answering>> {
+        let functions = self.0.borrow();
+        if functions.is_empty() {
+            return None;
+        }
+        let method = if method == b"HEAD" { b"GET" } else { method };
+        let fits = |function: &&Function| {
+            let rest = path.strip_prefix(&function.path[..]);
+            (function.method.is_empty() || function.method == method)
+                && rest.is_some_and(|rest| rest.is_empty() || (function.is_prefix && rest.starts_with(b"/")))
+        };
+        functions.iter().filter(fits).max_by_key(|function| (function.path.len(), function.method.len())).map(|function| function.answer)
+    }
+}
+
 /// What the parameters say, made ready for use.
-#[derive(Debug)]
 pub struct Settings {
     /// In the order of length and bytes of their paths.
     pub routes: Vec<Route>,
@@ -71,6 +120,11 @@ pub struct Settings {
     pub max_body: u64,
     pub server: String,
     pub access_log: AccessLog,
+    pub functions: Functions,
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('?') && chars::run(path.as_bytes(), TARGET) == path.len()
 }
 
 pub fn read(params: Params) -> Result<Settings> {
@@ -99,6 +153,7 @@ pub fn read(params: Params) -> Result<Settings> {
         max_body: params.max_body.bytes(),
         server: params.server,
         access_log: params.access_log,
+        functions: Functions::default(),
     })
 }
 
@@ -110,7 +165,7 @@ pub fn order(one: &[u8], other: &[u8]) -> std::cmp::Ordering {
 /// `CODE`, `CODE TYPE`, `CODE TYPE BODY`, and `CODE LOCATION` for redirects.
 fn route(path: &str, answer: &str) -> Result<Route> {
     let wrong = |detail: &str| Error::new(format_args!("parameter \"routes\", {path:?}: {detail} (hint: \"200 text/plain hello\")"));
-    if !path.starts_with('/') || path.contains('?') || chars::run(path.as_bytes(), TARGET) != path.len() {
+    if !is_path(path) {
         return Err(wrong("a path begins with a slash and has no blanks, no query, and %XX for what is not ASCII"));
     }
     let (code, rest) = answer.split_once(' ').unwrap_or((answer, ""));

@@ -1,0 +1,39 @@
+//! Answers requests through `http.routes`: what it was asked, in its own words, or not at all.
+#![forbid(unsafe_code)]
+
+use module_api::interface::Callback;
+use module_api::interfaces::http::{Answering, Exchange, Routes};
+use module_api::prelude::*;
+
+struct Pages;
+
+impl Module for Pages {
+    type Params = ();
+    type Child = ();
+
+    fn init(cx: &mut ModInit<'_, Self>, (): ()) -> Result<Self> {
+        let routes: Routes = cx.interface()?;
+        let told: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (method, path, query) = (text(exchange.method()), text(exchange.path()), text(exchange.query()));
+            let (host, body) = (text(exchange.header("host").unwrap_or_default()), exchange.body().len());
+            exchange.set_status(201)?;
+            exchange.add_header(b"Content-Type", b"text/x-told")?;
+            exchange.write(format!("{method} {path} {query} {host} ").as_bytes())?;
+            exchange.write(body.to_string().as_bytes())
+        });
+        routes.add("", "/told", true, told)?;
+        let fails: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
+            exchange.write(b"never seen")?;
+            exchange.add_header(b"Content-Length", b"3")
+        });
+        routes.add("GET", "/fails", false, fails)?;
+        Ok(Pages)
+    }
+
+    fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+module_api::export_module! { Pages, name: "pages", binds: [Routes] }
