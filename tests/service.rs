@@ -1,5 +1,7 @@
 //! What modules do for a service: datagrams, timers, shared memory and locks.
 
+#[path = "service/kv.rs"]
+mod kv;
 #[path = "service/listeners.rs"]
 mod listeners;
 #[path = "service/shared_memory.rs"]
