@@ -227,7 +227,8 @@ impl<K: MapKey + ?Sized, V: MapValue + ?Sized> ShmMap<K, V> {
         let (index, bucket) = ((cursor >> CURSOR_BITS) as usize, cursor & ((1 << CURSOR_BITS) - 1));
         let Some(shard) = self.shards.get(index) else { return Ok(0) };
         let held = shard.lock().map_err(MapError::Lock)?;
-        let next = held.scan::<V>(bucket, limit.max(1), |held, place| K::with_key(held.key(place), |key| visit(key, held.value::<V>(place))));
+        let next =
+            held.scan::<V>(bucket, limit.max(1), |held, place| K::with_key(held.key(place), |key| visit(key, held.value::<V>(place))));
         Ok(match next {
             Some(bucket) => (index as u64) << CURSOR_BITS | bucket,
             None if index + 1 < self.shards.len() => (index as u64 + 1) << CURSOR_BITS,

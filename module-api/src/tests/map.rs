@@ -204,7 +204,10 @@ fn a_tag_is_changed_in_place_and_the_bytes_are_counted() {
         let text = vec![length as u8; length as usize];
         map.insert(&text, (AtomicU64::new(length), &text)).unwrap();
         map.get(&text, |value| value.unwrap().tag.fetch_add(1, Relaxed)).unwrap();
-        assert_eq!(map.get(&text, |value| value.map(|value| (value.tag.load(Relaxed), value.bytes.to_vec()))), Ok(Some((length + 1, text))));
+        assert_eq!(
+            map.get(&text, |value| value.map(|value| (value.tag.load(Relaxed), value.bytes.to_vec()))),
+            Ok(Some((length + 1, text)))
+        );
     }
     let bytes = |key: u64, value: u64| (24 + key).next_multiple_of(8) + 8 + value;
     let all: u64 = (0..40).map(|length| bytes(length, length)).sum();

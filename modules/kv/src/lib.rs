@@ -175,15 +175,15 @@ impl Kv {
             return Err(Error::new(format_args!("the snapshot is damaged: {}: {why} (hint: {hint})", path.display())));
         }
         let kept = snapshot::beside(path, &format!(".damaged-{}", store::now_ms() / 1000));
-        std::fs::rename(path, &kept)
-            .context(format_args!("the snapshot is damaged ({why}) and cannot be kept as {}", kept.display()))?;
+        std::fs::rename(path, &kept).context(format_args!("the snapshot is damaged ({why}) and cannot be kept as {}", kept.display()))?;
         error!("the snapshot is damaged: {}: {why} (hint: it is kept as {}; the store starts empty)", path.display(), kept.display());
         Ok(())
     }
 
     fn save_if_due(&self, child: &mut Child, seconds: u64) -> Result<()> {
         child.unsaved_s += seconds;
-        let due = self.saving.every.is_some_and(|every| child.unsaved_s >= every.as_secs().max(1)) && self.store.shared.changed.load(Relaxed);
+        let due =
+            self.saving.every.is_some_and(|every| child.unsaved_s >= every.as_secs().max(1)) && self.store.shared.changed.load(Relaxed);
         let wanted = self.store.shared.save_wanted.load(Relaxed);
         if !due && !wanted {
             return Ok(());

@@ -188,7 +188,21 @@ mod tests {
             assert_eq!(format_number(number, &mut [0; DIGITS]), text.as_bytes());
             assert_eq!(parse_number(text.as_bytes()), Some(number));
         }
-        for text in ["", "-", "-0", "00", "01", "+1", " 1", "1 ", "1.0", "0x1", "9223372036854775808", "-9223372036854775809", "99999999999999999999"] {
+        for text in [
+            "",
+            "-",
+            "-0",
+            "00",
+            "01",
+            "+1",
+            " 1",
+            "1 ",
+            "1.0",
+            "0x1",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "99999999999999999999",
+        ] {
             assert_eq!(parse_number(text.as_bytes()), None, "{text:?}");
         }
     }

@@ -11,7 +11,8 @@ use crate::store::Eviction;
 
 /// What clients decide by which commands they use.
 const VERSION: &str = "7.0.0";
-const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
+const NO_PASSWORD: &str =
+    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
 
 pub fn ping(call: &mut Call<'_>) {
     match call.arguments.len() {
@@ -192,7 +193,7 @@ pub fn command(call: &mut Call<'_>) {
 }
 
 fn describe(mut reply: Reply<'_>, command: &Command) {
-    reply.array(6);
+    reply.array(10);
     reply.bulk(command.name.as_bytes());
     reply.integer(i64::from(command.arity));
     reply.array(1);
@@ -201,6 +202,8 @@ fn describe(mut reply: Reply<'_>, command: &Command) {
     for number in [first, last, step] {
         reply.integer(i64::from(number));
     }
+    // Groups of rights, hints, more about keys, subcommands: nothing is said of them.
+    (0..4).for_each(|_| reply.array(0));
 }
 
 pub fn config(call: &mut Call<'_>) {
@@ -213,7 +216,8 @@ pub fn config(call: &mut Call<'_>) {
             ("proto-max-bulk-len", call.limits.value_bytes.to_string()),
             ("save", call.saving.every.map_or_else(String::new, |every| format!("{} 1", every.as_secs().max(1)))),
         ];
-        let wanted = |name: &str| call.arguments.from(2).any(|pattern| crate::glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
+        let wanted =
+            |name: &str| call.arguments.from(2).any(|pattern| crate::glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
         let found: Vec<_> = known.into_iter().filter(|(name, _)| wanted(name)).collect();
         let mut reply = call.reply();
         reply.map(found.len());
@@ -239,7 +243,11 @@ pub fn info(call: &mut Call<'_>) {
     let store = call.store;
     let keys = store.map.len();
     let wants = |section: &str| {
-        call.arguments.len() == 1 || call.arguments.from(1).any(|wanted| ["all", "default", "everything", section].iter().any(|word| wanted.eq_ignore_ascii_case(word.as_bytes())))
+        call.arguments.len() == 1
+            || call
+                .arguments
+                .from(1)
+                .any(|wanted| ["all", "default", "everything", section].iter().any(|word| wanted.eq_ignore_ascii_case(word.as_bytes())))
     };
     let mut text = String::new();
     let mut section = |name: &str, title: &str, lines: &[(&str, String)]| {

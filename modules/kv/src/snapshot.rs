@@ -200,9 +200,8 @@ fn read(store: &Store, room: &mut crate::store::Room, file: File, file_bytes: u6
             continue;
         }
         let (key, value) = bytes.split_at(key_len as usize);
-        let stored = store.with_room(room, |room| {
-            store.update(room, key, bytes.len(), now_ms, |_| (Value::of(value).put(ends_ms, now_ms), ()))
-        });
+        let stored =
+            store.with_room(room, |room| store.update(room, key, bytes.len(), now_ms, |_| (Value::of(value).put(ends_ms, now_ms), ())));
         if let Err(refused) = stored {
             let why = format!("there is no room for all keys: {refused:?} after {records} (hint: raise maxmemory and shared_memory)");
             return Err(NotLoaded::Failed(Error::new(why)));

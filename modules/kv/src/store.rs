@@ -372,9 +372,7 @@ impl Store {
         // By chance none was found, or there are very few: the first that there is.
         let (mut cursor, mut found) = (0, false);
         loop {
-            cursor = self.map.scan_from(cursor, 1, |_, _| {
-                if std::mem::replace(&mut found, true) { Scan::Keep } else { Scan::Remove }
-            })?;
+            cursor = self.map.scan_from(cursor, 1, |_, _| if std::mem::replace(&mut found, true) { Scan::Keep } else { Scan::Remove })?;
             if found || cursor == 0 {
                 self.evicted.add(u64::from(found));
                 return Ok(found);

@@ -134,31 +134,32 @@ fn store(call: &mut Call<'_>, key: &[u8], bytes: &[u8], only: Only, end: End, an
     let room_for = key.len() + bytes.len();
     let (client, out) = (&mut *call.client, &mut *call.out);
     let outcome = store.with_room(&mut call.work.room, |room| {
-        store.update(room, key, room_for, now_ms, |found| {
-            let goes_on = match only {
-                Only::Always => true,
-                Only::IfNew => found.is_none(),
-                Only::IfThere => found.is_some(),
-            };
-            if answer == Answer::Before {
-                let mut reply = crate::reply::Reply { out, protocol: client.protocol };
-                match found.map(Value::stored) {
-                    Some(Value::Text(text)) => reply.bulk(text),
-                    Some(Value::Number(number)) => reply.bulk_number(number),
-                    None => reply.nothing(),
+        store
+            .update(room, key, room_for, now_ms, |found| {
+                let goes_on = match only {
+                    Only::Always => true,
+                    Only::IfNew => found.is_none(),
+                    Only::IfThere => found.is_some(),
+                };
+                if answer == Answer::Before {
+                    let mut reply = crate::reply::Reply { out, protocol: client.protocol };
+                    match found.map(Value::stored) {
+                        Some(Value::Text(text)) => reply.bulk(text),
+                        Some(Value::Number(number)) => reply.bulk_number(number),
+                        None => reply.nothing(),
+                    }
                 }
-            }
-            if !goes_on {
-                return (Update::Keep, false);
-            }
-            let ends_ms = match end {
-                End::Never => 0,
-                End::AsBefore => found.map_or(0, |stored| stored.tag.ends_ms.load(Relaxed)),
-                End::At(at_ms) => at_ms,
-            };
-            (value.put(ends_ms, now_ms), true)
-        })
-        .inspect_err(|_| out.truncate(start))
+                if !goes_on {
+                    return (Update::Keep, false);
+                }
+                let ends_ms = match end {
+                    End::Never => 0,
+                    End::AsBefore => found.map_or(0, |stored| stored.tag.ends_ms.load(Relaxed)),
+                    End::At(at_ms) => at_ms,
+                };
+                (value.put(ends_ms, now_ms), true)
+            })
+            .inspect_err(|_| out.truncate(start))
     });
     if matches!(end, End::At(_)) {
         store.mark_ending();
@@ -202,9 +203,8 @@ pub fn mset(call: &mut Call<'_>) {
     let mut pairs = call.arguments.from(1);
     while let (Some(key), Some(bytes)) = (pairs.next(), pairs.next()) {
         let room_for = key.len() + bytes.len();
-        let stored = store.with_room(&mut call.work.room, |room| {
-            store.update(room, key, room_for, now_ms, |_| (Value::of(bytes).put(0, now_ms), ()))
-        });
+        let stored = store
+            .with_room(&mut call.work.room, |room| store.update(room, key, room_for, now_ms, |_| (Value::of(bytes).put(0, now_ms), ())));
         if let Err(refused) = stored {
             return call.refused(refused);
         }

@@ -233,7 +233,7 @@ fn the_connection() {
             ("SELECT x", "-ERR invalid DB index|"),
             ("COMMAND COUNT", &format!(":{}|", crate::command::COMMANDS.len())),
             ("COMMAND DOCS", "*0|"),
-            ("COMMAND INFO get nope", "*2|*6|$3|get|:2|*1|+fast|:1|:1|:1|*-1|"),
+            ("COMMAND INFO get nope", "*2|*10|$3|get|:2|*1|+fast|:1|:1|:1|*0|*0|*0|*0|*-1|"),
             ("CONFIG GET maxmem*", "*4|$9|maxmemory|$1|0|$16|maxmemory-policy|$10|noeviction|"),
             ("HELLO 4", "-NOPROTO unsupported protocol version|"),
             ("HELLO x", "-ERR Protocol version is not an integer or out of range|"),
@@ -284,7 +284,10 @@ fn memory_that_is_used_up_is_an_error_that_others_know() {
         assert_eq!(peer.ask(&format!("DEL key{number}")), ":1\r\n");
     }
     assert_eq!(peer.ask(&format!("SET again {value}")), "+OK\r\n");
-    assert_eq!(peer.ask_bytes(&request(&[b"SET", b"big", &vec![b'x'; 100_000]])), "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
+    assert_eq!(
+        peer.ask_bytes(&request(&[b"SET", b"big", &vec![b'x'; 100_000]])),
+        "-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+    );
 }
 
 #[test]
@@ -303,7 +306,10 @@ fn with_eviction_the_keys_that_are_used_stay() {
     assert!(hot >= 15, "{hot} of 20 that were used all the time are left");
     assert!(kv.store.map.bytes() <= 256 << 10, "{}", kv.store.map.bytes());
     assert!(kv.store.map.len() > 200, "{}", kv.store.map.len());
-    assert_eq!(peer.ask_bytes(&request(&[b"SET", b"big", &vec![b'x'; 300_000]])), "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
+    assert_eq!(
+        peer.ask_bytes(&request(&[b"SET", b"big", &vec![b'x'; 300_000]])),
+        "-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+    );
 }
 
 #[test]

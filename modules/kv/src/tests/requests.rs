@@ -46,8 +46,11 @@ fn nothing_is_asked_and_nothing_answered() {
 /// Requests of all kinds, and things that are none.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
-        prop::sample::select(vec!["GET", "SET", "INCR", "DEL", "MGET", "APPEND", "EX", "10", "a", "b", "*", "hello", "SCAN", "TTL", "0", "CLIENT", "COMMAND", "HELLO", "3"])
-            .prop_map(|word| word.as_bytes().to_vec()),
+        prop::sample::select(vec![
+            "GET", "SET", "INCR", "DEL", "MGET", "APPEND", "EX", "10", "a", "b", "*", "hello", "SCAN", "TTL", "0", "CLIENT", "COMMAND",
+            "HELLO", "3"
+        ])
+        .prop_map(|word| word.as_bytes().to_vec()),
         prop::collection::vec(any::<u8>(), 0..30),
     ];
     prop_oneof![
