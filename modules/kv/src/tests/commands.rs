@@ -226,7 +226,7 @@ fn the_connection() {
             ("CLIENT SETNAME \"a b\"", "-ERR Client names cannot contain spaces, newlines or special characters.|"),
             ("CLIENT SETINFO LIB-NAME x", "+OK|"),
             ("CLIENT SETINFO OTHER x", "-ERR Unrecognized option|"),
-            ("CLIENT LIST", "$27|id=7 name=me db=0 resp=2\n|".replace("27", "25").as_str()),
+            ("CLIENT LIST", "$25|id=7 name=me db=0 resp=2\n|"),
             ("CLIENT KILL x", "-ERR unknown subcommand or wrong number of arguments for 'KILL'|"),
             ("SELECT 0", "+OK|"),
             ("SELECT 1", "-ERR DB index is out of range|"),
