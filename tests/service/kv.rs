@@ -164,10 +164,17 @@ fn assert_whole(value: &[u8]) {
 
 #[test]
 fn workers_that_are_killed_while_writing_leave_whole_values() {
-    let host = store(3, module("kv")).start().allowing("a process died and is replaced").allowing("lock");
+    let host = store(3, module("kv")).start().allowing("was killed by SIGKILL").allowing("lock");
     let address = address(&host);
     let stop = AtomicBool::new(false);
     let rounds = 12;
+    /// Clients end with the test, also if it fails.
+    struct Stops<'s>(&'s AtomicBool);
+    impl Drop for Stops<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let answered: u64 = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4_u64)
             .map(|client| {
@@ -205,12 +212,13 @@ fn workers_that_are_killed_while_writing_leave_whole_values() {
                 })
             })
             .collect();
+        let stops = Stops(&stop);
         for round in 1..=rounds {
-            let alive = workers(&host);
+            let alive = host.wait("a worker", |host| Some(workers(host)).filter(|alive| !alive.is_empty()));
             host.kill(alive[round % alive.len()]);
-            host.wait_for_log_lines("a process died and is replaced", round);
+            host.wait_for_log_lines("was killed by SIGKILL", round);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         clients.into_iter().map(|client| client.join().expect("a client")).sum()
     });
     assert!(answered > 100, "{answered} rounds were answered");
