@@ -4,6 +4,8 @@
 mod http;
 #[path = "service/http_clients.rs"]
 mod http_clients;
+#[path = "service/kv.rs"]
+mod kv;
 #[path = "service/listeners.rs"]
 mod listeners;
 #[path = "service/shared_memory.rs"]

@@ -150,12 +150,12 @@ pub fn client(call: &mut Call<'_>) {
             true => call.reply().ok(),
             false => call.error("ERR Unrecognized option"),
         }
-    } else if call.is(1, "INFO") && count == 2 || call.is(1, "LIST") && count == 2 {
+    } else if count == 2 && (call.is(1, "INFO") || call.is(1, "LIST")) {
         let name = String::from_utf8_lossy(&call.client.name);
         let protocol = if call.client.protocol == Protocol::Resp3 { 3 } else { 2 };
         let line = format!("id={} name={name} db=0 resp={protocol}\n", call.client.id);
         call.reply().text(&line);
-    } else if call.is(1, "NO-EVICT") && count == 3 || call.is(1, "NO-TOUCH") && count == 3 {
+    } else if count == 3 && (call.is(1, "NO-EVICT") || call.is(1, "NO-TOUCH")) {
         call.reply().ok();
     } else {
         call.unknown_subcommand();
@@ -193,7 +193,7 @@ pub fn command(call: &mut Call<'_>) {
 }
 
 fn describe(mut reply: Reply<'_>, command: &Command) {
-    reply.array(6);
+    reply.array(10);
     reply.bulk(command.name.as_bytes());
     reply.integer(i64::from(command.arity));
     reply.array(1);
@@ -202,6 +202,8 @@ fn describe(mut reply: Reply<'_>, command: &Command) {
     for number in [first, last, step] {
         reply.integer(i64::from(number));
     }
+    // Groups of rights, hints, more about keys, subcommands: nothing is said of them.
+    (0..4).for_each(|_| reply.array(0));
 }
 
 pub fn config(call: &mut Call<'_>) {

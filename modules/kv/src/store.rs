@@ -146,7 +146,7 @@ impl Room {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        (u128::from(self.random) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.random) * u128::from(limit)) >> 64) as u64
     }
 }
 

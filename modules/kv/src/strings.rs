@@ -196,7 +196,7 @@ fn set_with_end(call: &mut Call<'_>, ms: i64, name: &str) {
 }
 
 pub fn mset(call: &mut Call<'_>) {
-    if call.arguments.len() % 2 == 0 {
+    if call.arguments.len().is_multiple_of(2) {
         return call.wrong_number_of("mset");
     }
     let (store, now_ms) = (call.store, call.now_ms);
