@@ -46,8 +46,7 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
         came_back_elsewhere(code);
     }
     if trail.load(Relaxed) & Breadcrumb::PANICKED != 0 {
-        // Whatever the module made of it: a process in which a module panicked is not used again.
-        code = abi::E_PANIC;
+        code = callee_panicked(code);
     }
     trail.store(outer, Relaxed);
     code
@@ -96,6 +95,15 @@ pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
 #[cold]
 pub fn ends_after(module: &Module, phase: Phase) {
     local().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
+}
+
+/// Whatever the module made of it: a process in which a module panicked is not used again.
+#[cold]
+fn callee_panicked(code: i32) -> i32 {
+    if code >= 0 {
+        set_error("a function of another module that it called panicked");
+    }
+    abi::E_PANIC
 }
 
 /// The call began in one process and came back in another: the module forked inside it.

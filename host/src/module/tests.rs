@@ -47,6 +47,9 @@ const SOURCE: &str = r#"
 #ifndef NEEDS
 #define NEEDS 0
 #endif
+#ifndef OFFERS
+#define OFFERS 2
+#endif
 #ifndef TABLE
 #define TABLE table
 #endif
@@ -104,7 +107,7 @@ static const struct bind binds[] = { { "base.calls", 1, 1, 16, 2, 0, BOUND, "h(s
 #ifndef NO_TABLE
 const struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
   params, 7, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0,
-  interfaces, 2, sizeof interfaces[0], binds, 1, sizeof binds[0] };
+  interfaces, OFFERS, sizeof interfaces[0], binds, 1, sizeof binds[0] };
 #endif
 #ifndef NO_NOTE
 __attribute__((used, aligned(4), section(".note.modhost"))) static const struct { uint32_t n, d, t; char name[8];
@@ -400,7 +403,7 @@ fn modules_are_found_and_ordered() {
 /// Builds of the probe that need nothing, under other names.
 fn free_standing(folder: &Folder, names: &[&str]) {
     for name in names {
-        let path = folder.build(&format!("lib{name}.so"), &[&format!("-DNAME=\"{name}\"")]);
+        let path = folder.build(&format!("lib{name}.so"), &[&format!("-DNAME=\"{name}\""), "-DOFFERS=0"]);
         let mut bytes = fs::read(&path).unwrap();
         // Both counts of dependencies, recognised by their stride.
         let pattern = [2_u32.to_le_bytes(), 16_u32.to_le_bytes()].concat();
