@@ -115,9 +115,9 @@ fn workers(host: &Host) -> Vec<i32> {
 fn what_one_worker_stores_all_of_them_have() {
     let host = store(4, module("kv")).start();
     let mut peers: Vec<Peer> = (0..12).map(|_| Peer::of(&host)).collect();
-    for number in 0..peers.len() {
-        assert_eq!(peers[number].ask(&format!("SET key{number} value{number}")), line("+OK"));
-        peers[number].ask("INCR shared");
+    for (number, peer) in peers.iter_mut().enumerate() {
+        assert_eq!(peer.ask(&format!("SET key{number} value{number}")), line("+OK"));
+        peer.ask("INCR shared");
     }
     for peer in &mut peers {
         for number in 0..12 {

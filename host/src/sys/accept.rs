@@ -37,7 +37,7 @@ impl Peer {
     }
 
     /// Its length in bytes.
-    pub fn len(&self) -> u32 {
+    pub fn len_bytes(&self) -> u32 {
         self.len
     }
 

@@ -101,7 +101,7 @@ impl Connection {
                 id: id.0,
                 user: std::ptr::null_mut(),
                 peer: std::ptr::null(),
-                peer_len: arrival.peer.len(),
+                peer_len: arrival.peer.len_bytes(),
                 alpn_len: 0,
                 alpn: std::ptr::null(),
                 server_name: std::ptr::null(),

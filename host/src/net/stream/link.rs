@@ -86,7 +86,7 @@ pub fn send_arrivals(link: BorrowedFd<'_>, arrivals: &[Arrival]) -> Result<(), E
     for arrival in arrivals {
         entries.extend_from_slice(&arrival.charge.listener.to_ne_bytes());
         entries.extend_from_slice(&arrival.charge.address.to_ne_bytes());
-        entries.extend_from_slice(&arrival.peer.len().to_ne_bytes());
+        entries.extend_from_slice(&arrival.peer.len_bytes().to_ne_bytes());
         entries.extend_from_slice(arrival.peer.whole());
     }
     let descriptors: Vec<_> = arrivals.iter().map(|arrival| arrival.socket.as_raw_fd()).collect();
