@@ -3,7 +3,7 @@
 //! The user binds [`Routes`] and adds routes in `init`. Each has a function that is called in the process that got the request:
 //!
 //! ```standalone_crate
-//! use module_api::interfaces::http::Routes;
+//! use module_api::interfaces::http::{Answering, Exchange, Routes};
 //! use module_api::prelude::*;
 //!
 //! struct Hello;
@@ -12,7 +12,7 @@
 //!     type Child = ();
 //!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
 //!         let routes: Routes = cx.interface()?;
-//!         let hello = cx.callback(|_: &Hello, (), mut exchange| {
+//!         let hello: Callback<Answering> = cx.callback(|_: &Hello, (), mut exchange: Exchange<'_>| {
 //!             exchange.add_header(b"content-type", b"text/plain")?;
 //!             exchange.write(b"hello\n")
 //!         });
