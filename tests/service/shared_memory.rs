@@ -227,8 +227,9 @@ fn every_process_and_thread_allocates_whoever_made_it() {
 
 #[test]
 fn main_allocates_in_no_fork_mode_and_so_do_processes_that_it_does_not_know() {
-    // No control process answers in this mode: memory that leaked would be used up soon.
-    let setup = Setup::new().host("shared_memory", "\"2MiB\"").module(fixture("allocates")).listen("allocates:serve", 1);
+    // No control process answers in this mode: memory that leaked would be used up soon. Of 20,000 blocks, that is; those that are alive at
+    // a time, and a span of each size for main and for the others, fit.
+    let setup = Setup::new().host("shared_memory", "\"4MiB\"").module(fixture("allocates")).listen("allocates:serve", 1);
     let host = setup.argument("--no-fork").start();
     let client = host.client();
     for order in ["here 20000", "outside 2000", "here 20000", "empty", "outside 2000", "here 20000"] {
