@@ -154,9 +154,9 @@ fn listeners_that_cannot_be() {
     assert_all(
         &refused_alike(&attempt),
         &[
-            ("modhost.toml:3:1: this version of modhost does not serve tcp listeners", "tcp://127.0.0.1:0", "udp"),
-            ("modhost.toml:6:1: this version of modhost does not serve unix listeners", "sock", "udp"),
             ("modhost.toml:12:1: module \"nowhere\" is in no folder of module_path", "libnowhere.so", "module_path"),
+            ("modhost.toml:3:1: module \"table\" has no handler for tcp://127.0.0.1:0", "", "modhost inspect table"),
+            ("modhost.toml:6:1: module \"table\" has no handler for unix://", "", "modhost inspect table"),
             ("modhost.toml:9:1: module \"table\" has no handler \"server\"", "", "did you mean \"serve\"?"),
         ],
     );

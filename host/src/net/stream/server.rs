@@ -28,6 +28,7 @@ use crate::sys::{accept, descriptor, signal, time};
 use crate::tls::Current;
 
 mod agree;
+mod end;
 mod room;
 
 /// One read takes at most this.
@@ -40,8 +41,6 @@ const EVENTS: usize = 256;
 const ACCEPTS_IN_A_ROW: usize = 16;
 /// How long a connection is read from after our last byte, so that the peer gets it.
 const LINGER_NS: u64 = 2_000_000_000;
-/// A stopping worker sends what is queued for so long.
-const LAST_WORDS_NS: u64 = 1_000_000_000;
 /// Noted moments that are not worth a clean-up.
 const LOOKS_TO_KEEP: usize = 4096;
 /// Token of the link; listeners follow. Connections have their slot.
@@ -768,47 +767,5 @@ impl Server {
             })?;
         }
         Ok(())
-    }
-
-    /// Looks at the connections whose time may be up.
-    fn look(&mut self) -> Result<(), GaveUp> {
-        while let Some(Reverse((at_ns, slot, id))) = self.looks.peek().copied()
-            && at_ns <= self.now_ns
-        {
-            self.looks.pop();
-            self.with(slot, |server, connection| {
-                if connection.id.0 == id && connection.look_ns == at_ns {
-                    connection.look_ns = u64::MAX;
-                    if connection.deadline_ns() <= server.now_ns {
-                        connection.over = Some(abi::CLOSED_BY_TIMEOUT);
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The process stops: what is queued is sent if the peers take it soon, then every connection ends.
-    pub fn finish(&mut self) {
-        let until_ns = time::now_ns() + LAST_WORDS_NS;
-        let mut events = std::mem::take(&mut self.events);
-        loop {
-            let mut left = false;
-            for connection in self.connections.iter_mut().flatten() {
-                left |= !connection.is_agreeing() && !connection.is_sent() && matches!(connection.drain(), Ok(false));
-            }
-            let now_ns = time::now_ns();
-            if !left || now_ns >= until_ns {
-                break;
-            }
-            // What it says does not matter: each is tried again.
-            let _ = self.epoll.wait(&mut events, EpollTimeout::from(10_u8));
-        }
-        for slot in 0..self.connections.len() {
-            if let Some(mut connection) = self.connections[slot].take() {
-                self.close(&mut connection, abi::CLOSED_BY_STOP);
-            }
-        }
     }
 }
