@@ -3,6 +3,7 @@
 //! The user binds [`Routes`] and adds routes in `init`. Each has a function that is called in the process that got the request:
 //!
 //! ```standalone_crate
+//! use module_api::interface::Callback;
 //! use module_api::interfaces::http::{Answering, Exchange, Routes};
 //! use module_api::prelude::*;
 //!
