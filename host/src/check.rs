@@ -67,7 +67,7 @@ fn rehearse(plan: &Plan) -> Result<(), Error> {
     }
     let failed = |call: &str, detail: String| Error::failed("cannot try the modules out").detail(format!("{call}: {detail}"));
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno.to_string()))?;
-    match fork::fork()? {
+    match fork::fork(&fork::alone()?)? {
         Side::Child => {
             drop(reader);
             let mut progress = File::from(writer);

@@ -26,7 +26,7 @@ use crate::process::phase::{Breadcrumb, Phase};
 use crate::shm::heap::{Content, NoBlock, Wrong};
 use crate::state::{State, Wanted};
 use crate::sys::datagrams::{Datagrams, MAX_DATAGRAM_BYTES};
-use crate::sys::fork::Side;
+use crate::sys::fork::{self, Side};
 use crate::sys::local::local;
 use crate::sys::names::{NAME_BYTES, Name};
 use crate::sys::random;
@@ -288,8 +288,11 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
     }
     let returning = family.spec(process_no).is_some_and(|spec| matches!(spec.entry, Entry::Return));
     // What the module has printed in this very call.
-    crate::sys::fork::flush_c_streams();
-    let side = if returning { family.fork(process_no, 0) } else { family.start(process_no, 0).map(Side::Parent) };
+    fork::flush_c_streams();
+    let side = fork::alone().and_then(|alone| match returning {
+        true => family.fork(&alone, process_no, 0),
+        false => family.start(&alone, process_no, 0).map(Side::Parent),
+    });
     match side {
         Ok(side) => {
             if side != Side::Child {

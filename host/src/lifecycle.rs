@@ -42,6 +42,9 @@ use crate::sys::{cred, datagrams, descriptor, fork, local, random, time};
 use crate::timer::{self, TimerFunction, Which};
 use crate::tls::Source;
 
+/// Forks between two looks at whether the start is to stop: about two milliseconds.
+const FORKS_BEFORE_LOOK: usize = 16;
+
 /// Main, at whatever step it is.
 #[derive(Debug)]
 pub struct Main {
@@ -394,14 +397,23 @@ impl Main {
 
     /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
     fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
-        for process_no in 1..self.state.family.slots.count() {
-            let spec = self.state.family.spec(process_no);
-            if spec.is_some_and(|spec| !matches!(spec.kind, Kind::TcpWorker | Kind::TcpMain)) {
+        self.fork_each(|kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain))?;
+        Ok(Forked(()))
+    }
+
+    /// Forks the processes of these kinds, in the order of the table.
+    fn fork_each(&mut self, is_due: impl Fn(Kind) -> bool) -> Step<()> {
+        // No module runs in main until the last of them is forked: what is counted here stays true.
+        let alone = fork::alone()?;
+        for (forked, process_no) in (1..self.state.family.slots.count()).enumerate() {
+            if forked % FORKS_BEFORE_LOOK == 0 {
                 self.heed_stop()?;
-                self.state.family.start(process_no, 0)?;
+            }
+            if self.state.family.spec(process_no).is_some_and(|spec| is_due(spec.kind)) {
+                self.state.family.start(&alone, process_no, 0)?;
             }
         }
-        Ok(Forked(()))
+        Ok(())
     }
 
     /// Step 9. Modules fork the processes they registered from here.
@@ -415,13 +427,7 @@ impl Main {
 
     /// Step 10: the TCP workers, then the TCP main process. In no-fork mode main is the first process, too: it gets rank 1 after `PROC_MAIN`.
     fn start_last(&mut self, _: MainCalled) -> Step<Started> {
-        for process_no in 1..self.state.family.slots.count() {
-            let spec = self.state.family.spec(process_no);
-            if spec.is_some_and(|spec| matches!(spec.kind, Kind::TcpWorker | Kind::TcpMain)) {
-                self.heed_stop()?;
-                self.state.family.start(process_no, 0)?;
-            }
-        }
+        self.fork_each(|kind| matches!(kind, Kind::TcpWorker | Kind::TcpMain))?;
         if !self.forks() {
             local::local().take_rank(1);
             for module in self.modules() {

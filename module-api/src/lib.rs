@@ -77,7 +77,7 @@
 //! [`Counter`], [`Gauge`] and [`Histogram`] count at a nanosecond a time; see [`stats`].
 //!
 //! # Logging
-//! [`info!`], [`warn!`] and the others of `tracing`, and those of the `log` crate, end up in the host's log with the module's name.
+//! [`info!`], [`warn!`] and the others, which are those of `tracing`, and those of the `log` crate, end up in the host's log with the module's name.
 //! The level is the host's and can be changed while it runs. Spans are not recorded.
 
 #![deny(missing_docs)]
@@ -100,7 +100,8 @@ pub mod interfaces;
 #[cfg(feature = "layout")]
 pub mod layout;
 mod listener;
-mod logging;
+#[doc(hidden)]
+pub mod logging;
 mod module;
 mod mutex;
 #[doc(hidden)]
@@ -121,7 +122,6 @@ mod timer;
 mod udp;
 
 pub use std::time::Duration;
-pub use tracing::{debug, error, info, trace, warn};
 
 pub use address::Address;
 pub use error::{Context, Error, Result};

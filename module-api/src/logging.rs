@@ -23,6 +23,69 @@ pub(crate) fn install() {
     }
 }
 
+#[doc(hidden)]
+pub use tracing;
+
+/// Whether a record of this level may be wanted: by the host, or, where there is none, by whatever else listens.
+///
+/// Asked before `tracing` is, which notes each place of a record in memory when it is reached for the first time, whether the record is
+/// wanted or not. After a fork that is a page to be copied in each process.
+#[doc(hidden)]
+#[inline]
+pub fn wanted(level: u32) -> bool {
+    level <= log_level() || try_host().is_none()
+}
+
+/// A record at level `error`: an operator has to do something. Arguments as for `tracing::error!`.
+#[macro_export]
+macro_rules! error {
+    ($($argument:tt)+) => {
+        if $crate::logging::wanted($crate::abi::LEVEL_ERROR) {
+            $crate::logging::tracing::error!($($argument)+)
+        }
+    };
+}
+
+/// A record at level `warn`: something is odd. Arguments as for `tracing::warn!`.
+#[macro_export]
+macro_rules! warn {
+    ($($argument:tt)+) => {
+        if $crate::logging::wanted($crate::abi::LEVEL_WARN) {
+            $crate::logging::tracing::warn!($($argument)+)
+        }
+    };
+}
+
+/// A record at level `info`: rare and worth knowing. Arguments as for `tracing::info!`.
+#[macro_export]
+macro_rules! info {
+    ($($argument:tt)+) => {
+        if $crate::logging::wanted($crate::abi::LEVEL_INFO) {
+            $crate::logging::tracing::info!($($argument)+)
+        }
+    };
+}
+
+/// A record at level `debug`: for who looks for a fault. Arguments as for `tracing::debug!`.
+#[macro_export]
+macro_rules! debug {
+    ($($argument:tt)+) => {
+        if $crate::logging::wanted($crate::abi::LEVEL_DEBUG) {
+            $crate::logging::tracing::debug!($($argument)+)
+        }
+    };
+}
+
+/// A record at level `trace`: for who follows each step. Arguments as for `tracing::trace!`.
+#[macro_export]
+macro_rules! trace {
+    ($($argument:tt)+) => {
+        if $crate::logging::wanted($crate::abi::LEVEL_TRACE) {
+            $crate::logging::tracing::trace!($($argument)+)
+        }
+    };
+}
+
 struct ToHost;
 
 impl Subscriber for ToHost {

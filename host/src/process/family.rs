@@ -24,8 +24,8 @@ use super::slots::{Slot, Slots, State as SlotState};
 use crate::error::{EXIT_FAILED, Error, Result};
 use crate::module::{Module, call};
 use crate::state::State;
-use crate::sys::fork::Side;
-use crate::sys::{descriptor, exit, fork, handing, local::local, signal, time, title};
+use crate::sys::fork::{Alone, Side};
+use crate::sys::{descriptor, exit, first, fork, handing, local::local, signal, time, title};
 
 /// What a process does once it is initialised. Returns its exit code.
 pub type Work = Arc<dyn Fn() -> u8 + Send + Sync>;
@@ -301,11 +301,11 @@ impl Family {
 
     /// Forks the process of a row, with its prologue. In the child the process is initialised when this returns.
     /// First start and restart are this one path.
-    pub fn fork(&self, process_no: usize, restarts: u32) -> Result<Side> {
+    pub fn fork(&self, alone: &Alone, process_no: usize, restarts: u32) -> Result<Side> {
         let spec = self.spec(process_no).ok_or_else(|| Error::fault(format!("process {process_no} does not exist")))?;
         let slot = self.slots.slot(process_no).ok_or_else(|| Error::fault(format!("process {process_no} has no slot")))?;
         slot.note_fork(spec.rank, restarts, time::now_ns());
-        match fork::fork() {
+        match fork::fork(alone) {
             Ok(Side::Parent(pid)) => {
                 slot.set_pid(pid.as_raw());
                 Ok(Side::Parent(pid))
@@ -321,9 +321,10 @@ impl Family {
         }
     }
 
-    /// Forks a process that never comes back here.
-    pub fn start(&self, process_no: usize, restarts: u32) -> Result<Pid> {
-        match self.fork(process_no, restarts)? {
+    /// Forks a process that never comes back here. A function of its own, so that the child goes on in code that it has just used.
+    #[inline(never)]
+    pub fn start(&self, alone: &Alone, process_no: usize, restarts: u32) -> Result<Pid> {
+        match self.fork(alone, process_no, restarts)? {
             Side::Parent(pid) => Ok(pid),
             Side::Child => match self.spec(process_no) {
                 Some(Spec { entry: Entry::Run(work), .. }) => exit::leave(work()),
@@ -334,7 +335,7 @@ impl Family {
 
     /// What every child does first, in this order; none can skip it.
     fn prologue(&self, process_no: usize, spec: &Spec, slot: Slot) {
-        let pid = getpid().as_raw();
+        let pid = first::own_pid().as_raw();
         // Identity first: from here on a module call of this process is blamed on this process.
         local().become_process(pid, process_no as i32, spec.rank, slot.trail());
         slot.set_pid(pid);
@@ -347,16 +348,16 @@ impl Family {
         }
         for reserved in self.reserved.get().into_iter().flatten() {
             if reserved.kind != spec.kind {
-                let _ = nix::unistd::close(reserved.descriptor);
+                first::close(reserved.descriptor);
             }
         }
         descriptor::close_private();
         for (other_no, ends) in self.links() {
             if spec.kind != Kind::TcpMain {
-                let _ = nix::unistd::close(ends.hub.as_raw_fd());
+                first::close(ends.hub.as_raw_fd());
             }
             if other_no != process_no {
-                let _ = nix::unistd::close(ends.own.as_raw_fd());
+                first::close(ends.own.as_raw_fd());
             }
         }
         title::set_title(&spec.title);
@@ -381,7 +382,7 @@ impl Family {
         {
             fail(&Error::failed("cannot tell main that the start is complete").detail(format!("eventfd: {errno}")));
         }
-        let _ = nix::unistd::close(self.done.as_fd().as_raw_fd());
+        first::close(self.done.as_fd().as_raw_fd());
     }
 }
 

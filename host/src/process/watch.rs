@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::supervise::policy::{Death, End, History, Policy, Reached, Restart};
 use crate::supervise::protocol::{FromSupervisor, SupervisorLink};
 use crate::sys::passing::{Link, Received, Wait};
-use crate::sys::{signal::Signals, time};
+use crate::sys::{fork, signal::Signals, time};
 
 /// The stop signal is repeated this often until a process is gone: it may arrive between a process's check of its stop flag and its
 /// next blocking call.
@@ -265,7 +265,7 @@ impl Watch {
         record.due_ns = None;
         record.restarts += 1;
         crate::stats::count(crate::stats::Own::Restarts, 1);
-        if let Err(error) = family.start(process_no, record.restarts) {
+        if let Err(error) = fork::alone().and_then(|alone| family.start(&alone, process_no, record.restarts)) {
             tracing::error!("{error}");
             // The machine is short of something; try again later rather than in a loop.
             record.due_ns = Some(time::now_ns() + RETRY_FORK_NS);

@@ -85,7 +85,7 @@ impl Certificates {
     fn judge_in_child(&self, contents: &Contents) -> Result<()> {
         let (ours, theirs) = Link::pair()?;
         let parent = getpid();
-        let child = match fork::fork()? {
+        let child = match fork::fork(&fork::alone()?)? {
             Side::Child => {
                 drop(ours);
                 alarm::set(JUDGE_LIMIT_S);

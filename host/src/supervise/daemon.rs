@@ -12,7 +12,7 @@ use nix::unistd::{pipe2, setsid};
 
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::sys::descriptor;
-use crate::sys::fork::{Side, fork};
+use crate::sys::fork::{Side, alone, fork};
 
 /// The supervisor's end of the pipe to the starting command.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub enum Detached {
 pub fn detach() -> Result<Detached> {
     let failed = |call: &str, errno: nix::errno::Errno| Error::failed("cannot go into daemon mode").detail(format!("{call}: {errno}"));
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno))?;
-    match fork()? {
+    match fork(&alone()?)? {
         Side::Parent(supervisor) => {
             drop(writer);
             let outcome = hear(File::from(reader));

@@ -184,7 +184,7 @@ impl Supervisor {
         let supervisor = getpid();
         let source = |of: &Certificates| Ok(Source { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
         let tls = self.certificates.as_ref().map(source).transpose()?;
-        let pid = match fork::fork()? {
+        let pid = match fork::fork(&fork::alone()?)? {
             Side::Parent(pid) => {
                 drop((theirs, tls));
                 pid

@@ -4,10 +4,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, getppid};
+use nix::unistd::{ForkResult, Pid};
 
+use super::first;
 use crate::error::{Error, Result};
 
 /// Which side of a fork the caller is on.
@@ -19,13 +19,21 @@ pub enum Side {
     Child,
 }
 
-/// Forks. Refuses when a second thread exists: it would be gone in the child, with every lock it held locked for ever.
-pub fn fork() -> Result<Side> {
-    let threads = thread_count()?;
-    if threads != 1 {
-        return Err(Error::fault("refusing to fork a process with more than one thread").detail(format!("{threads} threads exist")));
+/// This process has one thread. Stays true as long as nothing but the host's own code runs, which starts none.
+#[derive(Debug)]
+pub struct Alone(());
+
+/// Counts the threads. An error if a second one exists: it would be gone in a child, with every lock it held locked for ever.
+pub fn alone() -> Result<Alone> {
+    match thread_count()? {
+        1 => Ok(Alone(())),
+        threads => Err(Error::fault("refusing to fork a process with more than one thread").detail(format!("{threads} threads exist"))),
     }
-    // SAFETY: the process is single-threaded (checked above), so every lock of the C library and of ours is free in the child.
+}
+
+/// Forks.
+pub fn fork(_: &Alone) -> Result<Side> {
+    // SAFETY: the process is single-threaded (that is what it takes), so every lock of the C library and of ours is free in the child.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Parent { child }) => Ok(Side::Parent(child)),
         Ok(ForkResult::Child) => Ok(Side::Child),
@@ -54,9 +62,9 @@ pub fn thread_count() -> Result<u64> {
 ///
 /// Must be called after every fork and after every change of user or group id, which clears the request.
 pub fn die_with_parent(parent: Pid) -> Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)
+    first::set_parent_death_signal(Signal::SIGKILL)
         .map_err(|errno| Error::failed("cannot tie this process to its parent").detail(format!("prctl(PR_SET_PDEATHSIG): {errno}")))?;
-    if getppid() != parent {
+    if first::parent_pid() != parent {
         super::exit::leave_now(crate::error::EXIT_FAILED);
     }
     Ok(())

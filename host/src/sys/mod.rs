@@ -8,6 +8,7 @@ pub mod datagrams;
 pub mod descriptor;
 pub mod environ;
 pub mod exit;
+pub mod first;
 pub mod fork;
 pub mod gone;
 pub mod handing;

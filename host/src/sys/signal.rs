@@ -78,6 +78,6 @@ pub fn fresh() -> Result<()> {
     if STOP.load(Relaxed) {
         STOP.store(false, Relaxed);
     }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
-        .map_err(|errno| Error::failed("cannot restore the signal mask").detail(format!("sigprocmask: {errno}")))
+    super::first::unblock_signals()
+        .map_err(|errno| Error::failed("cannot restore the signal mask").detail(format!("rt_sigprocmask: {errno}")))
 }

@@ -10,8 +10,8 @@
 //! What stands before `end` is moved to the heap, then titles may overwrite it.
 
 use super::environ::require_one_thread;
+use super::first;
 use crate::error::{Error, Result};
-use nix::sys::prctl;
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -67,7 +67,7 @@ pub fn set_comm(name: &str) -> Result<()> {
         *place = byte;
     }
     let name = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
-    prctl::set_name(name).map_err(|errno| Error::failed("cannot set the process name").detail(errno))
+    first::set_comm(name).map_err(|errno| Error::failed("cannot set the process name").detail(errno))
 }
 
 static AREA: OnceLock<Area> = OnceLock::new();
