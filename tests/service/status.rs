@@ -27,9 +27,19 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> (String, String) {
     (format!("{head}\r\n"), body.to_owned())
 }
 
+/// Where the TCP listeners are, in their order.
+fn address(host: &Host, listener: usize) -> String {
+    host.wait("the addresses of the listeners", |host| {
+        let log = host.log();
+        let mut addresses =
+            log.lines.iter().filter_map(|line| line.text.split_once("  listener tcp ")?.1.split(' ').next().map(str::to_owned));
+        addresses.nth(listener)
+    })
+}
+
 #[track_caller]
 fn ask(host: &Host, request: &str) -> (String, String) {
-    let stream = TcpStream::connect(&host.addresses(0)[0]).expect("a connection");
+    let stream = TcpStream::connect(address(host, 0)).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     exchange(stream, request)
 }
@@ -111,7 +121,7 @@ fn it_shows_every_process_as_ps_does() {
 #[test]
 fn it_shows_what_was_counted_in_three_forms() {
     let host = setup(module("status")).listen("echo", 2).control().start();
-    let client = harness::Client::of(host.address(1));
+    let client = host.client();
     for round in 1..=3 {
         client.ask(b"x");
         let shown = json(&host);
@@ -201,16 +211,14 @@ fn only_this_machine_and_the_networks_that_are_allowed() {
             .listen_with("unix = \"sock\"", "http", None)
             .start()
     };
-    let Some(address) = own_address() else {
+    let Some(own) = own_address() else {
         eprintln!("this machine has no address but loopback: not run");
         return;
     };
-    for (allow, code) in
-        [("[]".to_owned(), 403), ("[\"192.0.2.0/24\"]".to_owned(), 403), (format!("[\"192.0.2.0/24\", \"{address}\"]"), 200)]
-    {
-        let host = start(&allow, address);
+    for (allow, code) in [("[]".to_owned(), 403), ("[\"240.0.0.0/8\"]".to_owned(), 403), (format!("[\"240.0.0.0/8\", \"{own}\"]"), 200)] {
+        let host = start(&allow, own);
         // The client's address is the server's, which is not a loopback one.
-        let (head, body) = exchange(TcpStream::connect(&host.addresses(1)[0]).expect("a connection"), "GET /status?format=json HTTP/1.1");
+        let (head, body) = exchange(TcpStream::connect(address(&host, 1)).expect("a connection"), "GET /status?format=json HTTP/1.1");
         assert!(head.starts_with(&format!("HTTP/1.1 {code} ")), "{allow}: {head}");
         assert_eq!(body == "403 Forbidden\n", code == 403, "{body}");
         assert!(head.contains("\r\nCache-Control: no-store\r\n"), "{head}");
@@ -241,9 +249,9 @@ fn what_it_cannot_start_with() {
     let attempt = Attempt::new();
     attempt.copy(&built::module("status"), "status.so");
     attempt.copy(&built::module("http"), "http.so");
-    let alone = attempt.refused(1, &["run", "./status.so"]);
+    let alone = attempt.refused(2, &["run", "./status.so"]);
     alone[0].assert(
-        "module \"status\" requires the interface \"http.routes\" 1.0, which no loaded module exports",
+        "module \"status\" needs the interface \"http.routes\" 1.0, which no loaded module exports",
         "",
         "add the module that exports it",
     );
@@ -265,7 +273,7 @@ fn curl_gets_the_page() {
         return;
     }
     let host = setup(module("status")).listen("echo", 1).start();
-    let url = format!("http://{}/status", host.addresses(0)[0]);
+    let url = format!("http://{}/status", address(&host, 0));
     assert!(curl(&[&url]).contains("<h2>Processes</h2>"));
     let shown: Value = serde_json::from_str(&curl(&["--header", "Accept: application/json", &url])).expect("JSON");
     assert_eq!(shown["pid"].as_i64(), Some(host.pid().into()));

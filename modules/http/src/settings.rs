@@ -31,7 +31,7 @@ params! {
     /// `[module.params]` in the configuration.
     pub struct Params {
         /// Fixed answers by path: "200 text/plain hello", "301 /elsewhere", "204"
-        pub routes: BTreeMap<String, String>,
+        pub routes: BTreeMap<String, String> = "",
         /// Folder of files that are served where no route fits; none if not set
         pub root: Option<PathBuf>,
         /// The file that stands for a folder
