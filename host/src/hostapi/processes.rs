@@ -12,7 +12,6 @@ use super::counting::readable;
 use super::guarded;
 use crate::process::phase::Breadcrumb;
 use crate::process::slots::{Slot, State as SlotState};
-use crate::state::State;
 use crate::sys::time;
 
 /// The size that the caller has set in the first word of its struct, if that covers `T`.
@@ -43,10 +42,11 @@ fn fixed<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-fn filled(size: u32, process_no: u32, slot: Slot, state: &State, now_ns: u64) -> abi::ProcessRow {
+/// What stands in a slot, in which any process may have written anything; `named` knows the modules by their index.
+fn filled<'m>(size: u32, process_no: u32, slot: Slot, now_ns: u64, named: impl FnOnce(u32) -> Option<&'m str>) -> abi::ProcessRow {
     let pid = slot.pid().max(0);
     let crumb = Breadcrumb::from_word(slot.trail().load(Relaxed));
-    let module = crumb.module.and_then(|index| state.module_name(index));
+    let module = crumb.module.and_then(named);
     abi::ProcessRow {
         size,
         process_no,
@@ -78,7 +78,7 @@ pub(super) extern "C" fn process_at(module: *mut c_void, process_no: u32, row: *
         let slots = state.family.slots;
         let index = process_no as usize;
         let Some(slot) = slots.slot(index).filter(|_| index < slots.count()) else { return abi::E_INVALID };
-        let filled = filled(size, process_no, slot, state, time::now_ns());
+        let filled = filled(size, process_no, slot, time::now_ns(), |index| state.module_name(index));
         // SAFETY: checked above: aligned, and at least as large as ours.
         unsafe { row.write(filled) };
         abi::OK
@@ -102,6 +102,32 @@ pub(super) extern "C" fn host_info(module: *mut c_void, info: *mut abi::HostInfo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::phase::Phase;
+    use crate::process::slots::Slots;
+
+    #[test]
+    fn a_row_is_what_stands_in_the_slot_and_garbage_is_numbers_and_texts() {
+        let slot = Slots::new().unwrap().slot(1).unwrap();
+        let row = |now_ns| filled(152, 1, slot, now_ns, |index| (index == 7).then_some("echo"));
+        slot.note_fork(-2, 3, 1000);
+        slot.set_name("control");
+        slot.set_pid(4711);
+        slot.trail().store(Breadcrumb::word(7, Phase::Timer), Relaxed);
+        let seen = row(1500);
+        assert_eq!((seen.size, seen.process_no, seen.rank, seen.pid, seen.restarts, seen.uptime_ns), (152, 1, -2, 4711, 3, 500));
+        assert_eq!(
+            (seen.state, seen.name, seen.phase, seen.module),
+            (abi::PROCESS_STARTING, fixed("control"), fixed("a timer function"), fixed("echo"))
+        );
+        slot.note_fork(i32::MIN, u32::MAX, u64::MAX);
+        slot.set_pid(-5);
+        slot.trail().store(u64::MAX, Relaxed);
+        slot.set_name("\x1b[2J");
+        let seen = row(1500);
+        assert_eq!((seen.pid, seen.uptime_ns, seen.name, seen.phase, seen.module), (0, 0, fixed("?[2J"), [0; 40], [0; 32]));
+        slot.set_pid(1);
+        assert_eq!(row(1500).uptime_ns, 0, "forked in the future");
+    }
 
     #[test]
     fn texts_are_cut_between_characters_and_end_with_a_nul() {
