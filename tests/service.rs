@@ -16,6 +16,8 @@ mod sip;
 mod sip_torture;
 #[path = "service/stats.rs"]
 mod stats;
+#[path = "service/status.rs"]
+mod status;
 #[path = "service/streams.rs"]
 mod streams;
 #[path = "service/timers.rs"]

@@ -31,6 +31,7 @@ fn main() {
     // As main does it, without a configuration.
     local::prepare().expect("the page of this process");
     let state = State {
+        pid: 0,
         family: Family::new(Slots::new().expect("the process table")).expect("a family"),
         arena: Arena::new(1 << 20).expect("an arena"),
         configured_listeners: 0,

@@ -168,6 +168,7 @@ fn map_of(entries: u64) -> [f64; 4] {
 fn prepare() {
     local::prepare().expect("the page of this process");
     let state = State {
+        pid: 0,
         family: Family::new(Slots::new().expect("the process table")).expect("a family"),
         arena: Arena::new(1 << 30).expect("an arena"),
         configured_listeners: 0,

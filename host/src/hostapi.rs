@@ -4,6 +4,7 @@
 //! holds a lock across a call into a module, or believes a pointer's length without a limit.
 
 mod counting;
+mod processes;
 mod stream;
 
 use std::ffi::{CStr, c_char, c_void};
@@ -82,6 +83,8 @@ pub static HOST_API: HostApi = HostApi {
     stat_register: counting::stat_register,
     stat_info: counting::stat_info,
     stat_read: counting::stat_read,
+    process_at: processes::process_at,
+    host_info: processes::host_info,
 };
 
 /// Longest name of a process or a timer function, in bytes.

@@ -152,7 +152,9 @@ impl Main {
     /// What main and its children share.
     fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
         local::prepare()?;
+        let processes = plan.config.host.fork == Fork::Processes;
         State {
+            pid: if processes { getppid() } else { Pid::this() }.as_raw(),
             family: Family::new(slots)?,
             arena: Arena::new(plan.config.host.shared_memory_bytes)?,
             configured_listeners: plan.listeners.len(),

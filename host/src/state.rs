@@ -55,6 +55,8 @@ impl Streams {
 /// The state.
 #[derive(Debug)]
 pub struct State {
+    /// The process that the operator knows: the supervisor, or main without one.
+    pub pid: i32,
     /// The processes.
     pub family: Family,
     /// The modules' shared memory.

@@ -308,6 +308,7 @@ mod stepping {
     fn prepare() {
         local::prepare().expect("the page of this process");
         let state = State {
+            pid: 0,
             family: Family::new(Slots::new().expect("the process table")).expect("a family"),
             arena: Arena::new(ARENA_BYTES).expect("an arena"),
             configured_listeners: 0,

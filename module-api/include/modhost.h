@@ -118,6 +118,13 @@ extern "C" {
 #define MODHOST_STAT_ALL (-1)     /* modhost_stat_read: the sum over all processes */
 #define MODHOST_STAT_OUTSIDE (-2) /* modhost_stat_read: processes that the host did not fork */
 
+/* modhost_process_row.state */
+#define MODHOST_PROCESS_FREE 0u     /* never forked */
+#define MODHOST_PROCESS_STARTING 1u /* forked, in its own initialisation */
+#define MODHOST_PROCESS_SERVING 2u  /* initialised */
+#define MODHOST_PROCESS_WAITING 3u  /* dead, to be restarted later */
+#define MODHOST_PROCESS_ENDED 4u    /* ended, not to be restarted */
+
 /* ---- what a module exports ---- */
 
 struct modhost_header {
@@ -370,6 +377,26 @@ struct modhost_stat_info {
     uint32_t words; /* 1, or for a histogram the sum of all values and one word per bucket */
 };
 
+/* A row of the process table. Each text ends with a NUL, and is empty if there is none. */
+struct modhost_process_row {
+    uint32_t size;
+    uint32_t process_no;
+    int32_t rank;
+    int32_t pid; /* 0: there is no process now */
+    uint32_t state; /* MODHOST_PROCESS_* */
+    uint32_t restarts;
+    uint64_t uptime_ns; /* since this process was forked; 0 if there is none */
+    char name[48];   /* as in its title, UTF-8 without control characters */
+    char phase[40];  /* the call into a module that it is in, or died in: for what, in the words of the log ... */
+    char module[32]; /* ... and which module */
+};
+
+struct modhost_host_info {
+    uint32_t size;
+    int32_t pid; /* the process to send signals to: the supervisor, or main in no-fork mode */
+    char version[32];
+};
+
 struct modhost_api {
     uint64_t magic;
     uint16_t abi_major;
@@ -419,6 +446,9 @@ struct modhost_api {
     int32_t (*stat_register)(void *module, const struct modhost_stat_spec *spec, void **first);
     int32_t (*stat_info)(void *module, uint32_t index, struct modhost_stat_info *info);
     int32_t (*stat_read)(void *module, uint32_t index, int32_t process_no, uint64_t *words, uint32_t count);
+    /* the host itself */
+    int32_t (*process_at)(void *module, uint32_t process_no, struct modhost_process_row *row);
+    int32_t (*host_info)(void *module, struct modhost_host_info *info);
 };
 
 /* ---- the note that lets a file be judged before any of its code runs ---- */
@@ -476,7 +506,9 @@ MODHOST_ASSERT(process_info, sizeof(struct modhost_process_info) == 24);
 MODHOST_ASSERT(fork_spec, sizeof(struct modhost_fork_spec) == 40 && offsetof(struct modhost_fork_spec, data) == 32);
 MODHOST_ASSERT(timer_spec, sizeof(struct modhost_timer_spec) == 48 && offsetof(struct modhost_timer_spec, data) == 40);
 MODHOST_ASSERT(listen_spec, sizeof(struct modhost_listen_spec) == 32 && offsetof(struct modhost_listen_spec, workers) == 24);
-MODHOST_ASSERT(api, sizeof(struct modhost_api) == 352 && offsetof(struct modhost_api, stat_read) == 344);
+MODHOST_ASSERT(process_row, sizeof(struct modhost_process_row) == 152 && offsetof(struct modhost_process_row, module) == 120);
+MODHOST_ASSERT(host_info, sizeof(struct modhost_host_info) == 40);
+MODHOST_ASSERT(api, sizeof(struct modhost_api) == 368 && offsetof(struct modhost_api, host_info) == 360);
 MODHOST_ASSERT(note_descriptor, sizeof(struct modhost_note_descriptor) == 96);
 MODHOST_ASSERT(note, sizeof(struct modhost_note) == 116 && offsetof(struct modhost_note, descriptor) == 20);
 
@@ -850,6 +882,21 @@ MODHOST_INLINE int modhost_stat_info(uint32_t index, struct modhost_stat_info *i
  * Where: any thread, from PROC_INIT on. */
 MODHOST_INLINE int modhost_stat_read(uint32_t index, int process_no, uint64_t *words, uint32_t count) {
     return MODHOST_CALL(stat_read, index, process_no, words, count);
+}
+
+/* ---- calls: the host itself ---- */
+
+/* Fills in a row of the process table; MODHOST_E_INVALID past the last. Words are read while others write: pid and name may be those of
+ * two processes of the slot. Where: any process and thread, from PROC_INIT on. */
+MODHOST_INLINE int modhost_process_at(uint32_t process_no, struct modhost_process_row *row) {
+    row->size = sizeof(struct modhost_process_row);
+    return MODHOST_CALL(process_at, process_no, row);
+}
+
+/* What runs the module. Where: any process and thread, from PROC_INIT on. */
+MODHOST_INLINE int modhost_host_info(struct modhost_host_info *info) {
+    info->size = sizeof(struct modhost_host_info);
+    return MODHOST_CALL(host_info, info);
 }
 
 /* ---- calls: traffic ---- */

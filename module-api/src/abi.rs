@@ -10,9 +10,11 @@ use core::sync::atomic::AtomicU32;
 #[cfg(feature = "layout")]
 use abi_stable::StableAbi;
 
+mod processes;
 mod stats;
 mod stream;
 
+pub use processes::{HostInfo, PROCESS_ENDED, PROCESS_FREE, PROCESS_SERVING, PROCESS_STARTING, PROCESS_WAITING, ProcessRow};
 pub use stats::{StatHome, StatInfo, StatSpec};
 pub use stream::{Stream, StreamFunctions};
 
@@ -729,6 +731,13 @@ pub struct HostApi {
     /// From `PROC_INIT` on, any process and thread. Writes up to `count` words: of one process, or `STAT_ALL`, or `STAT_OUTSIDE`.
     /// Returns the number of words that there are, `E_PHASE` or `E_INVALID`.
     pub stat_read: extern "C" fn(module: *mut c_void, index: u32, process_no: i32, words: *mut u64, count: u32) -> i32,
+
+    // The host itself.
+    /// From `PROC_INIT` on, any process and thread. Fills in a row of the process table, word by word while others write. Returns 0,
+    /// `E_PHASE`, or `E_INVALID` past the last.
+    pub process_at: extern "C" fn(module: *mut c_void, process_no: u32, row: *mut ProcessRow) -> i32,
+    /// From `PROC_INIT` on, any process and thread. Returns 0, `E_PHASE` or `E_INVALID`.
+    pub host_info: extern "C" fn(module: *mut c_void, info: *mut HostInfo) -> i32,
 }
 
 // SAFETY: constants and function pointers only.

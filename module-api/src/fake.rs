@@ -2,6 +2,7 @@
 //!
 //! Never part of a build for use.
 
+pub mod processes;
 pub mod stream;
 
 use std::cell::RefCell;
@@ -47,6 +48,8 @@ pub struct Fake {
     pub stat_code: i32,
     stats: Vec<FakeStat>,
     buffer: Vec<u8>,
+    /// The process table.
+    pub processes: Vec<crate::ProcessRow>,
     /// Names that go with `timers` and `forks`.
     pub timer_names: Vec<String>,
     pub fork_names: Vec<String>,
@@ -218,6 +221,8 @@ static API: HostApi = HostApi {
     stat_register,
     stat_info,
     stat_read,
+    process_at: processes::process_at,
+    host_info: processes::host_info,
 };
 
 fn bytes(data: *const u8, len: usize) -> Vec<u8> {

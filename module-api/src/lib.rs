@@ -108,6 +108,7 @@ mod mutex;
 pub mod params;
 mod phase;
 mod process;
+mod processes;
 mod rng;
 pub mod rules;
 mod shm;
@@ -131,6 +132,7 @@ pub use mutex::{Dead, LockError, LockFailure, OwnerDied, ShmGuard, ShmMutex};
 pub use params::{ParamEnum, ParamSet, ParamType, Size};
 pub use phase::{ModInit, ProcInit, ProcMain};
 pub use process::{ChildInit, Destroy, MakeSock, Pid, PostChildInit, Process, Rank, TimerCx};
+pub use processes::{HostInfo, LastCall, ProcessRow, ProcessRows, ProcessState, Processes};
 pub use rng::Rng;
 pub use shm::{MapError, MapKey, MapOptions, MapValue, PerProcess, Scan, Shm, ShmBox, ShmMap, ShmSafe, ShmString, ShmVec, Tagged, Update};
 pub use stats::{Counter, Gauge, Histogram, Stats, Unit};
@@ -145,6 +147,6 @@ pub mod prelude {
         PerProcess, Pid, PostChildInit, ProcInit, ProcMain, Process, Rank, Result, Rng, Scan, Shm, ShmBox, ShmMap, ShmMutex, ShmString,
         ShmVec, Size, Stream, StreamError, StreamHandler, StreamId, Timer, TimerCx, UdpListen, Update,
     };
-    pub use crate::{Counter, Gauge, Histogram, Stats, Unit};
+    pub use crate::{Counter, Gauge, Histogram, Processes, Stats, Unit};
     pub use crate::{debug, error, export_module, info, param_enum, params, shm_struct, trace, warn};
 }

@@ -71,7 +71,8 @@ impl fmt::Debug for Rank {
 pub struct Pid(i32);
 
 impl Pid {
-    pub(crate) fn new(pid: i32) -> Pid {
+    /// The process id with this number.
+    pub const fn new(pid: i32) -> Pid {
         Pid(pid)
     }
 

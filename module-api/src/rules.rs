@@ -183,6 +183,21 @@
 //! # }
 //! ```
 //!
+//! nor can the process table, which has no size yet:
+//! ```compile_fail,E0599
+//! # use module_api::prelude::*;
+//! # #[derive(Default)] struct Bad;
+//! # struct Child;
+//! # impl Module for Bad {
+//! #     type Params = (); type Child = Child;
+//!     fn init(cx: &mut ModInit<'_, Self>, _: ()) -> Result<Self> {
+//!         let rows = cx.processes();
+//!         Ok(Bad)
+//!     }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! # }
+//! ```
+//!
 //! # Forking
 //!
 //! `fork_process` belongs to `proc_main`; not to `init`:

@@ -55,7 +55,6 @@ impl RawAddress {
     }
 
     /// An internet address; all of them fit.
-    #[cfg(any(test, feature = "testing"))]
     pub fn inet(address: SocketAddr) -> RawAddress {
         let mut raw = RawAddress::empty();
         raw.set_inet(&address);

@@ -59,6 +59,8 @@ fn layouts() -> Vec<Layout> {
         modhost_listen_spec = ListenSpec { size, kind, address, handler, workers, reserved }
         modhost_stat_spec = StatSpec { size, kind, flags, unit, name, help, bounds, bound_count, reserved }
         modhost_stat_info = StatInfo { size, kind, flags, unit, module, name, help, bounds, bound_count, words }
+        modhost_process_row = ProcessRow { size, process_no, rank, pid, state, restarts, uptime_ns, name, phase, module }
+        modhost_host_info = HostInfo { size, pid, version }
         modhost_api = HostApi {
             magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
             fork_process_entry, interface_enter, interface_leave, error_text, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
@@ -66,6 +68,7 @@ fn layouts() -> Vec<Layout> {
             stream_write, stream_buffer, stream_commit, stream_write_file, stream_queued, stream_read, stream_close, stream_send,
             listener_address_at, udp_send_from,
             stat_register, stat_info, stat_read,
+            process_at, host_info,
         }
         modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
         modhost_note = Note { name_size, descriptor_size, note_type, name, descriptor }
@@ -103,6 +106,8 @@ fn constants() -> Vec<(&'static str, i64)> {
         MODHOST_STAT_SHARED = STAT_SHARED, MODHOST_UNIT_NONE = UNIT_NONE, MODHOST_UNIT_BYTES = UNIT_BYTES, MODHOST_UNIT_NS = UNIT_NS,
         MODHOST_STAT_BUCKETS = STAT_BUCKETS, MODHOST_STAT_MAX_BOUNDS = STAT_MAX_BOUNDS,
         MODHOST_STAT_ALL = STAT_ALL, MODHOST_STAT_OUTSIDE = STAT_OUTSIDE,
+        MODHOST_PROCESS_FREE = PROCESS_FREE, MODHOST_PROCESS_STARTING = PROCESS_STARTING, MODHOST_PROCESS_SERVING = PROCESS_SERVING,
+        MODHOST_PROCESS_WAITING = PROCESS_WAITING, MODHOST_PROCESS_ENDED = PROCESS_ENDED,
     }
 }
 

@@ -5,9 +5,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use module_api::LockFailure;
 use module_api::prelude::*;
 use module_api::testing::{Host, Level, Running};
+use module_api::{LockFailure, ProcessRow, ProcessState};
 
 param_enum! {
     enum Trouble {
@@ -137,6 +137,11 @@ impl All {
                     panic!("in the middle");
                 }
                 b"spoil" => drop(self.books.lock()),
+                b"processes" => {
+                    let line =
+                        |row: ProcessRow| format!("{} {} {} {} {}\n", row.process_no, row.rank, row.name, row.state.name(), row.restarts);
+                    datagram.reply(batch.processes().into_iter().map(line).collect::<String>().as_bytes())?;
+                }
                 b"thread" => std::thread::spawn(|| info!("from a thread")).join().expect("a thread"),
                 other => return Err(Error::new(format_args!("no such request: {}", other.escape_ascii()))),
             }
@@ -185,6 +190,32 @@ fn answers_come_back_in_order_whichever_way_they_were_given() {
     assert_eq!(host.sent(), [(0, "192.0.2.9:9".parse().unwrap(), b"sent".to_vec())]);
     worker.datagrams("serve", &[(peer(), "thread")]).unwrap();
     assert!(host.logs().contains("from a thread"));
+}
+
+#[test]
+fn the_process_table_is_there_and_a_test_can_have_another_one() {
+    let host = start();
+    let mut worker = host.worker(2).unwrap();
+    worker.restart().unwrap();
+    let mut ask = || String::from_utf8(worker.datagrams("serve", &[(peer(), "processes")]).unwrap()[0].data().to_vec()).unwrap();
+    let rows = [
+        "0 0 main serving 0",
+        "1 1 worker 1 serving 0",
+        "2 2 worker 2 serving 1",
+        "3 -1 slow timer serving 0",
+        "4 -1 timer serving 0",
+        "5 -2 control serving 0",
+        "6 7 walker serving 0",
+        "7 -128 bare serving 0",
+        "8 8 falls serving 0",
+    ];
+    assert_eq!(ask().lines().collect::<Vec<_>>(), rows);
+    let mut table = host.processes();
+    assert_eq!(table[2].pid, Some(Pid::new(1002)));
+    table.truncate(2);
+    (table[1].state, table[1].restarts, table[1].pid) = (ProcessState::Waiting, 9, None);
+    host.set_processes(table);
+    assert_eq!(ask(), "0 0 main serving 0\n1 1 worker 1 waiting 9\n");
 }
 
 #[test]

@@ -261,7 +261,8 @@ fn what_is_asked_stands_in_the_log_if_that_is_wanted() {
 #[test]
 fn another_module_answers() {
     let pages = harness::fixture("pages");
-    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
+    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None);
+    let host = host.listen_with("unix = \"sock\"", "http", None).start();
     let host = host.allowing("a route of another module has failed");
     let mut stream = connect(&host);
     let told = "POST /told/you?so HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
@@ -271,6 +272,12 @@ fn another_module_answers() {
     assert!(head.starts_with("HTTP/1.1 201 Created\r\n") && head.contains("\r\nContent-Type: text/x-told\r\n"), "{head}");
     assert_eq!(body, b"POST /told/you so a 5");
     assert_eq!(answer(&mut stream).1, b"GET /told  b 0");
+    stream.write_all(b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
+    assert_eq!(answer(&mut stream).1, stream.local_addr().expect("an address").to_string().as_bytes());
+    let mut local = UnixStream::connect(host.path("sock")).expect("a connection");
+    local.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    local.write_all(b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
+    assert_eq!(answer(&mut local).1, b"nobody");
     for (request, code) in [("GET /toldyou", "404"), ("GET /fails", "500"), ("POST /fails", "405"), ("GET /ok", "200")] {
         stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
         assert_eq!(&answer(&mut stream).0[9..12], code, "{request}");

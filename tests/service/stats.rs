@@ -106,6 +106,23 @@ fn what_was_counted_outlives_its_process_and_what_it_had_does_not() {
 }
 
 #[test]
+fn a_c_module_reads_the_process_table() {
+    let host = counts(1).start();
+    let client = host.client();
+    let ask = |order: &str| client.ask_text(order).split_once(' ').map(|(_, code)| code.parse::<i32>().unwrap()).unwrap();
+    assert_eq!(ask("row 0"), host.main_pid());
+    assert!(host.children().contains(&ask("row 1")));
+    assert_eq!(ask("row_in_thread 1"), ask("row 1"));
+    assert_eq!(ask("row 1000"), -1, "past the end, the fixture says so in its error");
+    assert_eq!(ask("host"), host.pid());
+    host.stop();
+    let host = Setup::new().module(fixture("counts")).listen("counts:serve", 1).argument("--no-fork").start();
+    assert_eq!(host.client().ask_text("host"), format!("0 {}", host.pid()));
+    assert_eq!(host.client().ask_text("row 0"), format!("0 {}", host.pid()));
+    host.stop();
+}
+
+#[test]
 fn threads_and_processes_of_others_lose_nothing() {
     let host = counts(1).start();
     let client = host.client();
@@ -290,7 +307,7 @@ fn only_this_machine_is_answered_unless_told_otherwise() {
 }
 
 /// The address from which a datagram would go to elsewhere. Nothing is sent.
-fn own_address() -> Option<std::net::IpAddr> {
+pub fn own_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())

@@ -62,8 +62,8 @@ pub(super) extern "C" fn stat_register(module: *mut c_void, spec: *const abi::St
     })
 }
 
-/// The host's state, where counters can be read; otherwise the code for the caller.
-fn readable(handle: *mut c_void, what: &str) -> Result<&'static State, i32> {
+/// The host's state, where counters and processes can be read; otherwise the code for the caller.
+pub(super) fn readable(handle: *mut c_void, what: &str) -> Result<&'static State, i32> {
     let (Some((module, phase)), Some(state)): (Option<(&Module, Phase)>, _) = (caller(handle), State::current()) else {
         return Err(abi::E_INVALID);
     };

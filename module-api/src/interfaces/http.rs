@@ -32,8 +32,10 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 
 use crate::interface::{Bytes, Callback, Subject, blamed};
+use crate::sockaddr::{self, RawAddress};
 use crate::{Error, Result, abi};
 
 crate::interface! {
@@ -71,6 +73,8 @@ pub struct RawExchange {
     pub add_header: Option<extern "C" fn(exchange: *mut RawExchange, name: Bytes, value: Bytes) -> i32>,
     /// Adds to the answer's body. 0 or a negative code.
     pub write: Option<extern "C" fn(exchange: *mut RawExchange, data: Bytes) -> i32>,
+    /// Who asks: a `struct sockaddr_in` or `sockaddr_in6`; none over a Unix socket.
+    pub peer: Bytes,
 }
 
 /// The subject of an answering function.
@@ -121,6 +125,12 @@ impl Exchange<'_> {
     pub fn body(&self) -> &[u8] {
         // SAFETY: as above.
         unsafe { self.raw().body.slice() }
+    }
+
+    /// Who asks, as the server sees it: behind a proxy, that is the proxy. None over a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        // SAFETY: as above.
+        sockaddr::decode(unsafe { self.raw().peer.slice() })?.inet()
     }
 
     /// A header of the request, whatever the case of its name.
@@ -174,6 +184,8 @@ pub trait Server {
     fn query(&self) -> &[u8];
     /// The whole body.
     fn body(&self) -> &[u8];
+    /// Who asks. None over a Unix socket.
+    fn peer(&self) -> Option<SocketAddr>;
     /// A header of the request, whatever the case of its name.
     fn header(&self, name: &[u8]) -> Option<&[u8]>;
     /// The answer's status code.
@@ -200,6 +212,7 @@ pub trait Server {
 pub fn serve(answer: &Callback<Answering>, server: &mut dyn Server) -> Result<()> {
     let (method, path) = (Bytes::of(server.method()), Bytes::of(server.path()));
     let (query, body) = (Bytes::of(server.query()), Bytes::of(server.body()));
+    let peer = server.peer().map_or_else(RawAddress::empty, RawAddress::inet);
     let mut server = server;
     let mut exchange = RawExchange {
         size: size_of::<RawExchange>() as u32,
@@ -213,6 +226,7 @@ pub fn serve(answer: &Callback<Answering>, server: &mut dyn Server) -> Result<()
         set_status: Some(set_status),
         add_header: Some(add_header),
         write: Some(write),
+        peer: Bytes { ptr: peer.as_ptr(), len: peer.len() as usize },
     };
     // SAFETY: the exchange is this function's, and used by the callback alone until it returns.
     unsafe { answer.call(&raw mut exchange) }

@@ -50,4 +50,5 @@ mod tests;
 pub use cells::{Counter, Gauge, Histogram};
 pub use read::{Part, Samples, Stats};
 pub use render::QUANTILES;
+pub(crate) use render::quoted;
 pub use sample::{Description, Distribution, Kind, Sample, Unit, Value};

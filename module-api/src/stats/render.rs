@@ -144,7 +144,7 @@ fn number(unit: Unit, value: i128) -> String {
 }
 
 /// A JSON string.
-fn quoted(json: &mut String, text: &str) {
+pub(crate) fn quoted(json: &mut String, text: &str) {
     json.push('"');
     for c in text.chars() {
         match c {

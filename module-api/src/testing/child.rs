@@ -79,6 +79,12 @@ impl<'h, M: Exported> Child<'h, M> {
         (self.state, self.ended) = (None, false);
         self.lose_connections();
         self.info.restarts += 1;
+        let (process_no, restarts) = (self.process_no(), self.info.restarts);
+        self.host.fake(|fake| {
+            if let Some(row) = fake.processes.get_mut(process_no) {
+                row.restarts = restarts;
+            }
+        });
         self.init()
     }
 

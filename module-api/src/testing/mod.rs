@@ -39,6 +39,7 @@
 //! - Threads that the module starts reach the same fake host. It must still be there: end them before the host is dropped.
 
 mod child;
+mod processes;
 mod stream;
 mod table;
 
@@ -224,8 +225,11 @@ impl<M: Exported> Running<M> {
         let registered = self.registered_procs();
         let procs = 1 + i64::from(self.workers) + i64::from(SERVING) + i64::from(registered);
         self.fake(|fake| fake.max_procs = i32::try_from(procs).unwrap_or(i32::MAX));
+        self.fill_processes();
         self.main_step("proc_init", abi::PROC_INIT)?;
-        self.main_step("proc_main", abi::PROC_MAIN)
+        self.main_step("proc_main", abi::PROC_MAIN)?;
+        self.fill_forked();
+        Ok(())
     }
 
     fn main_step(&self, step: &str, rank: i32) -> Result<(), Failure> {

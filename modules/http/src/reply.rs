@@ -20,7 +20,7 @@ pub trait Wire {
     fn write_file(&mut self, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), StreamError>;
     /// As [`Stream::close`].
     fn close(&mut self);
-    /// Who is asked by, for the log.
+    /// Who asks, for the log and for functions of other modules. None over a Unix socket.
     fn peer(&self) -> Option<std::net::SocketAddr>;
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Runs in TCP workers.
 
+use std::net::SocketAddr;
+
 use module_api::StreamError;
 use module_api::interface::Callback;
 use module_api::interfaces::http::{self, Answering};
@@ -17,6 +19,7 @@ const MAX_ANSWER: usize = 16 << 20;
 /// A request, and the answer so far.
 struct Exchange<'r> {
     head: &'r Head<'r>,
+    peer: Option<SocketAddr>,
     request_body: &'r [u8],
     code: u16,
     /// Whole lines.
@@ -39,6 +42,10 @@ impl http::Server for Exchange<'_> {
 
     fn body(&self) -> &[u8] {
         self.request_body
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     fn header(&self, name: &[u8]) -> Option<&[u8]> {
@@ -82,7 +89,7 @@ pub fn ask(
 ) -> Result<Option<u16>, StreamError> {
     // It is asked once: only if there is room for what it says.
     wire.write(b"")?;
-    let mut exchange = Exchange { head, request_body: body, code: 200, fields: Vec::new(), body: Vec::new() };
+    let mut exchange = Exchange { head, peer: wire.peer(), request_body: body, code: 200, fields: Vec::new(), body: Vec::new() };
     if let Err(error) = http::serve(&function, &mut exchange) {
         warn!(path = String::from_utf8_lossy(head.path).into_owned(), error = %error, "a route of another module has failed");
         return Ok(None);

@@ -120,8 +120,39 @@ static int outside(uint64_t amount) {
     return 0;
 }
 
+/* The pid in a row of the process table, after a look at the rest. */
+static int row(uint32_t at) {
+    struct modhost_process_row row;
+    EXPECT(0, modhost_process_at(at, &row));
+    EXPECT(at, row.process_no);
+    EXPECT(1, row.state == MODHOST_PROCESS_STARTING || row.state == MODHOST_PROCESS_SERVING);
+    EXPECT(1, row.uptime_ns > 0 && strlen(row.name) > 0);
+    if (at == (uint32_t)process_no()) {
+        EXPECT(getpid(), row.pid);
+        EXPECT(0, strcmp(row.module, "counts"));
+        EXPECT(0, strcmp(row.phase, "a datagram handler"));
+    }
+    return row.pid;
+}
+
+/* The same in a thread. */
+static void *row_in_thread(void *at) {
+    static int pid;
+    pid = row(*(uint32_t *)at);
+    return &pid;
+}
+
+static int host(void) {
+    struct modhost_host_info info;
+    EXPECT(0, modhost_host_info(&info));
+    EXPECT(1, info.version[0] >= '0' && info.version[0] <= '9');
+    return info.pid;
+}
+
 static int obey(const char *order, uint64_t amount) {
     struct modhost_counter late;
+    pthread_t thread;
+    void *pid = NULL;
     if (strcmp(order, "count") == 0) {
         modhost_counter_add(counted, amount);
     } else if (strcmp(order, "own") == 0) {
@@ -139,6 +170,15 @@ static int obey(const char *order, uint64_t amount) {
         return outside(amount);
     } else if (strcmp(order, "late") == 0) {
         return modhost_counter(&late, "late", 0, "too late");
+    } else if (strcmp(order, "row") == 0) {
+        return row((uint32_t)amount);
+    } else if (strcmp(order, "row_in_thread") == 0) {
+        uint32_t at = (uint32_t)amount;
+        EXPECT(0, pthread_create(&thread, NULL, row_in_thread, &at));
+        EXPECT(0, pthread_join(thread, &pid));
+        return *(int *)pid;
+    } else if (strcmp(order, "host") == 0) {
+        return host();
     } else if (strcmp(order, "garbage") == 0) {
         /* What a module gone wild might do: everything it has in this process. */
         memset((void *)((uintptr_t)took.first + modhost_slot.stat_home->own), (int)amount, 253 * 8);

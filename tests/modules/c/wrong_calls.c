@@ -57,6 +57,8 @@ static int always_wrong(void) {
         EXPECT(MODHOST_E_INVALID, api->stat_register(wrong, NULL, NULL));
         EXPECT(MODHOST_E_INVALID, api->stat_info(wrong, 0, NULL));
         EXPECT(MODHOST_E_INVALID, api->stat_read(wrong, 0, 0, NULL, 0));
+        EXPECT(MODHOST_E_INVALID, api->process_at(wrong, 0, NULL));
+        EXPECT(MODHOST_E_INVALID, api->host_info(wrong, NULL));
         api->log(wrong, MODHOST_INFO, NULL, 0, NULL, 0);
         api->log(wrong, 99, (const uint8_t *)"t", 1, (const uint8_t *)"from nobody", 11);
         api->set_error(wrong, NULL, 0);
@@ -116,6 +118,8 @@ static int mod_init(void) {
     void *own = modhost_slot.module;
     struct modhost_timer_spec timer = {sizeof timer, MODHOST_TIMER_FAST, "t", 0, 0, no_timer, NULL};
     struct modhost_listen_spec listener = {sizeof listener, MODHOST_HANDLER_UDP, "127.0.0.1:0", NULL, 1, 0};
+    struct modhost_process_row row = {.size = sizeof row};
+    struct modhost_host_info host = {.size = sizeof host};
 
     shared = shm_calloc(2, sizeof *shared);
     if (!shared || always_wrong() < 0)
@@ -162,6 +166,8 @@ static int mod_init(void) {
     EXPECT(MODHOST_E_PHASE, api->udp_send(own, 0, &listener, 16, (const uint8_t *)"x", 1));
     EXPECT(MODHOST_E_PHASE, api->listener_address_at(own, 0, 0, &listener, sizeof listener));
     EXPECT(MODHOST_E_PHASE, api->udp_send_from(own, 0, &listener, 16, &listener, 16, (const uint8_t *)"x", 1));
+    EXPECT(MODHOST_E_PHASE, api->process_at(own, 0, &row));
+    EXPECT(MODHOST_E_PHASE, api->host_info(own, &host));
     return register_procs(1);
 }
 
@@ -171,9 +177,26 @@ static int mod_child(int rank) {
     struct modhost_fork_spec spec = {sizeof spec, 0, 1, 0, "x", nothing, NULL};
     struct sockaddr_in peer = {.sin_family = AF_INET};
     unsigned char room[8];
+    struct modhost_process_row rows[2] = {{.size = sizeof *rows}, {.size = 7, .name = "untouched"}};
+    struct modhost_host_info host = {.size = sizeof host - 1};
 
     if (always_wrong() < 0)
         return -1;
+    EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, NULL));
+    EXPECT(MODHOST_E_INVALID, api->process_at(own, (uint32_t)get_max_procs(), rows));
+    EXPECT(MODHOST_E_INVALID, api->process_at(own, UINT_MAX, rows));
+    EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, (struct modhost_process_row *)(void *)&rows->process_no));
+    rows->size = sizeof *rows - 1;
+    EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, rows));
+    rows->size = 0;
+    EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, rows));
+    /* A struct of a newer header is larger; the rest stays as it was. */
+    rows->size = sizeof rows;
+    EXPECT(MODHOST_OK, api->process_at(own, (uint32_t)get_max_procs() - 1, rows));
+    EXPECT(sizeof rows, rows->size);
+    EXPECT(0, strcmp(rows[1].name, "untouched"));
+    EXPECT(MODHOST_E_INVALID, api->host_info(own, NULL));
+    EXPECT(MODHOST_E_INVALID, api->host_info(own, &host));
     EXPECT(MODHOST_E_INVALID, api->listener_find(own, UINT_MAX));
     EXPECT(MODHOST_E_INVALID, api->listener_address(own, UINT_MAX, room, sizeof room));
     EXPECT(MODHOST_E_INVALID, api->listener_address(own, 0, room, sizeof room));

@@ -28,6 +28,11 @@ impl Module for Pages {
             exchange.add_header(b"Content-Length", b"3")
         });
         routes.add("GET", "/fails", false, fails)?;
+        let peer: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
+            let peer = exchange.peer().map_or("nobody".to_owned(), |peer| peer.to_string());
+            exchange.write(peer.as_bytes())
+        });
+        routes.add("GET", "/peer", false, peer)?;
         Ok(Pages)
     }
 

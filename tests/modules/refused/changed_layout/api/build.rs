@@ -10,8 +10,9 @@ fn main() {
     let sources = Path::new("../../../../../module-api/src");
     let copies = PathBuf::from(env::var("OUT_DIR").expect("set by cargo"));
     // What is included looks for its modules beside itself.
-    for (source, copy) in [("abi.rs", "abi.rs"), ("abi/stats.rs", "stats.rs"), ("abi/stream.rs", "stream.rs")] {
-        let source = sources.join(source);
+    let parts = fs::read_dir(sources.join("abi")).expect("the parts of the SDK's structs").map(|part| part.expect("a part").path());
+    for source in parts.chain([sources.join("abi.rs")]) {
+        let copy = source.file_name().expect("a name").to_owned();
         println!("cargo:rerun-if-changed={}", source.display());
         let text = fs::read_to_string(&source).expect("the SDK's structs");
         // Inner documentation cannot be included.
