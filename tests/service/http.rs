@@ -271,7 +271,24 @@ fn another_module_answers() {
     assert!(head.starts_with("HTTP/1.1 201 Created\r\n") && head.contains("\r\nContent-Type: text/x-told\r\n"), "{head}");
     assert_eq!(body, b"POST /told/you so a 5");
     assert_eq!(answer(&mut stream).1, b"GET /told  b 0");
-    for (request, code) in [("GET /toldyou", "404"), ("GET /fails", "500"), ("POST /fails", "405"), ("GET /ok", "200")] {
+    // Paths are compared, and told, as what they mean.
+    for (request, told) in [
+        ("GET /t%6fld/%41%2541", "GET /told/A%41  a 0"),
+        ("GET /%63af%c3%a9", "GET /café  a 0"),
+        ("PATCH /", "PATCH /  a 0"),
+        ("PATCH /any/where", "PATCH /any/where  a 0"),
+    ] {
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
+        assert_eq!(String::from_utf8(answer(&mut stream).1).expect("text"), told);
+    }
+    for (request, code) in [
+        ("GET /toldyou", "404"),
+        ("GET /told/%2e%2e/fails", "404"),
+        ("GET /told%2F", "404"),
+        ("GET /fails", "500"),
+        ("POST /fails", "405"),
+        ("GET /ok", "200"),
+    ] {
         stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
         assert_eq!(&answer(&mut stream).0[9..12], code, "{request}");
     }
