@@ -294,3 +294,21 @@ fn another_module_answers() {
     }
     host.stop();
 }
+
+#[test]
+fn a_module_in_c_answers() {
+    let pages = harness::fixture("pages_c");
+    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
+    let host = host.allowing("a route of another module has failed");
+    host.wait_for_log("is no route: a path has no part");
+    let mut stream = connect(&host);
+    stream.write_all(b"POST /c/%64?q HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").expect("a request");
+    let (head, body) = answer(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 202 ") && head.contains("\r\nContent-Type: text/x-told\r\n"), "{head}");
+    assert_eq!(String::from_utf8(body).expect("text"), "POST /c/d q body a in C");
+    stream.write_all(b"GET /c/fails HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
+    assert!(answer(&mut stream).0.starts_with("HTTP/1.1 500 "));
+    host.wait_for_log("in C: 8");
+    is_served(&host);
+    host.stop();
+}
