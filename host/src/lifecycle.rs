@@ -27,9 +27,7 @@ use crate::plan::Plan;
 use crate::process::family::{Family, Kind, Reserved, Spec};
 use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
-use crate::shm::arena::Arena;
 use crate::state::{State, Streams, Wanted};
-use crate::stats::registry::Registry;
 use crate::summary;
 use crate::supervise::certificates::{Certificates, Judge};
 use crate::supervise::policy::{End, Reached};
@@ -149,18 +147,7 @@ impl Main {
     /// What main and its children share.
     fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
         local::prepare()?;
-        State {
-            family: Family::new(slots)?,
-            arena: Arena::new(plan.config.host.shared_memory_bytes)?,
-            configured_listeners: plan.listeners.len(),
-            wanted: Default::default(),
-            listeners: Default::default(),
-            streams: Default::default(),
-            timers: Default::default(),
-            stats: Registry::new()?,
-            tls,
-        }
-        .install()
+        State::new(slots, plan.config.host.shared_memory_bytes, plan.listeners.len(), tls)?.install()
     }
 
     fn with(plan: Arc<Plan>, state: &'static State, watch: Watch, started_ns: u64) -> Self {
