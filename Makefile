@@ -54,6 +54,7 @@ target/release/modhost:
 install: target/release/modhost
 	install -D -m 755 target/release/modhost $(root)$(bindir)/modhost
 	install -D -m 644 module-api/include/modhost.h $(root)$(includedir)/modhost.h
+	install -D -m 644 module-api/include/modhost/http.h $(root)$(includedir)/modhost/http.h
 	install -D -m 644 docs/modhost.1 $(root)$(mandir)/man1/modhost.1
 	install -d $(root)$(libdir)/modhost $(root)$(libdir)/pkgconfig $(root)$(unitdir)
 	sed 's|/usr/bin/|$(bindir)/|' docs/modhost.service > $(root)$(unitdir)/modhost.service

@@ -507,6 +507,10 @@ fn files_and_sockets_that_cannot_be_made() {
         let section = if key == "target" { "log" } else { "host" };
         attempt.write("modhost.toml", format!("{TABLE}{LISTEN}[{section}]\n{key} = \"{path}\"\n"));
         attempt.refuses(1, what, detail, hint);
+        if key != "control" {
+            let found = attempt.refused(2, &["check", "-c", "modhost.toml"]);
+            assert_eq!(found, attempt.refused(1, &["run", "-c", "modhost.toml"]), "{path}");
+        }
         // In daemon mode the starting command has the same words.
         attempt.write(
             "modhost.toml",
@@ -543,6 +547,8 @@ fn numbers_at_their_limits() {
     with_table(&format!("[host]\nstart_timeout = \"100ms\"\nstop_timeout = \"1d\"\n{TABLE}")).start(&["run", "-c", "modhost.toml"]).stop();
     let attempt = with_table(&format!("[host]\nworkers = 4000\n{TABLE}{}", LISTEN.repeat(3)));
     attempt.refuses(1, "too many processes", "12003 asked for, 8192 is the limit", "lower host.workers");
+    let found = attempt.refused(2, &["check", "-c", "modhost.toml"]);
+    found[0].assert("too many processes", "12003 asked for, 8192 is the limit", "lower host.workers");
     attempt.refused(2, &["run", "--workers", "0"])[0].assert("--workers 0 is out of range", "from 1 to 4000", "");
 }
 

@@ -85,6 +85,7 @@ fn what_make_install_installs() {
         [
             "opt/modhost/bin/modhost",
             "opt/modhost/include/modhost.h",
+            "opt/modhost/include/modhost/http.h",
             "opt/modhost/lib/pkgconfig/modhost.pc",
             "opt/modhost/lib/systemd/system/modhost.service",
             "opt/modhost/share/man/man1/modhost.1",

@@ -4,21 +4,17 @@
 //! times each. Prints one line of JSON: for each handler but `loops`, nanoseconds of processor time for once, one number for each
 //! round, less what `loops` takes.
 
+#[path = "../tests/as_main/mod.rs"]
+mod as_main;
+
 use std::hint::black_box;
 use std::path::Path;
 
-use modhost::hostapi::HOST_API;
-use modhost::module::{call, loader};
-use modhost::process::family::Family;
+use as_main::per_call;
+use modhost::module::call;
 use modhost::process::phase::Phase;
-use modhost::process::slots::Slots;
-use modhost::shm::arena::Arena;
-use modhost::state::State;
-use modhost::stats::registry::Registry;
 use modhost::sys::datagrams::Datagrams;
-use modhost::sys::local;
 use module_api::abi;
-use nix::time::{ClockId, clock_gettime};
 
 const CALLS: u32 = 20_000;
 const TIMES_IN_CALL: u32 = 1000;
@@ -29,32 +25,13 @@ fn main() {
     let rounds: u32 = arguments.first().map_or(7, |rounds| rounds.parse().expect("a number of rounds"));
     let path = Path::new(arguments.get(1).expect("a module"));
 
-    // As main does it, without a configuration.
-    local::prepare().expect("the page of this process");
-    let state = State {
-        pid: 0,
-        family: Family::new(Slots::new().expect("the process table")).expect("a family"),
-        arena: Arena::new(1 << 20).expect("an arena"),
-        configured_listeners: 0,
-        wanted: Default::default(),
-        listeners: Default::default(),
-        streams: Default::default(),
-        timers: Default::default(),
-        tls: Default::default(),
-        stats: Registry::new().expect("counters"),
-    };
-    let state = state.install().expect("the state");
-    let opened = loader::open(path).expect("the module");
-    let module = opened.into_module(0, &HOST_API, modhost::log::module_level("count")).expect("its table");
-    call::init(module).expect("init_f");
-    call::init_child(module, abi::PROC_INIT).expect("PROC_INIT");
-    state.stats.complete(1).expect("counters");
-    call::init_child(module, 1).expect("rank 1");
+    let state = as_main::state(1 << 20);
+    let module = as_main::load(state, path);
     let handler = |name| module.handler(abi::HANDLER_UDP, Some(name)).and_then(|handler| handler.on_datagrams).expect("a handler");
     let batch = Datagrams::new().expect("buffers").batch();
     let run = |name| {
         let function = handler(name);
-        per_time(|| call::enter(module, Phase::Handler, || black_box(function)(black_box(batch))))
+        per_call(CALLS, || call::enter(module, Phase::Handler, || black_box(function)(black_box(batch)))) / f64::from(TIMES_IN_CALL)
     };
 
     const WORKS: [&str; 3] = ["count", "record", "atomic"];
@@ -70,15 +47,4 @@ fn main() {
     }
     let fields: Vec<String> = WORKS.iter().zip(&results).map(|(work, ns)| format!("\"{work}_ns\": [{}]", ns.join(", "))).collect();
     println!("{{{}}}", fields.join(", "));
-}
-
-/// Nanoseconds of processor time for one of the times that a call does its work.
-fn per_time(mut call: impl FnMut() -> i32) -> f64 {
-    let used_ns =
-        || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(|time| time.tv_sec() * 1_000_000_000 + time.tv_nsec()).expect("a clock");
-    let before_ns = used_ns();
-    for _ in 0..CALLS {
-        assert!(call() >= 0);
-    }
-    (used_ns() - before_ns) as f64 / f64::from(CALLS) / f64::from(TIMES_IN_CALL)
 }

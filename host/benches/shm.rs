@@ -5,22 +5,19 @@
 //! processes (each pinned to nothing, all at once), and nanoseconds for one operation of a map of so many entries. One number for each
 //! round. Processes are forked, so what they do is measured in each and the slowest counts.
 
+#[path = "../tests/as_main/mod.rs"]
+mod as_main;
+
 use std::ffi::c_void;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
 use modhost::hostapi::HOST_API;
-use modhost::module::{MARK, Module};
-use modhost::process::family::Family;
-use modhost::process::phase::{Breadcrumb, Phase};
-use modhost::process::slots::Slots;
-use modhost::shm::arena::Arena;
 use modhost::state::State;
-use modhost::sys::local::{self, local};
+use modhost::sys::local::local;
 use module_api::export::{ModuleCell, SLOT};
 use module_api::prelude::*;
 
@@ -31,7 +28,6 @@ const PAIRS: u64 = 1_000_000;
 static MAP: OnceLock<ShmMap<[u8], [u8]>> = OnceLock::new();
 static TIMES: OnceLock<Shm<[AtomicU64]>> = OnceLock::new();
 static CELL: ModuleCell<Probe> = ModuleCell::new();
-static LOG_LEVEL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 struct Probe;
 
@@ -89,7 +85,7 @@ fn pairs(allocate: impl Fn(usize) -> *mut c_void, free: impl Fn(*mut c_void)) ->
 }
 
 fn module() -> *mut c_void {
-    // SAFETY: filled in `prepare`, before anything else.
+    // SAFETY: filled in by `become_module`, before anything else.
     unsafe { (*SLOT.as_ptr()).module }
 }
 
@@ -165,52 +161,11 @@ fn map_of(entries: u64) -> [f64; 4] {
     [get, insert, replace, remove]
 }
 
-fn prepare() {
-    local::prepare().expect("the page of this process");
-    let state = State {
-        pid: 0,
-        family: Family::new(Slots::new().expect("the process table")).expect("a family"),
-        arena: Arena::new(1 << 30).expect("an arena"),
-        configured_listeners: 0,
-        wanted: Default::default(),
-        listeners: Default::default(),
-        streams: Default::default(),
-        timers: Default::default(),
-        tls: Default::default(),
-        stats: modhost::stats::registry::Registry::new().expect("the counters"),
-    };
-    let state = state.install().expect("the state");
-    let module = Box::leak(Box::new(Module {
-        mark: MARK,
-        index: 0,
-        name: "probe".into(),
-        version: String::new(),
-        path: PathBuf::new(),
-        flags: 0,
-        init_f: None,
-        init_child_f: None,
-        destroy_f: None,
-        handlers: Vec::new(),
-        depends: Vec::new(),
-        interfaces: Vec::new(),
-        binds: Vec::new(),
-        registered: 0.into(),
-        forked: 0.into(),
-        initialised: true.into(),
-    }));
-    let (api, module, log_level) = (&raw const HOST_API, std::ptr::from_mut(module).cast(), &raw const LOG_LEVEL);
-    // SAFETY: nobody reads it yet.
-    unsafe { *SLOT.as_ptr() = module_api::abi::HostSlot { api, module, log_level, stat_home: local::local().stat_home() } };
-    state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
-    // SAFETY: called once, in the only thread.
-    assert_eq!(unsafe { CELL.init_f() }, 0, "init");
-}
-
 fn main() {
     // cargo adds an option of its own.
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let rounds: u32 = arguments.next().map_or(5, |rounds| rounds.parse().expect("a number of rounds"));
-    prepare();
+    as_main::become_module(as_main::state(1 << 30), &CELL);
     let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
     let mut note = |name: String, value: f64| match rows.iter_mut().find(|row| row.0 == name) {
         Some(row) => row.1.push(value),

@@ -13,12 +13,16 @@ use nix::unistd::pipe2;
 use serde_json::{Value, json};
 
 use crate::cli::SourceArgs;
-use crate::config::{Config, Fork, ListenAddress};
+use crate::config::{Config, Fork, ListenAddress, ListenConfig};
 use crate::error::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Error};
 use crate::inspect::Form;
+use crate::log;
 use crate::module::{Resolved, loader};
+use crate::net::stream::directory::MAX_WORKERS;
 use crate::output::{table, visible};
 use crate::plan::{self, Plan};
+use crate::process::slots;
+use crate::supervise::pid_file::PidFile;
 use crate::sys::fork::{self, Side};
 use crate::sys::{exit, time};
 use crate::tls::{Files, judge};
@@ -45,7 +49,7 @@ pub fn run(source: SourceArgs, form: Form) -> Report {
             let mut warnings = std::mem::take(&mut plan.warnings);
             // First where it does no harm: a constructor may end the process it runs in, and that must not pass for a verdict.
             let errors = rehearse(&plan).map_or_else(|error| vec![error], |()| load(&plan, &mut warnings));
-            let errors = [errors, certificates(&plan, &mut warnings)].concat();
+            let errors = [errors, certificates(&plan, &mut warnings), places(&plan)].concat();
             (Some(plan), warnings, errors)
         }
         Err(errors) => (None, Vec::new(), errors),
@@ -146,6 +150,27 @@ fn certificates(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
     }
 }
 
+/// What a start needs beside modules: room for its processes, and for the files that it makes.
+fn places(plan: &Plan) -> Vec<Error> {
+    let pid_file = plan.config.host.pid_file.as_deref().map_or(Ok(()), PidFile::check);
+    let outcomes = [slots::check_count(processes(plan)), pid_file, log::check_file(&plan::log_settings(&plan.config))];
+    outcomes.into_iter().filter_map(Result::err).collect()
+}
+
+/// How many processes there are at least: modules may add listeners, and processes of their own.
+fn processes(plan: &Plan) -> usize {
+    let host = &plan.config.host;
+    let (streams, datagrams): (Vec<&ListenConfig>, _) = plan.listeners.iter().partition(|listener| takes_connections(listener));
+    let workers: usize = datagrams.iter().map(|listener| listener.workers.unwrap_or(host.workers) as usize).sum();
+    let tcp = if streams.is_empty() { 0 } else { (host.workers as usize).min(MAX_WORKERS) + 1 };
+    let (main, timers) = (1, 2);
+    main + workers + timers + usize::from(host.control.is_some()) + tcp
+}
+
+fn takes_connections(listener: &ListenConfig) -> bool {
+    matches!(listener.addresses.first(), Some(ListenAddress::Tcp(_) | ListenAddress::Unix(_)))
+}
+
 struct Listener {
     address: String,
     handler: String,
@@ -159,10 +184,7 @@ fn listeners(plan: &Plan) -> impl Iterator<Item = Listener> {
     };
     plan.listeners.iter().map(move |listener| {
         let module = &listener.handler.module;
-        let kind = match listener.addresses.first() {
-            Some(ListenAddress::Tcp(_) | ListenAddress::Unix(_)) => abi::HANDLER_STREAM,
-            _ => abi::HANDLER_UDP,
-        };
+        let kind = if takes_connections(listener) { abi::HANDLER_STREAM } else { abi::HANDLER_UDP };
         let handler = listener.handler.handler.clone().or_else(|| name_of_first(module, kind)).unwrap_or_default();
         Listener {
             address: listener.to_string(),

@@ -27,9 +27,7 @@ use crate::plan::Plan;
 use crate::process::family::{Family, Kind, Reserved, Spec};
 use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
-use crate::shm::arena::Arena;
 use crate::state::{State, Streams, Wanted};
-use crate::stats::registry::Registry;
 use crate::summary;
 use crate::supervise::certificates::{Certificates, Judge};
 use crate::supervise::policy::{End, Reached};
@@ -152,20 +150,8 @@ impl Main {
     /// What main and its children share.
     fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
         local::prepare()?;
-        let processes = plan.config.host.fork == Fork::Processes;
-        State {
-            pid: if processes { getppid() } else { Pid::this() }.as_raw(),
-            family: Family::new(slots)?,
-            arena: Arena::new(plan.config.host.shared_memory_bytes)?,
-            configured_listeners: plan.listeners.len(),
-            wanted: Default::default(),
-            listeners: Default::default(),
-            streams: Default::default(),
-            timers: Default::default(),
-            stats: Registry::new()?,
-            tls,
-        }
-        .install()
+        let pid = if plan.config.host.fork == Fork::Processes { getppid() } else { Pid::this() };
+        State::new(pid.as_raw(), slots, plan.config.host.shared_memory_bytes, plan.listeners.len(), tls)?.install()
     }
 
     fn with(plan: Arc<Plan>, state: &'static State, watch: Watch, started_ns: u64) -> Self {

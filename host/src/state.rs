@@ -11,6 +11,7 @@ use crate::net::listener::Listener;
 use crate::net::stream::StreamListener;
 use crate::net::stream::directory::Directory;
 use crate::process::family::Family;
+use crate::process::slots::Slots;
 use crate::shm::arena::Arena;
 use crate::stats::registry::Registry;
 use crate::sys::wide::Socket;
@@ -80,6 +81,22 @@ pub struct State {
 static STATE: OnceLock<State> = OnceLock::new();
 
 impl State {
+    /// For a main that has loaded nothing yet. `pid`: the one that the operator knows.
+    pub fn new(pid: i32, slots: Slots, arena_bytes: usize, configured_listeners: usize, tls: Option<Source>) -> Result<Self> {
+        Ok(Self {
+            pid,
+            family: Family::new(slots)?,
+            arena: Arena::new(arena_bytes)?,
+            configured_listeners,
+            wanted: Mutex::default(),
+            listeners: OnceLock::new(),
+            streams: OnceLock::new(),
+            timers: Mutex::default(),
+            stats: Registry::new()?,
+            tls,
+        })
+    }
+
     /// Makes it the state of this process and its children.
     pub fn install(self) -> Result<&'static Self> {
         let mut fresh = false;

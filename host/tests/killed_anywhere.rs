@@ -17,27 +17,27 @@ fn main() {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod as_main;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod stepping {
     use std::collections::{BTreeMap, HashMap, HashSet};
     use std::ffi::c_void;
     use std::mem::{offset_of, size_of_val};
-    use std::path::PathBuf;
     use std::ptr::null_mut;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
     use std::time::Instant;
 
     use modhost::hostapi::HOST_API;
-    use modhost::module::{MARK, Module};
-    use modhost::process::family::Family;
-    use modhost::process::slots::Slots;
     use modhost::shm::arena::Arena;
     use modhost::shm::tables::STRANGERS;
     use modhost::state::State;
-    use modhost::stats::registry::Registry;
-    use modhost::sys::local::{self, local};
+    use modhost::sys::local::local;
     use module_api::export::{ModuleCell, SLOT};
     use module_api::prelude::*;
+
+    use super::as_main;
 
     /// The slot of those that die.
     const VICTIM: i32 = 1;
@@ -48,7 +48,6 @@ mod stepping {
     static MAP: OnceLock<ShmMap<[u8], [u8]>> = OnceLock::new();
     static HELD: OnceLock<Shm<[AtomicU64]>> = OnceLock::new();
     static CELL: ModuleCell<Probe> = ModuleCell::new();
-    static LOG_LEVEL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
     /// Makes a map and the cells, as a module does.
     struct Probe;
@@ -81,7 +80,7 @@ mod stepping {
     }
 
     fn module() -> *mut c_void {
-        // SAFETY: filled in `prepare`, before anything else.
+        // SAFETY: filled in by `become_module`, before anything else.
         unsafe { (*SLOT.as_ptr()).module }
     }
 
@@ -306,51 +305,7 @@ mod stepping {
     }
 
     fn prepare() {
-        local::prepare().expect("the page of this process");
-        let state = State {
-            pid: 0,
-            family: Family::new(Slots::new().expect("the process table")).expect("a family"),
-            arena: Arena::new(ARENA_BYTES).expect("an arena"),
-            configured_listeners: 0,
-            wanted: Default::default(),
-            listeners: Default::default(),
-            streams: Default::default(),
-            timers: Default::default(),
-            tls: Default::default(),
-            stats: Registry::new().expect("the counters"),
-        };
-        let state = state.install().expect("the state");
-        let module = Box::leak(Box::new(Module {
-            mark: MARK,
-            index: 0,
-            name: "probe".into(),
-            version: String::new(),
-            path: PathBuf::new(),
-            flags: 0,
-            init_f: None,
-            init_child_f: None,
-            destroy_f: None,
-            handlers: Vec::new(),
-            depends: Vec::new(),
-            interfaces: Vec::new(),
-            binds: Vec::new(),
-            registered: 0.into(),
-            forked: 0.into(),
-            initialised: true.into(),
-        }));
-        // SAFETY: nobody reads it yet.
-        unsafe {
-            *SLOT.as_ptr() = module_api::abi::HostSlot {
-                api: &raw const HOST_API,
-                module: std::ptr::from_mut(module).cast(),
-                log_level: &raw const LOG_LEVEL,
-                stat_home: modhost::sys::local::local().stat_home(),
-            };
-        }
-        use modhost::process::phase::{Breadcrumb, Phase};
-        state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
-        // SAFETY: called once, in the only thread.
-        assert_eq!(unsafe { CELL.init_f() }, 0, "init");
+        as_main::become_module(as_main::state(ARENA_BYTES), &CELL);
     }
 
     // One child ---------------------------------------------------------------------------------------------------------------

@@ -901,7 +901,8 @@ MODHOST_INLINE int modhost_host_info(struct modhost_host_info *info) {
 
 /* ---- calls: traffic ---- */
 
-/* Asks for a UDP listener at "ADDRESS:PORT". Returns its number; it is bound after every init_f. Where: init_f. */
+/* Asks for a UDP listener at "ADDRESS:PORT". Returns its number; it is bound after every init_f. It has one address and no options, which
+ * are the configuration's to give. Where: init_f. */
 MODHOST_INLINE int modhost_listen_udp(const char *address, const char *handler, uint32_t workers) {
     struct modhost_listen_spec spec = {sizeof(struct modhost_listen_spec), MODHOST_HANDLER_UDP, address, handler, workers, 0};
     return MODHOST_CALL(listen, &spec);

@@ -88,6 +88,7 @@ mod bound;
 #[cfg(feature = "check")]
 #[doc(hidden)]
 pub mod check;
+pub mod date;
 mod error;
 #[doc(hidden)]
 pub mod export;

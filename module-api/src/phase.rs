@@ -57,7 +57,8 @@ impl<M: Module> ModInit<'_, M> {
         check("register_procs", (host.api.register_procs)(host.module, count)).map(drop)
     }
 
-    /// Asks for a listener. It is bound after every module's `init`, with the rights of the starting user.
+    /// Asks for a listener. It is bound after every module's `init`, with the rights of the starting user. It has one address and no options;
+    /// several addresses, buffers and the like are the configuration's to give.
     ///
     /// # Errors
     /// If the address cannot be parsed or the module has no such handler.

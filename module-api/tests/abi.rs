@@ -9,6 +9,18 @@ use std::{env, fs};
 
 use module_api::abi;
 
+/// Every struct that the headers have: those of the host, and those of interfaces of general use.
+mod structs {
+    pub use module_api::abi::*;
+    pub use module_api::interface::Bytes;
+    use module_api::interface::{Interface as Declared, RawCallback};
+    use module_api::interfaces::http::{RawExchange, Routes};
+
+    pub type HttpExchange = RawExchange;
+    pub type HttpCallback = RawCallback<RawExchange>;
+    pub type HttpRoutes = <Routes as Declared>::Table;
+}
+
 /// A struct as both languages have it.
 struct Layout {
     /// Name in C, after `struct`.
@@ -22,9 +34,9 @@ macro_rules! layouts {
     ($($name:ident = $rust:ident { $($field:ident),* $(,)? })*) => {
         vec![$( Layout {
             name: stringify!($name),
-            size: size_of::<abi::$rust>(),
-            align: align_of::<abi::$rust>(),
-            fields: vec![$( (stringify!($field), std::mem::offset_of!(abi::$rust, $field)) ),*],
+            size: size_of::<structs::$rust>(),
+            align: align_of::<structs::$rust>(),
+            fields: vec![$( (stringify!($field), std::mem::offset_of!(structs::$rust, $field)) ),*],
         } ),*]
     };
 }
@@ -72,6 +84,10 @@ fn layouts() -> Vec<Layout> {
         }
         modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
         modhost_note = Note { name_size, descriptor_size, note_type, name, descriptor }
+        modhost_bytes = Bytes { ptr, len }
+        modhost_http_exchange = HttpExchange { size, reserved, method, path, query, body, server, header, set_status, add_header, write, peer }
+        modhost_http_callback = HttpCallback { function, data }
+        modhost_http_routes = HttpRoutes {}
     }
 }
 
@@ -132,7 +148,7 @@ fn description() -> String {
 
 /// A C program that says the same.
 fn c_program() -> String {
-    let mut text = String::from("#include <modhost.h>\n\nint main(void) {\n");
+    let mut text = String::from("#include <modhost.h>\n#include <modhost/http.h>\n\nint main(void) {\n");
     for Layout { name, fields, .. } in layouts() {
         let align = format!("offsetof(struct {{ char c; struct {name} s; }}, s)");
         writeln!(text, "    printf(\"{name} size=%zu align=%zu\\n\", sizeof(struct {name}), {align});").unwrap();
@@ -151,7 +167,8 @@ fn compile_c(source: &Path, output: &Path, arguments: &[&str]) {
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let include = format!("-I{}", manifest_dir().join("include").display());
     let mut command = Command::new(&compiler);
-    command.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", &include]).args(arguments).arg("-o").arg(output).arg(source);
+    let standard = arguments.iter().find(|argument| argument.starts_with("-std=")).unwrap_or(&"-std=c99");
+    command.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", &include]).args(arguments).arg("-o").arg(output).arg(source);
     let status = command.status().unwrap_or_else(|error| panic!("{compiler:?} cannot be run: {error}"));
     assert!(status.success(), "{command:?}");
 }
@@ -218,6 +235,36 @@ fn a_c_module_with_every_part_compiles() {
     "#;
     fs::write(&source, format!("{}\n", text.trim())).unwrap();
     compile_c(&source, &temporary("parts.so"), &["-shared", "-fPIC"]);
+}
+
+#[test]
+fn the_headers_compile_in_every_language() {
+    let source = temporary("http.c");
+    let text = r#"
+        #include <modhost/http.h>
+        static const struct modhost_http_routes *routes;
+        static int32_t hello(struct modhost_http_exchange *exchange, void *data) {
+            struct modhost_bytes value;
+            (void)data;
+            if (modhost_http_header(exchange, "host", &value) < 0 || modhost_http_status(exchange, 201) < 0)
+                return modhost_error("no host");
+            return modhost_http_write_text(exchange, "hello");
+        }
+        static struct modhost_http_route route = {"GET", "/hello", 0, hello, NULL};
+        int add(void) { return modhost_http_add(routes, &route); }
+        const struct modhost_bind bind = {MODHOST_HTTP_ROUTES(MODHOST_BIND_OPTIONAL, routes)};
+    "#;
+    fs::write(&source, format!("{}\n", text.trim())).unwrap();
+    for language in ["-std=c99", "-std=c11", "-std=gnu17"] {
+        compile_c(&source, &temporary("http.o"), &[language, "-c"]);
+    }
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let knows_cpp = Command::new(compiler).args(["-x", "c++", "-fsyntax-only", "/dev/null"]).output().unwrap().status.success();
+    if knows_cpp {
+        compile_c(&source, &temporary("http.o"), &["-x", "c++", "-std=c++11", "-c"]);
+    } else {
+        eprintln!("no compiler for C++: not tried with it");
+    }
 }
 
 #[test]

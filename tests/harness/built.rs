@@ -76,7 +76,7 @@ pub fn table(library: &Path, options: &[&str]) {
     let mut hasher = DefaultHasher::new();
     options.hash(&mut hasher);
     let kept = fixtures_target().join("tables").join(format!("{:016x}.so", hasher.finish()));
-    if is_older(&kept, &[&source, &root().join("module-api/include/modhost.h")]) {
+    if is_older(&kept, &source) {
         fs::create_dir_all(kept.parent().expect("a folder")).expect("a folder");
         // Several tests may want it at once.
         let new = kept.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
@@ -86,9 +86,11 @@ pub fn table(library: &Path, options: &[&str]) {
     fs::copy(&kept, library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
 }
 
-fn is_older(made: &Path, sources: &[&Path]) -> bool {
+/// Whether what is made of a module in C is older than its source or a header.
+fn is_older(made: &Path, source: &Path) -> bool {
     let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
-    changed(made) <= sources.iter().filter_map(|source| changed(source)).max()
+    let headers = ["modhost.h", "modhost/http.h"].map(|header| root().join("module-api/include").join(header));
+    changed(made) <= headers.iter().map(PathBuf::as_path).chain([source]).filter_map(changed).max()
 }
 
 fn existing(path: PathBuf) -> PathBuf {
@@ -150,9 +152,9 @@ pub fn cargo(folder: &Path, arguments: &[&str]) {
     run(command);
 }
 
-/// Compiles a module in C if it is older than its source or the header.
+/// Compiles a module in C if it is older than its source or a header.
 fn compile(source: &Path, library: &Path) {
-    if !is_older(library, &[source, &root().join("module-api/include/modhost.h")]) {
+    if !is_older(library, source) {
         return;
     }
     let mut command = compiler();

@@ -278,9 +278,44 @@ fn another_module_answers() {
     local.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     local.write_all(b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
     assert_eq!(answer(&mut local).1, b"nobody");
-    for (request, code) in [("GET /toldyou", "404"), ("GET /fails", "500"), ("POST /fails", "405"), ("GET /ok", "200")] {
+    // Paths are compared, and told, as what they mean.
+    for (request, told) in [
+        ("GET /t%6fld/%41%2541", "GET /told/A%41  a 0"),
+        ("GET /%63af%c3%a9", "GET /café  a 0"),
+        ("PATCH /", "PATCH /  a 0"),
+        ("PATCH /any/where", "PATCH /any/where  a 0"),
+    ] {
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
+        assert_eq!(String::from_utf8(answer(&mut stream).1).expect("text"), told);
+    }
+    for (request, code) in [
+        ("GET /toldyou", "404"),
+        ("GET /told/%2e%2e/fails", "404"),
+        ("GET /told%2F", "404"),
+        ("GET /fails", "500"),
+        ("POST /fails", "405"),
+        ("GET /ok", "200"),
+    ] {
         stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
         assert_eq!(&answer(&mut stream).0[9..12], code, "{request}");
     }
+    host.stop();
+}
+
+#[test]
+fn a_module_in_c_answers() {
+    let pages = harness::fixture("pages_c");
+    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
+    let host = host.allowing("a route of another module has failed");
+    host.wait_for_log("is no route: a path has no part");
+    let mut stream = connect(&host);
+    stream.write_all(b"POST /c/%64?q HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").expect("a request");
+    let (head, body) = answer(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 202 ") && head.contains("\r\nContent-Type: text/x-told\r\n"), "{head}");
+    assert_eq!(String::from_utf8(body).expect("text"), "POST /c/d q body a in C");
+    stream.write_all(b"GET /c/fails HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
+    assert!(answer(&mut stream).0.starts_with("HTTP/1.1 500 "));
+    host.wait_for_log("in C: 8");
+    is_served(&host);
     host.stop();
 }

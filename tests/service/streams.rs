@@ -400,7 +400,7 @@ fn a_panic_ends_the_worker_and_the_others_live() {
         .expect_log("a stream handler panicked module=\"streams\" handler=\"lines\"")
         .expect_log("a process died and is replaced")
         .allow_log("panicked")
-        .allow_log("last=")
+        .expect_log("last=\"in a stream handler of module \\\"streams\\\"\"")
         .start();
     let (mut one, mut other) = (Lines::to(&host, 0), Lines::to(&host, 0));
     assert_ne!(one.ask("pid"), other.ask("pid"));

@@ -104,6 +104,14 @@ pub fn set_module_level(name: &str, level: Option<Severity>) {
     }
 }
 
+/// Whether the file of these settings could be opened, as far as can be known without making it.
+///
+/// # Errors
+/// Those of the start.
+pub fn check_file(settings: &LogSettings) -> Result<()> {
+    Sink::check(&settings.target)
+}
+
 /// Opens the log file anew (it was rotated), gives it to `owner`, and tells every other process to do the same at its next record.
 /// Called in the supervisor, with its identity: on SIGHUP, and once after `init` when privileges will be dropped.
 ///

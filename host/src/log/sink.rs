@@ -10,6 +10,7 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown, write};
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
@@ -47,15 +48,22 @@ impl Sink {
         match target {
             Target::Stderr => Ok(Self::Stderr(Stream::of(std::io::stderr().as_fd()))),
             Target::File(path) => {
-                let file = open_file(path, Creation::IfMissing).map_err(|error| {
-                    Error::failed("cannot open the log file")
-                        .detail(format_args!("{}: {}", path.display(), io_text(&error)))
-                        .hint("its folder must exist, and the path must be that of a file that can be written")
-                })?;
+                let file = open_file(path, Creation::IfMissing).map_err(|error| cannot_open(path, &error))?;
                 Ok(Self::File { stream: Stream::of(file.as_fd()), file, path: path.clone() })
             }
             Target::Syslog => Self::datagram(Protocol::Syslog, "/dev/log".into()),
             Target::Journald => Self::datagram(Protocol::Journald, "/run/systemd/journal/socket".into()),
+        }
+    }
+
+    /// What `open` would say against a file, as far as can be known without making it, and by somebody who may not write there.
+    pub(super) fn check(target: &Target) -> Result<()> {
+        let Target::File(path) = target else { return Ok(()) };
+        match open_file(path, Creation::Never) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) => Ok(()),
+            Err(error) => Err(cannot_open(path, &error)),
         }
     }
 
@@ -132,6 +140,12 @@ impl Sink {
 pub(super) enum Creation {
     IfMissing,
     Never,
+}
+
+fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
+    Error::failed("cannot open the log file")
+        .detail(format_args!("{}: {}", path.display(), io_text(error)))
+        .hint("its folder must exist, and the path must be that of a file that can be written")
 }
 
 fn open_file(path: &Path, creation: Creation) -> std::io::Result<File> {

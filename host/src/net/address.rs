@@ -15,27 +15,27 @@ use crate::sys::names::Name;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A datagram socket of the internet.
-    Udp(UdpBind),
+    Udp(InetBind),
     /// A datagram socket of the Unix family. How its file is made, the configuration says.
     Unixgram(UnixName),
     /// A listening socket of the internet.
-    Tcp(UdpBind),
+    Tcp(InetBind),
     /// A listening socket of the Unix family, likewise.
     Unix(UnixName),
     /// The control socket.
     Control(PathBuf),
 }
 
-/// A datagram socket of the internet.
+/// A socket of the internet, for datagrams or for connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UdpBind {
+pub struct InetBind {
     /// Where.
     pub address: SocketAddr,
     /// Whether `[::]` leaves IPv4 alone.
     pub v6only: bool,
-    /// The one interface to take datagrams from.
+    /// The one interface to take traffic from.
     pub interface: Option<String>,
-    /// Groups to join.
+    /// Groups to join; none for connections.
     pub multicast: Vec<Group>,
     /// Buffers.
     pub buffers: Buffers,
@@ -52,9 +52,9 @@ pub struct Buffers {
     pub send_bytes: Option<u32>,
 }
 
-/// What a Unix socket is for.
+/// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnixKind {
+pub enum SocketKind {
     /// Datagrams.
     Datagrams,
     /// Connections.
@@ -65,7 +65,7 @@ pub enum UnixKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixBind {
     /// What for.
-    pub kind: UnixKind,
+    pub kind: SocketKind,
     /// Its name.
     pub name: UnixName,
     /// Mode of its file.
@@ -78,7 +78,7 @@ pub struct UnixBind {
     pub buffers: Buffers,
 }
 
-impl UdpBind {
+impl InetBind {
     /// With no option set.
     pub fn plain(address: SocketAddr) -> Self {
         Self { address, v6only: true, interface: None, multicast: Vec::new(), buffers: Buffers::default(), busy_poll_us: 0 }
@@ -93,12 +93,6 @@ impl UdpBind {
             (IpAddr::V6(own), IpAddr::V6(ip)) => own.is_unspecified() || own == ip,
             (IpAddr::V4(_), IpAddr::V6(_)) => false,
         })
-    }
-}
-
-impl From<UdpBind> for Address {
-    fn from(bind: UdpBind) -> Self {
-        Self::Udp(bind)
     }
 }
 
@@ -125,7 +119,7 @@ mod tests {
             ("127.0.0.1:1", true, &[]),
             ("[::1]:1", false, &[]),
         ] {
-            let bind = UdpBind { v6only, multicast: groups.to_vec(), ..UdpBind::plain(address.parse().unwrap()) };
+            let bind = InetBind { v6only, multicast: groups.to_vec(), ..InetBind::plain(address.parse().unwrap()) };
             let found: Vec<String> = bind.groups().map(|group| group.ip.to_string()).collect();
             assert_eq!(found, joined, "{address}");
         }

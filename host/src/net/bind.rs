@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{FchownatFlags, fchownat};
 
-use super::address::{Address, Buffers, UdpBind, UnixBind, UnixKind, kernel_name};
+use super::address::{Address, Buffers, InetBind, SocketKind, UnixBind, kernel_name};
 use crate::config::UnixName;
 use crate::error::{Error, Result, io_text};
 use crate::sys::names::Name;
@@ -25,18 +26,18 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Binds it. Of Unix sockets only those that are configured, as they are.
 pub fn bind(address: &Address, configured: &[UnixBind]) -> Result<OwnedFd> {
     match address {
-        Address::Udp(bind) => udp(bind),
-        Address::Unixgram(name) => unix(configured, UnixKind::Datagrams, name),
-        Address::Tcp(bind) => tcp(bind),
-        Address::Unix(name) => unix(configured, UnixKind::Connections, name),
+        Address::Udp(bind) => inet(SocketKind::Datagrams, bind),
+        Address::Unixgram(name) => unix(configured, SocketKind::Datagrams, name),
+        Address::Tcp(bind) => inet(SocketKind::Connections, bind),
+        Address::Unix(name) => unix(configured, SocketKind::Connections, name),
         Address::Control(path) => control(path),
     }
 }
 
 /// Ports are the modules' to ask for; names in the file system are the operator's to choose.
-fn unix(configured: &[UnixBind], kind: UnixKind, name: &UnixName) -> Result<OwnedFd> {
+fn unix(configured: &[UnixBind], kind: SocketKind, name: &UnixName) -> Result<OwnedFd> {
     match configured.iter().find(|bind| bind.kind == kind && bind.name == *name) {
-        Some(bind) if kind == UnixKind::Datagrams => unixgram(bind),
+        Some(bind) if kind == SocketKind::Datagrams => unixgram(bind),
         Some(bind) => unix_stream(bind),
         None => Err(Error::failed("main asked for a socket that is not configured").detail(name)),
     }
@@ -50,11 +51,17 @@ pub fn unbind(address: &Address) {
     }
 }
 
-fn udp(bind: &UdpBind) -> Result<OwnedFd> {
-    let UdpBind { address, v6only, .. } = bind;
-    let what = format!("cannot listen on udp {address}");
+fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
+    let InetBind { address, v6only, .. } = bind;
+    // Connections inherit their buffers from the socket that listens; the kernel knows best unless it is told.
+    let (scheme, make, receive_default, column): (_, fn(&SocketAddr) -> _, _, _) = match kind {
+        SocketKind::Datagrams => ("udp", socket::datagram_socket, Some(RECEIVE_BUFFER_BYTES), 'u'),
+        SocketKind::Connections => ("tcp", socket::stream_socket, None, 't'),
+    };
+    let listener = format!("{scheme} {address}");
+    let what = format!("cannot listen on {listener}");
     let failed = |call: &str, errno: Errno| Error::failed(&what).detail(format!("{call}: {}", io_text(&errno.into())));
-    let socket = socket::datagram_socket(address).map_err(|errno| {
+    let socket = make(address).map_err(|errno| {
         let error = failed("socket", errno);
         if errno == Errno::EAFNOSUPPORT { error.hint("this machine has no IPv6") } else { error }
     })?;
@@ -69,15 +76,15 @@ fn udp(bind: &UdpBind) -> Result<OwnedFd> {
             _ => failed("SO_BINDTODEVICE", errno),
         })?;
     }
-    if address.ip().is_unspecified() {
+    if kind == SocketKind::Datagrams && address.ip().is_unspecified() {
         // Which address was asked, and so answers: only here is there a choice.
         socket::set_packet_info(&socket, address, *v6only).map_err(|errno| failed("IP_PKTINFO", errno))?;
     }
-    buffers(&socket, bind.buffers, Some(RECEIVE_BUFFER_BYTES), &format_args!("udp {address}"));
+    buffers(&socket, bind.buffers, receive_default, &format_args!("{listener}"));
     if bind.busy_poll_us > 0
         && let Err(errno) = socket::set_busy_poll(&socket, bind.busy_poll_us)
     {
-        tracing::warn!("busy polling is off listener=\"udp {address}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
+        tracing::warn!("busy polling is off listener=\"{listener}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
     }
     let mut bound = socket::bind_inet(&socket, *address);
     if bound == Err(Errno::EADDRNOTAVAIL) && address.is_ipv6() && interfaces::has_address(address.ip()) {
@@ -85,54 +92,28 @@ fn udp(bind: &UdpBind) -> Result<OwnedFd> {
         bound = socket::set_freebind(&socket).and_then(|()| socket::bind_inet(&socket, *address));
     }
     bound.map_err(|errno| match errno {
-        Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -lunp sport = :{}\"", address.port())),
-        Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
-        Errno::EINVAL if address.is_ipv6() => {
-            failed("bind", errno).hint("a link-local address needs its interface: \"[fe80::1%eth0]:5060\"")
+        Errno::EADDRINUSE => {
+            failed("bind", errno).hint(format!("another program has it; see \"ss -l{column}np sport = :{}\"", address.port()))
         }
-        Errno::EACCES | Errno::EPERM => failed("bind", errno).hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
-        _ => failed("bind", errno),
-    })?;
-    join(&socket, bind)?;
-    Ok(socket)
-}
-
-fn tcp(bind: &UdpBind) -> Result<OwnedFd> {
-    let UdpBind { address, v6only, .. } = bind;
-    let what = format!("cannot listen on tcp {address}");
-    let failed = |call: &str, errno: Errno| Error::failed(&what).detail(format!("{call}: {}", io_text(&errno.into())));
-    let socket = socket::stream_socket(address).map_err(|errno| {
-        let error = failed("socket", errno);
-        if errno == Errno::EAFNOSUPPORT { error.hint("this machine has no IPv6") } else { error }
-    })?;
-    if address.is_ipv6() {
-        socket::set_v6only(&socket, *v6only).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
-    }
-    if let Some(interface) = &bind.interface {
-        socket::set_interface(&socket, interface).map_err(|errno| match (errno, interfaces::number(interface)) {
-            (Errno::ENODEV, Err(unknown)) => Error::failed(&what).detail(unknown.what).hint(unknown.hint),
-            _ => failed("SO_BINDTODEVICE", errno),
-        })?;
-    }
-    // Of the options, connections inherit these from the socket that listens.
-    buffers(&socket, bind.buffers, None, &format_args!("tcp {address}"));
-    if bind.busy_poll_us > 0
-        && let Err(errno) = socket::set_busy_poll(&socket, bind.busy_poll_us)
-    {
-        tracing::warn!("busy polling is off listener=\"tcp {address}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
-    }
-    socket::bind_inet(&socket, *address).map_err(|errno| match errno {
-        Errno::EADDRINUSE => failed("bind", errno).hint(format!("another program has it; see \"ss -ltnp sport = :{}\"", address.port())),
         Errno::EADDRNOTAVAIL => failed("bind", errno).hint("no interface of this machine has that address"),
+        Errno::EINVAL if address.is_ipv6() => failed("bind", errno).hint(match kind {
+            SocketKind::Datagrams => "a link-local address needs its interface: \"[fe80::1%eth0]:5060\"",
+            SocketKind::Connections => {
+                "a link-local address needs the number of its interface, which \"ip link\" shows: \"[fe80::1%2]:80\""
+            }
+        }),
         Errno::EACCES | Errno::EPERM => failed("bind", errno).hint("ports below 1024 need root or CAP_NET_BIND_SERVICE"),
         _ => failed("bind", errno),
     })?;
-    listen(&socket, &what)?;
+    match kind {
+        SocketKind::Datagrams => join(&socket, bind)?,
+        SocketKind::Connections => listen(&socket, &what)?,
+    }
     Ok(socket)
 }
 
-fn join(socket: &OwnedFd, bind: &UdpBind) -> Result<()> {
-    let UdpBind { address, v6only, .. } = bind;
+fn join(socket: &OwnedFd, bind: &InetBind) -> Result<()> {
+    let InetBind { address, v6only, .. } = bind;
     if bind.groups().next().is_some()
         && let Err(errno) = socket::set_own_groups_only(socket, address, *v6only)
     {
@@ -205,7 +186,7 @@ fn bind_file(
         make_room(path, what, || probe(&name))?;
     }
     let socket = make().map_err(|errno| failed("socket", errno))?;
-    let receive_default = (bind.kind == UnixKind::Datagrams).then_some(RECEIVE_BUFFER_BYTES);
+    let receive_default = (bind.kind == SocketKind::Datagrams).then_some(RECEIVE_BUFFER_BYTES);
     buffers(&socket, bind.buffers, receive_default, &format_args!("{}", bind.name));
     // The file has its mode from the moment it exists.
     let before = umask(Mode::from_bits_truncate(!bind.mode & 0o777));

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use super::address::{Address, Buffers, UdpBind, UnixBind, UnixKind};
+use super::address::{Address, Buffers, InetBind, SocketKind, UnixBind};
 use crate::config::address::UNIX_PATH_MAX_BYTES;
 use crate::config::{ListenAddress, ListenConfig, ListenOptions, UnixName};
 use crate::error::{EXIT_CONFIG, Error, Result};
@@ -13,7 +13,7 @@ use crate::sys::{cred, interfaces};
 /// The sockets of a listener, in the order of its addresses; at least one. Asks the system which interfaces there are.
 pub fn sockets(addresses: &[ListenAddress], options: &ListenOptions) -> Result<Vec<Address>> {
     let mut sockets = Vec::new();
-    let udp = |address: SocketAddr| Address::from(udp_bind(address, options));
+    let udp = |address: SocketAddr| Address::Udp(inet_bind(address, options));
     for address in addresses {
         match address {
             ListenAddress::Udp(address) => sockets.push(udp(*address)),
@@ -22,7 +22,7 @@ pub fn sockets(addresses: &[ListenAddress], options: &ListenOptions) -> Result<V
             }
             ListenAddress::UdpInterface(interface, port) => sockets.extend(interfaces::addresses(interface, *port)?.into_iter().map(udp)),
             ListenAddress::Unixgram(name) => sockets.push(Address::Unixgram(name.clone())),
-            ListenAddress::Tcp(address) => sockets.push(Address::Tcp(udp_bind(*address, options))),
+            ListenAddress::Tcp(address) => sockets.push(Address::Tcp(inet_bind(*address, options))),
             ListenAddress::Unix(path) => sockets.push(Address::Unix(UnixName::Path(path.clone()))),
         }
     }
@@ -46,8 +46,8 @@ pub fn check(listener: &ListenConfig) -> Vec<Error> {
 /// The Unix sockets that a listener names. Asks the system for users and groups.
 pub fn unix_binds(listener: &ListenConfig) -> Result<Vec<UnixBind>, Vec<Error>> {
     let names = listener.addresses.iter().filter_map(|address| match address {
-        ListenAddress::Unixgram(name) => Some((UnixKind::Datagrams, name.clone())),
-        ListenAddress::Unix(path) => Some((UnixKind::Connections, UnixName::Path(path.clone()))),
+        ListenAddress::Unixgram(name) => Some((SocketKind::Datagrams, name.clone())),
+        ListenAddress::Unix(path) => Some((SocketKind::Connections, UnixName::Path(path.clone()))),
         _ => None,
     });
     let options = &listener.options;
@@ -74,8 +74,8 @@ fn at(listener: &ListenConfig, error: Error) -> Error {
     Error { what, detail: error.detail.replace("host.", ""), exit: EXIT_CONFIG, ..error }
 }
 
-fn udp_bind(address: SocketAddr, options: &ListenOptions) -> UdpBind {
-    UdpBind {
+fn inet_bind(address: SocketAddr, options: &ListenOptions) -> InetBind {
+    InetBind {
         address,
         v6only: options.v6only || address.ip() != IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
         interface: options.interface.clone(),
@@ -100,8 +100,8 @@ mod tests {
         let addresses = ["127.0.0.1:5", "[::]:5"].map(|text| ListenAddress::Udp(text.parse().unwrap()));
         let found = sockets(&addresses, &options).unwrap();
         let expected = [
-            Address::Udp(UdpBind::plain("127.0.0.1:5".parse().unwrap())),
-            Address::Udp(UdpBind { v6only: false, ..UdpBind::plain("[::]:5".parse().unwrap()) }),
+            Address::Udp(InetBind::plain("127.0.0.1:5".parse().unwrap())),
+            Address::Udp(InetBind { v6only: false, ..InetBind::plain("[::]:5".parse().unwrap()) }),
         ];
         assert_eq!(found, expected);
         let of_interface = sockets(&[ListenAddress::UdpInterface("lo".into(), 5)], &options).unwrap();

@@ -32,10 +32,12 @@ pub enum Phase {
     Process = 9,
     /// `destroy_f`.
     Destroy = 10,
+    /// A stream handler.
+    Stream = 11,
 }
 
 impl Phase {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::None,
         Self::Load,
         Self::Init,
@@ -47,6 +49,7 @@ impl Phase {
         Self::Timer,
         Self::Process,
         Self::Destroy,
+        Self::Stream,
     ];
 
     /// The phase of a call of `init_child_f` with that rank in this process.
@@ -74,6 +77,7 @@ impl fmt::Display for Phase {
             Self::Timer => "a timer function",
             Self::Process => "its own process",
             Self::Destroy => "destroy_f",
+            Self::Stream => "a stream handler",
         })
     }
 }

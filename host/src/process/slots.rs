@@ -93,11 +93,7 @@ impl Slots {
 
     /// Fixes the number of processes for good. Main, once, before `PROC_INIT`.
     pub fn fix_count(&self, count: usize) -> Result<()> {
-        if count > MAX_PROCESSES {
-            return Err(Error::failed("too many processes")
-                .detail(format!("{count} asked for, {MAX_PROCESSES} is the limit"))
-                .hint("lower host.workers or a listener's workers"));
-        }
+        check_count(count)?;
         self.words[0].store(count as u64, SeqCst);
         Ok(())
     }
@@ -208,6 +204,15 @@ impl Slot {
             word.store(u64::from_le_bytes(chunk.try_into().unwrap_or_default()), Relaxed);
         }
     }
+}
+
+/// Whether there can be so many processes.
+pub fn check_count(count: usize) -> Result<()> {
+    if count <= MAX_PROCESSES {
+        return Ok(());
+    }
+    let error = Error::failed("too many processes").detail(format!("{count} asked for, {MAX_PROCESSES} is the limit"));
+    Err(error.hint("lower host.workers or a listener's workers"))
 }
 
 #[cfg(test)]

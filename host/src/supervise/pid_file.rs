@@ -1,9 +1,10 @@
 //! The pid file: one host per file, and the truth even after a crash.
 //!
-//! *Runs in:* the supervisor (main in no-fork mode). *Never:* trusts the text of a file that nobody holds locked.
+//! *Runs in:* the supervisor (main in no-fork mode), and `modhost check`, which looks only. *Never:* trusts the text of a file that nobody holds
+//! locked.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,21 +20,9 @@ pub struct PidFile {
 impl PidFile {
     /// Creates or takes over the file and writes this process's pid. Refuses when a live process holds it.
     pub fn claim(path: &Path) -> Result<Self> {
-        let failed = |detail: String| Error::failed(format!("cannot use the pid file {}", path.display())).detail(detail);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|error| {
-                failed(format!("open: {}", io_text(&error))).hint("its folder must exist, and the path must be that of a plain file")
-            })?;
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return Err(failed("it is not a plain file".into()));
-        }
+        let file = open(path, Creation::IfMissing).map_err(|error| cannot_open(path, &error))?;
+        let mut file = plain(path, file)?;
+        let failed = |detail: String| cannot_use(path).detail(detail);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -56,6 +45,16 @@ impl PidFile {
         Ok(claimed)
     }
 
+    /// What `claim` would say, as far as can be known without writing, and by somebody else: whether a live process holds the file, and who
+    /// may write there, cannot.
+    pub fn check(path: &Path) -> Result<()> {
+        match open(path, Creation::Never) {
+            Ok(file) => plain(path, file).map(drop),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied || is_missing(path) => Ok(()),
+            Err(error) => Err(cannot_open(path, &error)),
+        }
+    }
+
     /// The file's descriptor, which is this process's alone.
     pub fn file(&self) -> &File {
         &self.file
@@ -76,6 +75,38 @@ impl PidFile {
     }
 }
 
+/// Who makes the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Creation {
+    IfMissing,
+    Never,
+}
+
+fn open(path: &Path, creation: Creation) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(creation == Creation::IfMissing).truncate(false).mode(0o644);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
+}
+
+fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
+    let hint = "its folder must exist, and the path must be that of a plain file";
+    cannot_use(path).detail(format!("open: {}", io_text(error))).hint(hint)
+}
+
+fn plain(path: &Path, file: File) -> Result<File> {
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) { Ok(file) } else { Err(cannot_use(path).detail("it is not a plain file")) }
+}
+
+/// Nothing has that name, in a folder that is there.
+fn is_missing(path: &Path) -> bool {
+    let nothing = fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    nothing && path.parent().is_some_and(Path::is_dir)
+}
+
+fn cannot_use(path: &Path) -> Error {
+    Error::failed(format!("cannot use the pid file {}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,8 +121,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         let refused = PidFile::claim(&path).unwrap_err();
         assert!(refused.to_string().contains(&format!("process {} holds it", std::process::id())), "{refused}");
+        assert_eq!(PidFile::check(&path), Ok(()), "who looks later may find it free");
         held.remove();
         assert!(!path.exists());
+        assert_eq!(PidFile::check(&path), Ok(()));
+        assert!(!path.exists(), "nothing is written");
         assert!(PidFile::claim(&folder).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::wire::{pack_udp, unpack_udp};
+use super::wire::{pack_inet, unpack_inet};
 use crate::config::UnixName;
 use crate::error::{Error, Result};
 use crate::net::address::Address;
@@ -85,10 +85,10 @@ fn unpack_error(message: &[u8; MESSAGE_BYTES]) -> Error {
 impl FromMain {
     fn pack(&self) -> [u8; MESSAGE_BYTES] {
         match self {
-            Self::Bind(Address::Udp(bind)) => pack(BIND_UDP, 0, &pack_udp(bind)),
+            Self::Bind(Address::Udp(bind)) => pack(BIND_UDP, 0, &pack_inet(bind)),
             Self::Bind(Address::Unixgram(UnixName::Path(path))) => pack(BIND_UNIX_PATH, 0, path.as_os_str().as_bytes()),
             Self::Bind(Address::Unixgram(UnixName::Abstract(name))) => pack(BIND_UNIX_ABSTRACT, 0, name),
-            Self::Bind(Address::Tcp(bind)) => pack(BIND_TCP, 0, &pack_udp(bind)),
+            Self::Bind(Address::Tcp(bind)) => pack(BIND_TCP, 0, &pack_inet(bind)),
             Self::Bind(Address::Unix(UnixName::Path(path))) => pack(BIND_UNIX_STREAM, 0, path.as_os_str().as_bytes()),
             // No configuration has such a one; the answer is that it is not configured.
             Self::Bind(Address::Unix(UnixName::Abstract(_))) => pack(BIND_UNIX_STREAM, 0, &[]),
@@ -101,10 +101,10 @@ impl FromMain {
 
     fn unpack(message: &[u8; MESSAGE_BYTES]) -> Option<Self> {
         Some(match message[0] {
-            BIND_UDP => Self::Bind(Address::Udp(unpack_udp(text(message))?)),
+            BIND_UDP => Self::Bind(Address::Udp(unpack_inet(text(message))?)),
             BIND_UNIX_PATH => Self::Bind(Address::Unixgram(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
             BIND_UNIX_ABSTRACT => Self::Bind(Address::Unixgram(UnixName::Abstract(text(message).to_vec()))),
-            BIND_TCP => Self::Bind(Address::Tcp(unpack_udp(text(message))?)),
+            BIND_TCP => Self::Bind(Address::Tcp(unpack_inet(text(message))?)),
             BIND_UNIX_STREAM => Self::Bind(Address::Unix(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
             BIND_CONTROL => Self::Bind(Address::Control(PathBuf::from(OsStr::from_bytes(text(message))))),
             FAILED => Self::Failed(unpack_error(message)),
@@ -195,13 +195,13 @@ impl AsFd for MainLink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::address::UdpBind;
+    use crate::net::address::InetBind;
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
         let long = Error { what: "w".repeat(90), detail: "é".repeat(150), hint: "h".into(), exit: 2 };
         for message in [
-            FromMain::Bind(UdpBind::plain("127.0.0.1:5060".parse().unwrap()).into()),
+            FromMain::Bind(Address::Udp(InetBind::plain("127.0.0.1:5060".parse().unwrap()))),
             FromMain::Bind(Address::Unixgram(UnixName::Path("/run/y.sock".into()))),
             FromMain::Bind(Address::Unixgram(UnixName::Abstract(b"y\0z".to_vec()))),
             FromMain::Bind(Address::Control("/run/x.sock".into())),

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::config::Group;
 use crate::config::address::parse_interface;
-use crate::net::address::{Buffers, UdpBind};
+use crate::net::address::{Buffers, InetBind};
 
 /// As bytes.
-pub fn pack_udp(bind: &UdpBind) -> Vec<u8> {
+pub fn pack_inet(bind: &InetBind) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
     push_ip(&mut bytes, bind.address.ip());
     bytes.extend_from_slice(&bind.address.port().to_le_bytes());
@@ -33,7 +33,7 @@ pub fn pack_udp(bind: &UdpBind) -> Vec<u8> {
 }
 
 /// From bytes; none if they are no such request.
-pub fn unpack_udp(mut bytes: &[u8]) -> Option<UdpBind> {
+pub fn unpack_inet(mut bytes: &[u8]) -> Option<InetBind> {
     let rest = &mut bytes;
     let ip = take_ip(rest)?;
     let port = u16::from_le_bytes(take(rest)?);
@@ -50,7 +50,7 @@ pub fn unpack_udp(mut bytes: &[u8]) -> Option<UdpBind> {
     for _ in 0..groups {
         multicast.push(Group { ip: take_ip(rest)?, interface: take_name(rest)? });
     }
-    rest.is_empty().then_some(UdpBind { address, v6only: v6only == 1, interface, multicast, buffers, busy_poll_us })
+    rest.is_empty().then_some(InetBind { address, v6only: v6only == 1, interface, multicast, buffers, busy_poll_us })
 }
 
 fn push_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn there_and_back_and_nothing_shorter() {
-        let full = UdpBind {
+        let full = InetBind {
             v6only: false,
             interface: Some("eth0".into()),
             multicast: vec![
@@ -116,14 +116,14 @@ mod tests {
             ],
             buffers: Buffers { receive_bytes: Some(1 << 30), send_bytes: None },
             busy_poll_us: 50,
-            ..UdpBind::plain("[fe80::1%3]:5060".parse().unwrap())
+            ..InetBind::plain("[fe80::1%3]:5060".parse().unwrap())
         };
-        for bind in [full, UdpBind::plain("127.0.0.1:5060".parse().unwrap())] {
-            let bytes = pack_udp(&bind);
+        for bind in [full, InetBind::plain("127.0.0.1:5060".parse().unwrap())] {
+            let bytes = pack_inet(&bind);
             for length in 0..bytes.len() {
-                assert_eq!(unpack_udp(&bytes[..length]), None, "{length} bytes");
+                assert_eq!(unpack_inet(&bytes[..length]), None, "{length} bytes");
             }
-            assert_eq!(unpack_udp(&bytes), Some(bind));
+            assert_eq!(unpack_inet(&bytes), Some(bind));
         }
     }
 
@@ -131,15 +131,15 @@ mod tests {
     fn the_largest_request_fits_into_a_message() {
         let ip = "ff02::1".parse().unwrap();
         let multicast = vec![Group { ip, interface: Some("123456789012345".into()) }; crate::config::listen::ADDRESSES_MAX];
-        let bind = UdpBind { multicast, interface: Some("123456789012345".into()), ..UdpBind::plain("[::]:1".parse().unwrap()) };
-        assert!(pack_udp(&bind).len() <= super::super::protocol::TEXT_BYTES);
+        let bind = InetBind { multicast, interface: Some("123456789012345".into()), ..InetBind::plain("[::]:1".parse().unwrap()) };
+        assert!(pack_inet(&bind).len() <= super::super::protocol::TEXT_BYTES);
     }
 
     proptest! {
         #[test]
         fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(bind) = unpack_udp(&bytes) {
-                prop_assert_eq!(unpack_udp(&pack_udp(&bind)), Some(bind));
+            if let Some(bind) = unpack_inet(&bytes) {
+                prop_assert_eq!(unpack_inet(&pack_inet(&bind)), Some(bind));
             }
         }
     }

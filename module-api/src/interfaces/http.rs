@@ -41,9 +41,10 @@ use crate::{Error, Result, abi};
 crate::interface! {
     /// Routes of a web server.
     pub interface Routes "http.routes" 1.0, exported by ExportRoutes {
-        /// Requests for `path` are answered by `answer`: for that path alone, or also for all that begins with it and a slash. `method` is in
-        /// capitals; `GET` answers `HEAD` too, and an empty one every method. In `init` and `proc_init` only. A route that is there already
-        /// is an error.
+        /// Requests for `path` are answered by `answer`: for that path alone, or also for all below it. `%XX` in it stands for that byte, as
+        /// in requests. `method` is in capitals; `GET` answers `HEAD` too, and an empty one every method. In `init` and `proc_init` only. A
+        /// route that is there already is an error, and so is a path that no request can have: without a slash at its beginning, with a
+        /// query, control characters, a wrong `%`, `%2F`, or a part `.` or `..`.
         fn add(method: &str, path: &str, prefix: bool, answer: Callback<Answering>);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Pure.
 
+use module_api::date;
+
 use crate::chars;
-use crate::date;
 use crate::head::{Head, Method};
 
 /// What a request for something that exists gets.

@@ -8,13 +8,12 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use module_api::StreamError;
 use module_api::prelude::*;
+use module_api::{StreamError, date};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2};
 use rustix::io::Errno;
 
 use crate::conditional::{Validators, Verdict, judge};
-use crate::date;
 use crate::head::{Head, Method};
 use crate::media;
 use crate::reply::{Clock, Decimal, Page, Reply, Wire};

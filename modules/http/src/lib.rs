@@ -7,7 +7,6 @@
 mod body;
 mod chars;
 mod conditional;
-mod date;
 mod files;
 mod head;
 mod media;

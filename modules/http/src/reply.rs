@@ -4,10 +4,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use module_api::StreamError;
 use module_api::prelude::*;
+use module_api::{StreamError, date};
 
-use crate::date;
 use crate::head::{Head, Method};
 
 /// What answers are written to: a connection, or what a test looks at.

@@ -20,6 +20,8 @@ const MAX_ANSWER: usize = 16 << 20;
 struct Exchange<'r> {
     head: &'r Head<'r>,
     peer: Option<SocketAddr>,
+    /// Decoded.
+    path: &'r [u8],
     request_body: &'r [u8],
     code: u16,
     /// Whole lines.
@@ -33,7 +35,7 @@ impl http::Server for Exchange<'_> {
     }
 
     fn path(&self) -> &[u8] {
-        self.head.path
+        self.path
     }
 
     fn query(&self) -> &[u8] {
@@ -84,14 +86,15 @@ pub fn ask(
     function: Callback<Answering>,
     clock: &Clock,
     head: &Head<'_>,
+    path: &[u8],
     body: &[u8],
     wire: &mut impl Wire,
 ) -> Result<Option<u16>, StreamError> {
     // It is asked once: only if there is room for what it says.
     wire.write(b"")?;
-    let mut exchange = Exchange { head, peer: wire.peer(), request_body: body, code: 200, fields: Vec::new(), body: Vec::new() };
+    let mut exchange = Exchange { head, peer: wire.peer(), path, request_body: body, code: 200, fields: Vec::new(), body: Vec::new() };
     if let Err(error) = http::serve(&function, &mut exchange) {
-        warn!(path = String::from_utf8_lossy(head.path).into_owned(), error = %error, "a route of another module has failed");
+        warn!(path = String::from_utf8_lossy(path).into_owned(), error = %error, "a route of another module has failed");
         return Ok(None);
     }
     let Exchange { code, fields, body, .. } = exchange;

@@ -141,7 +141,7 @@ impl Connection {
             Err(code) => return self.refuse(settings, worker, wire, code),
         };
         let mut used = head.len;
-        let mut body = settings.functions.find(head.method_name, head.path).map(|_| Vec::new());
+        let mut body = settings.functions.find(head.method_name, head.path, &mut worker.path).map(|_| Vec::new());
         if head.expects {
             wire.write(CONTINUE)?;
         } else {
@@ -239,8 +239,9 @@ fn keep(body: &mut Option<Vec<u8>>, data: &[u8]) {
 /// Answers a whole request.
 #[inline]
 fn answer(settings: &Settings, worker: &mut Worker, head: &Head<'_>, body: &[u8], wire: &mut impl Wire) -> Result<After, StreamError> {
-    let (code, rest) = if let Some(function) = settings.functions.find(head.method_name, head.path) {
-        match routes::ask(function, &worker.clock, head, body, wire)? {
+    let Worker { clock, path, .. } = worker;
+    let (code, rest) = if let Some((function, path)) = settings.functions.find(head.method_name, head.path, path) {
+        match routes::ask(function, clock, head, path, body, wire)? {
             Some(code) => (code, None),
             None => (error(500, b"", worker, head, wire)?, None),
         }
@@ -275,7 +276,10 @@ fn own(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut imp
 /// A route, or a file.
 #[inline]
 fn content(settings: &Settings, worker: &mut Worker, head: &Head<'_>, wire: &mut impl Wire) -> Result<(u16, Option<Rest>), StreamError> {
-    if let Ok(found) = settings.routes.binary_search_by(|route| order(&route.path, head.path)) {
+    let path = target::of_request(head.path, &mut worker.path);
+    if let Some(path) = path
+        && let Ok(found) = settings.routes.binary_search_by(|route| order(&route.path, path))
+    {
         return Ok((worker.pages[found].write(&worker.clock, head, wire)?, None));
     }
     let Some(root) = &settings.root else { return Ok((error(404, b"", worker, head, wire)?, None)) };

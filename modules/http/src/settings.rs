@@ -10,7 +10,7 @@ use module_api::interface::Callback;
 use module_api::interfaces::http::Answering;
 use module_api::prelude::*;
 
-use crate::chars::{self, TARGET, TOKEN};
+use crate::chars::{self, TOKEN};
 use crate::files;
 use crate::head;
 use crate::target;
@@ -54,6 +54,7 @@ params! {
 /// A fixed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
+    /// Decoded.
     pub path: Vec<u8>,
     pub code: u16,
     /// `Content-Type` or `Location`, a whole line; empty for none.
@@ -66,8 +67,9 @@ pub struct Route {
 struct Function {
     /// Empty for every one.
     method: Vec<u8>,
+    /// Decoded.
     path: Vec<u8>,
-    /// Also for all that begins with the path and a slash.
+    /// Also for all below the path.
     is_prefix: bool,
     answer: Callback<Answering>,
 }
@@ -79,33 +81,37 @@ pub struct Functions(RefCell<Vec<Function>>);
 impl Functions {
     /// One more.
     pub fn add(&self, method: &str, path: &str, is_prefix: bool, answer: Callback<Answering>) -> Result<()> {
-        if !is_path(path) || chars::run(method.as_bytes(), TOKEN) != method.len() {
-            return Err(Error::new(format_args!(
-                "http.routes: \"{method} {path}\" is no route: a path begins with a slash and has no query"
-            )));
+        let named = format!("http.routes: \"{} {}\"", method.escape_debug(), path.escape_debug());
+        if chars::run(method.as_bytes(), TOKEN) != method.len() {
+            return Err(Error::new(format_args!("{named} is no route: a method is a word such as GET, or empty for every one")));
         }
+        let path = target::of_route(path).map_err(|why| Error::new(format_args!("{named} is no route: {why}")))?;
         let mut functions = self.0.borrow_mut();
-        if functions.iter().any(|known| (&known.method[..], &known.path[..]) == (method.as_bytes(), path.as_bytes())) {
-            return Err(Error::new(format_args!("http.routes: \"{method} {path}\" is there already")));
+        if functions.iter().any(|known| (&known.method[..], &known.path) == (method.as_bytes(), &path)) {
+            return Err(Error::new(format_args!("{named} is there already")));
         }
-        functions.push(Function { method: method.into(), path: path.into(), is_prefix, answer });
+        functions.push(Function { method: method.into(), path, is_prefix, answer });
         Ok(())
     }
 
-    /// The one with the longest path that fits.
+    /// The one with the longest path that fits, and the path of the request as it is decoded.
     #[inline]
-    pub fn find(&self, method: &[u8], path: &[u8]) -> Option<Callback<Answering>> {
+    pub fn find<'p>(&self, method: &[u8], path: &'p [u8], decoded: &'p mut Vec<u8>) -> Option<(Callback<Answering>, &'p [u8])> {
         let functions = self.0.borrow();
         if functions.is_empty() {
             return None;
         }
+        let path = target::of_request(path, decoded)?;
         let method = if method == b"HEAD" { b"GET" } else { method };
         let fits = |function: &&Function| {
             let rest = path.strip_prefix(&function.path[..]);
             (function.method.is_empty() || function.method == method)
-                && rest.is_some_and(|rest| rest.is_empty() || (function.is_prefix && rest.starts_with(b"/")))
+                && rest.is_some_and(|rest| {
+                    rest.is_empty() || (function.is_prefix && (rest.starts_with(b"/") || function.path.ends_with(b"/")))
+                })
         };
-        functions.iter().filter(fits).max_by_key(|function| (function.path.len(), function.method.len())).map(|function| function.answer)
+        let found = functions.iter().filter(fits).max_by_key(|function| (function.path.len(), function.method.len()))?;
+        Some((found.answer, path))
     }
 }
 
@@ -123,13 +129,13 @@ pub struct Settings {
     pub functions: Functions,
 }
 
-fn is_path(path: &str) -> bool {
-    path.starts_with('/') && !path.contains('?') && chars::run(path.as_bytes(), TARGET) == path.len()
-}
-
 pub fn read(params: Params) -> Result<Settings> {
     let mut routes = params.routes.iter().map(|(path, answer)| route(path, answer)).collect::<Result<Vec<Route>>>()?;
     routes.sort_by(|one, other| order(&one.path, &other.path));
+    if let Some(twice) = routes.windows(2).find(|two| two[0].path == two[1].path) {
+        let path = String::from_utf8_lossy(&twice[0].path);
+        return Err(Error::new(format_args!("parameter \"routes\": two paths are spelled differently, and both mean {path:?}")));
+    }
     if !params.server.bytes().all(|byte| (b' '..0x7f).contains(&byte)) || params.server.trim() != params.server {
         return Err(Error::new("parameter \"server\" has characters that cannot stand in a header field"));
     }
@@ -165,9 +171,7 @@ pub fn order(one: &[u8], other: &[u8]) -> std::cmp::Ordering {
 /// `CODE`, `CODE TYPE`, `CODE TYPE BODY`, and `CODE LOCATION` for redirects.
 fn route(path: &str, answer: &str) -> Result<Route> {
     let wrong = |detail: &str| Error::new(format_args!("parameter \"routes\", {path:?}: {detail} (hint: \"200 text/plain hello\")"));
-    if !is_path(path) {
-        return Err(wrong("a path begins with a slash and has no blanks, no query, and %XX for what is not ASCII"));
-    }
+    let path = target::of_route(path).map_err(|why| wrong(&why))?;
     let (code, rest) = answer.split_once(' ').unwrap_or((answer, ""));
     let number = code.parse::<u16>().ok().filter(|number| code.len() == 3 && (200..=599).contains(number));
     let code = number.ok_or_else(|| wrong("the answer does not begin with a code from 200 to 599"))?;
@@ -177,14 +181,14 @@ fn route(path: &str, answer: &str) -> Result<Route> {
             return Err(wrong("behind the code of a redirection stands where it leads, without blanks"));
         }
         let field = format!("Location: {rest}\r\n").into_bytes();
-        return Ok(Route { path: path.into(), code, field, body: Some(Vec::new()) });
+        return Ok(Route { path, code, field, body: Some(Vec::new()) });
     }
     if matches!(code, 204 | 205 | 304) {
         if !rest.is_empty() {
             return Err(wrong("an answer of this code has no body"));
         }
         let body = (code == 205).then(Vec::new);
-        return Ok(Route { path: path.into(), code, field: Vec::new(), body });
+        return Ok(Route { path, code, field: Vec::new(), body });
     }
     if matches!(code, 206 | 401 | 405 | 407 | 416 | 426) {
         return Err(wrong("an answer of this code needs fields that a fixed one cannot have"));
@@ -197,7 +201,7 @@ fn route(path: &str, answer: &str) -> Result<Route> {
         return Err(wrong("behind the code stands a media type such as text/plain, and behind that the body"));
     }
     let field = if media_type.is_empty() { Vec::new() } else { format!("Content-Type: {media_type}\r\n").into_bytes() };
-    Ok(Route { path: path.into(), code, field, body: Some(body.into()) })
+    Ok(Route { path, code, field, body: Some(body.into()) })
 }
 
 #[cfg(test)]
@@ -238,8 +242,7 @@ mod tests {
             let error = of(answer).unwrap_err().to_string();
             assert!(error.contains(wrong) && error.contains("\"/x\""), "{answer}: {error}");
         }
-        for path in ["", "x", "/a b", "/a?b", "/ä", "/a#b"] {
-            assert!(route(path, "204").unwrap_err().to_string().contains("begins with a slash"), "{path}");
-        }
+        assert!(route("x", "204").unwrap_err().to_string().contains("begins with a slash"));
+        assert_eq!(route("/a%62%C3%A4", "204").unwrap().path, "/abä".as_bytes());
     }
 }

@@ -1,13 +1,69 @@
-//! From the path of a target to the path of a file.
+//! From the path of a target to that of a route or a file.
 //!
 //! Pure.
+
+use std::borrow::Cow;
+
+use crate::chars::{self, TARGET};
 
 /// Decodes `%XX` and refuses what is no path of a file that is served, with the code to answer. The result has no slash before it, no empty
 /// part but perhaps the last, and no part that begins with a dot, but for `.well-known` at the beginning. A slash that is written as `%2F` is
 /// none.
 pub fn decode(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
+    unescape(path.strip_prefix(b"/").ok_or(400_u16)?, decoded)?;
+    let mut parts = decoded.split(|byte| *byte == b'/').enumerate().peekable();
+    while let Some((number, part)) = parts.next() {
+        let is_last = parts.peek().is_none();
+        let hidden = part.first() == Some(&b'.') && !(number == 0 && part == b".well-known");
+        if hidden || (part.is_empty() && !is_last) {
+            return Err(404);
+        }
+    }
+    Ok(())
+}
+
+/// The path of a request, decoded, to be compared with those of routes. None for what no route can be: `*`, a wrong `%`, and a part `.` or
+/// `..`. A path without `%`, as most are, is given back as it is.
+#[inline]
+pub fn of_request<'p>(path: &'p [u8], decoded: &'p mut Vec<u8>) -> Option<&'p [u8]> {
+    let path = if path.contains(&b'%') {
+        unescape(path, decoded).ok()?;
+        decoded
+    } else {
+        path
+    };
+    (path.first() == Some(&b'/') && !has_dots(path)).then_some(path)
+}
+
+/// The path of a route, decoded, or why it can be none.
+pub fn of_route(path: &str) -> Result<Vec<u8>, Cow<'static, str>> {
+    let mut decoded = Vec::new();
+    if !path.starts_with('/') {
+        return Err("a path begins with a slash".into());
+    }
+    if let Some(wrong) = path.chars().find(|letter| *letter == '?' || !u8::try_from(*letter).is_ok_and(|byte| chars::is(byte, TARGET))) {
+        return Err(format!("a path cannot contain {wrong:?} (hint: a query is no part of it; write %XX for what is not ASCII)").into());
+    }
+    match unescape(path.as_bytes(), &mut decoded) {
+        Ok(()) => {}
+        Err(404) => return Err("a slash that is written as %2F fits no route".into()),
+        Err(_) => return Err("behind a % stand two hexadecimal digits, and not 00".into()),
+    }
+    if decoded.iter().any(u8::is_ascii_control) {
+        return Err("a path has no control characters".into());
+    }
+    if has_dots(&decoded) {
+        return Err("a path has no part \".\" or \"..\"".into());
+    }
+    Ok(decoded)
+}
+
+fn has_dots(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|part| matches!(part, b"." | b".."))
+}
+
+fn unescape(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
     decoded.clear();
-    let path = path.strip_prefix(b"/").ok_or(400_u16)?;
     let mut rest = path;
     while let [byte, more @ ..] = rest {
         rest = more;
@@ -23,14 +79,6 @@ pub fn decode(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
             *byte
         };
         decoded.push(byte);
-    }
-    let mut parts = decoded.split(|byte| *byte == b'/').enumerate().peekable();
-    while let Some((number, part)) = parts.next() {
-        let is_last = parts.peek().is_none();
-        let hidden = part.first() == Some(&b'.') && !(number == 0 && part == b".well-known");
-        if hidden || (part.is_empty() && !is_last) {
-            return Err(404);
-        }
     }
     Ok(())
 }
@@ -71,6 +119,69 @@ mod tests {
         ] {
             let outcome = decode(path.as_bytes(), &mut decoded).map(|()| std::str::from_utf8(&decoded).unwrap());
             assert_eq!(outcome, wanted, "{path}");
+        }
+    }
+    #[test]
+    fn paths_of_requests() {
+        for (path, wanted) in [
+            ("/", Some("/")),
+            ("/a//b/", Some("/a//b/")),
+            ("/%61%c3%a4/.git", Some("/aä/.git")),
+            ("/a%25%3f", Some("/a%?")),
+            ("/a%2Fb", None),
+            ("/a%2fb%00", None),
+            ("/a%0", None),
+            ("/a/../b", None),
+            ("/a/%2e%2E", None),
+            ("/./a", None),
+            ("/a/...", Some("/a/...")),
+            ("*", None),
+            ("%2fa", None),
+            ("", None),
+        ] {
+            let mut decoded = b"before".to_vec();
+            let found = of_request(path.as_bytes(), &mut decoded).map(|found| std::str::from_utf8(found).unwrap());
+            assert_eq!(found, wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_routes() {
+        for (path, wanted) in [
+            ("/", Ok("/")),
+            ("/a%62/%C3%A4", Ok("/ab/ä")),
+            ("/a%3Fb%23", Ok("/a?b#")),
+            ("/..a/b..", Ok("/..a/b..")),
+            ("", Err("begins with a slash")),
+            ("a", Err("begins with a slash")),
+            ("*", Err("begins with a slash")),
+            ("%2Fa", Err("begins with a slash")),
+            ("/a b", Err("cannot contain ' '")),
+            ("/a?b", Err("cannot contain '?'")),
+            ("/a#b", Err("cannot contain '#'")),
+            ("/ä", Err("cannot contain 'ä' (hint: a query is no part of it; write %XX for what is not ASCII)")),
+            ("/\u{7}", Err("cannot contain '\\u{7}'")),
+            ("/a\0", Err("cannot contain '\\0'")),
+            ("/a%", Err("two hexadecimal digits")),
+            ("/a%4", Err("two hexadecimal digits")),
+            ("/a%4g", Err("two hexadecimal digits")),
+            ("/a%00", Err("not 00")),
+            ("/a%0A", Err("no control characters")),
+            ("/a%7f", Err("no control characters")),
+            ("/a%2Fb", Err("%2F fits no route")),
+            ("/..", Err("no part \".\" or \"..\"")),
+            ("/a/%2e/b", Err("no part")),
+            ("/a/.%2E", Err("no part")),
+        ] {
+            match (of_route(path), wanted) {
+                (Ok(found), Ok(wanted)) => {
+                    assert_eq!(found, wanted.as_bytes(), "{path}");
+                    // What can be a route is what a request can ask for.
+                    assert_eq!(of_request(path.as_bytes(), &mut Vec::new()), Some(&found[..]), "{path}");
+                }
+                (Err(why), Err(wanted)) => assert!(why.contains(wanted), "{path}: {why}"),
+                (found, _) => panic!("{path:?}: {found:?}"),
+            }
         }
     }
 }

@@ -9,7 +9,6 @@ mod address;
 mod answer;
 mod bindings;
 mod chars;
-mod date;
 mod message;
 mod registrar;
 mod serve;

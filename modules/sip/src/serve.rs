@@ -6,11 +6,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use module_api::date;
 use module_api::prelude::*;
 
 use crate::answer::{self, Out, destination};
 use crate::bindings::{Bindings, NO_Q};
-use crate::date;
 use crate::message::{self, Method, Name, Request};
 use crate::registrar::{self, Buffers, MAX_KEY, Marks, Registered, Store, StoreError};
 use crate::settings::Configured;

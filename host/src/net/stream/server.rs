@@ -274,7 +274,7 @@ impl Server {
         {
             connection.opened = false;
             let stream = &raw mut connection.stream;
-            call::enter(connection.listener.module, Phase::Handler, || {
+            call::enter(connection.listener.module, Phase::Stream, || {
                 on_close(stream, reason);
                 0
             });
@@ -473,7 +473,7 @@ impl Server {
     fn call(&mut self, connection: &mut Connection, function: impl FnOnce(*mut abi::Stream) -> i32) -> Result<(), GaveUp> {
         let stream = &raw mut connection.stream;
         self.exchange.begin(stream, connection.output.queued_bytes(), connection.listener.options.output_limit_bytes as u64);
-        let code = call::enter(connection.listener.module, Phase::Handler, || function(stream));
+        let code = call::enter(connection.listener.module, Phase::Stream, || function(stream));
         let (close, read) = self.exchange.end();
         if let Some(read) = read {
             connection.paused = !read;
@@ -497,7 +497,7 @@ impl Server {
         let text = call::error_text();
         connection.over = Some(abi::CLOSED_BY_ERROR);
         if code == abi::E_PANIC {
-            call::ends_after(connection.listener.module, Phase::Handler);
+            call::ends_after(connection.listener.module, Phase::Stream);
             tracing::error!("a stream handler panicked module=\"{module}\" handler=\"{handler}\" error=\"{text}\"");
             return Err(GaveUp(EXIT_FAULT));
         }

@@ -5,7 +5,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::*;
-use crate::net::address::UdpBind;
+use crate::net::address::{Address, InetBind};
 use crate::sys::names::Name;
 
 fn echo(engine: &Datagrams, socket: &Socket) -> usize {
@@ -75,7 +75,7 @@ fn ends(engine: &Datagrams) -> (Option<Name>, Name) {
 
 #[test]
 fn a_socket_of_all_addresses_answers_from_the_one_that_was_asked() {
-    let server = Socket::of(crate::net::bind::bind(&UdpBind::plain("0.0.0.0:0".parse().unwrap()).into(), &[]).unwrap()).unwrap();
+    let server = Socket::of(crate::net::bind::bind(&Address::Udp(InetBind::plain("0.0.0.0:0".parse().unwrap())), &[]).unwrap()).unwrap();
     let port = server.name.inet().unwrap().port();
     let engine = Datagrams::new().unwrap();
     for asked in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {

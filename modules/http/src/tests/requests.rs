@@ -1,7 +1,7 @@
 //! Single requests: what is answered, and what is refused.
 
 use super::{NOW, Server, params};
-use crate::settings::Params;
+use crate::settings::{self, Params};
 
 fn get(lines: &str) -> String {
     format!("GET /ok HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
@@ -258,6 +258,7 @@ fn what_is_unusual_and_clear_is_served() {
         "GET /ok? HTTP/1.1\r\nHost: a-b.c_d~e%20:80\r\n\r\n".into(),
         "GET /ok HTTP/1.1\r\nHost: [2001:db8::1]\r\n\r\n".into(),
         "GET /ok HTTP/1.0\r\n\r\n".into(),
+        "GET /%6f%6B HTTP/1.1\r\nHost: a\r\n\r\n".into(),
     ] {
         assert_eq!(server.code(request.as_bytes()).0, Some(200), "{request:?}");
     }
@@ -266,4 +267,32 @@ fn what_is_unusual_and_clear_is_served() {
     {
         assert_eq!(server.code(request.as_bytes()), (None, false), "{request:?}: not over yet");
     }
+}
+
+#[test]
+fn routes_are_compared_as_decoded_paths() {
+    let answers = [("/caf%C3%A9/%7Ex", "200 text/plain one"), ("/ab", "200 text/plain two")];
+    let with = |answers: &[(&str, &str)]| {
+        let routes = answers.iter().map(|(path, answer)| ((*path).to_owned(), (*answer).to_owned())).collect();
+        Params { routes, ..params() }
+    };
+    let mut server = Server::new(with(&answers));
+    for (path, wanted) in [
+        ("/caf%c3%a9/~x", "one"),
+        ("/%63af%C3%A9/%7ex?query", "one"),
+        ("/%61b", "two"),
+        ("/ab%", "404"),
+        ("/ab%00", "404"),
+        ("/ab%2F", "404"),
+        ("/x/../ab", "404"),
+        ("/x/%2e%2e/ab", "404"),
+        ("/%2561b", "404"),
+    ] {
+        let answer = server.answer(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(answer.contains(wanted), "{path}: {answer}");
+    }
+    let twice = settings::read(with(&[("/ab", "204"), ("/a%62", "204")])).err().expect("an error").to_string();
+    assert!(twice.contains("both mean \"/ab\""), "{twice}");
+    let wrong = settings::read(with(&[("/a%6", "204")])).err().expect("an error").to_string();
+    assert!(wrong.contains("\"/a%6\": behind a % stand two hexadecimal digits"), "{wrong}");
 }

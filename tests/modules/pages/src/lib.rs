@@ -23,6 +23,20 @@ impl Module for Pages {
             exchange.write(body.to_string().as_bytes())
         });
         routes.add("", "/told", true, told)?;
+        routes.add("GET", "/caf%C3%A9", false, told)?;
+        routes.add("PATCH", "/", true, told)?;
+        for (path, why) in [
+            ("told", "begins with a slash"),
+            ("/a\n", "cannot contain '\\n'"),
+            ("/a%4", "two hexadecimal digits"),
+            ("/a/%2E./b", "no part"),
+            ("/t%6Fld", "is there already"),
+        ] {
+            match routes.add("", path, false, told) {
+                Err(error) if error.to_string().contains(why) => {}
+                outcome => return Err(Error::new(format_args!("{path:?}: {outcome:?}"))),
+            }
+        }
         let fails: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
             exchange.write(b"never seen")?;
             exchange.add_header(b"Content-Length", b"3")

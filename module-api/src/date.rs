@@ -1,13 +1,20 @@
-//! Moments as HTTP writes them (RFC 9110, section 5.6.7): `Sat, 13 Nov 2010 23:29:00 GMT`, and two older ways to read them.
+//! Moments as HTTP and SIP write them: `Sat, 13 Nov 2010 23:29:00 GMT` (RFC 9110, section 5.6.7; RFC 3261, section 20.17).
 //!
-//! Pure.
+//! Pure: no clock is read. Any process, phase and thread.
+//!
+//! ```
+//! use module_api::date;
+//! let text = date::text(1_289_690_940);
+//! assert_eq!(&text, b"Sat, 13 Nov 2010 23:29:00 GMT");
+//! assert_eq!(date::parse(&text, 1_300_000_000), Some(1_289_690_940));
+//! ```
 
 /// Bytes of the text.
 pub const LENGTH: usize = 29;
 
 const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/// The moment that many seconds after the beginning of 1970, for years of four digits.
+/// The moment that many seconds after the beginning of 1970. Of a year behind 9999 the last four digits are written.
 pub fn text(seconds: u64) -> [u8; LENGTH] {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = calendar(days);
@@ -35,9 +42,10 @@ fn calendar(days: u64) -> (u64, usize, u64) {
     (era * 400 + year_of_era + u64::from(month < 2), month as usize, day)
 }
 
-/// The seconds since the beginning of 1970 of such a text, or of one of the forms `Saturday, 13-Nov-10 23:29:00 GMT` and
-/// `Sat Nov 13 23:29:00 2010`. None for moments before 1970 and texts that are none. The day of the week is not looked at. `now_s` decides
-/// the century of a year of two digits: the one that puts it at most 50 years ahead.
+/// The seconds since the beginning of 1970 of such a text, or of one of the older forms that HTTP still has to understand:
+/// `Saturday, 13-Nov-10 23:29:00 GMT` and `Sat Nov 13 23:29:00 2010`. None for moments before 1970, and for what is no such text. The day of
+/// the week is not looked at. `now_s`, in seconds since 1970, decides the century of a year of two digits: the one that puts it at most 50
+/// years ahead.
 pub fn parse(text: &[u8], now_s: u64) -> Option<u64> {
     let mut words = text.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     let first = words.next()?;
@@ -52,7 +60,7 @@ pub fn parse(text: &[u8], now_s: u64) -> Option<u64> {
         }
     } else {
         let (month, day, time) = (words.next()?, words.next()?, words.next()?);
-        (number(day, day.len())?, month, number(words.next()?, 4)?, time)
+        (number(day, day.len().min(2))?, month, number(words.next()?, 4)?, time)
     };
     let zone = words.next();
     if words.next().is_some() || (zone != Some(b"GMT") && (zone.is_some() || first.ends_with(b","))) {
@@ -89,7 +97,8 @@ fn century(digits: u64, this_year: u64) -> u64 {
 
 /// Exactly so many digits.
 fn number(digits: &[u8], len: usize) -> Option<u64> {
-    (digits.len() == len).then(|| crate::chars::number(digits)).flatten()
+    let value = |number: u64, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'));
+    (digits.len() == len && len > 0).then(|| digits.iter().try_fold(0, value)).flatten()
 }
 
 fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -122,6 +131,9 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:37 GMT GMT", None),
             ("Sun, 6 Nov 1994 08:49:37 GMT", None),
             ("Sun, 06 nov 1994 08:49:37 GMT", None),
+            ("Sun Nov  06a 08:49:37 1994", None),
+            ("Sun Nov 123456789012345678901234567890 08:49:37 1994", None),
+            ("Sun, +6 Nov 1994 08:49:37 GMT", None),
             ("784111777", None),
             ("", None),
         ] {

@@ -1,0 +1,75 @@
+//! A process that is set up as main sets itself up, without a configuration: for programs that measure a part of the host, or kill it.
+
+#![allow(dead_code)] // each of these programs uses a part of it
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use modhost::hostapi::HOST_API;
+use modhost::module::{MARK, Module, call, loader};
+use modhost::process::phase::{Breadcrumb, Phase};
+use modhost::process::slots::Slots;
+use modhost::state::State;
+use modhost::sys::local::{self, local};
+use module_api::abi;
+use module_api::export::{ModuleCell, SLOT};
+use nix::time::{ClockId, clock_gettime};
+
+static LOG_LEVEL: AtomicU32 = AtomicU32::new(0);
+
+/// The state, with an arena of that size. Once.
+pub fn state(arena_bytes: usize) -> &'static State {
+    local::prepare().expect("the page of this process");
+    let slots = Slots::new().expect("the process table");
+    State::new(0, slots, arena_bytes, 0, None).and_then(State::install).expect("the state")
+}
+
+/// Makes this program itself a module that the host has loaded, and runs its `init`. Once.
+pub fn become_module<M: module_api::Module>(state: &State, cell: &'static ModuleCell<M>) {
+    let module = Box::leak(Box::new(Module {
+        mark: MARK,
+        index: 0,
+        name: "probe".into(),
+        version: String::new(),
+        path: PathBuf::new(),
+        flags: 0,
+        init_f: None,
+        init_child_f: None,
+        destroy_f: None,
+        handlers: Vec::new(),
+        depends: Vec::new(),
+        interfaces: Vec::new(),
+        binds: Vec::new(),
+        registered: 0.into(),
+        forked: 0.into(),
+        initialised: true.into(),
+    }));
+    let (api, module, log_level) = (&raw const HOST_API, std::ptr::from_mut(module).cast(), &raw const LOG_LEVEL);
+    // SAFETY: nobody reads it yet.
+    unsafe { *SLOT.as_ptr() = abi::HostSlot { api, module, log_level, stat_home: local().stat_home() } };
+    state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
+    // SAFETY: called once, in the only thread.
+    assert_eq!(unsafe { cell.init_f() }, 0, "init");
+}
+
+/// Loads a module and takes it to where a worker of rank 1 can call its handlers.
+pub fn load(state: &State, path: &Path) -> &'static Module {
+    let opened = loader::open(path).expect("the module");
+    let module = opened.into_module(0, &HOST_API, modhost::log::module_level("probe")).expect("its table");
+    call::init(module).expect("init_f");
+    call::init_child(module, abi::PROC_INIT).expect("PROC_INIT");
+    state.stats.complete(1).expect("counters");
+    call::init_child(module, 1).expect("rank 1");
+    module
+}
+
+/// Nanoseconds of processor time for one of so many calls, the loop included.
+pub fn per_call(calls: u32, mut call: impl FnMut() -> i32) -> f64 {
+    let used_ns =
+        || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(|time| time.tv_sec() * 1_000_000_000 + time.tv_nsec()).expect("a clock");
+    let before_ns = used_ns();
+    for _ in 0..calls {
+        assert!(call() >= 0);
+    }
+    (used_ns() - before_ns) as f64 / f64::from(calls)
+}
