@@ -28,6 +28,11 @@ impl Module for Pages {
             exchange.add_header(b"Content-Length", b"3")
         });
         routes.add("GET", "/fails", false, fails)?;
+        let panics: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
+            exchange.write(b"never seen")?;
+            panic!("a page that panics")
+        });
+        routes.add("GET", "/panics", false, panics)?;
         Ok(Pages)
     }
 
