@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use harness::processes::Process;
 use harness::{Deadline, Host, PATIENCE, Setup, fixture};
+use rustix::process::Signal;
 
 use super::from_outside::{address, connect, descriptors, in_time, wait_for_descriptors, wait_for_no_connection, workers};
 use super::streams::{Lines, lines, process};
@@ -16,24 +17,20 @@ fn accepting(keys: &str, workers: u32) -> Setup {
     lines(&format!("accept = \"workers\"\n{keys}"), workers).control()
 }
 
-/// Clients, at least one at each worker, with the worker's pid. Which worker accepts is up to chance, so some are wanted at once.
-fn one_at_each(host: &Host, listener: usize, count: usize) -> Vec<(Lines, i32)> {
-    let deadline = Deadline::after(PATIENCE);
-    let mut found: Vec<(Lines, i32)> = Vec::new();
-    loop {
-        let mut clients: Vec<Lines> = (0..16).map(|_| Lines::to(host, listener)).collect();
-        clients.iter_mut().for_each(|client| client.say("pid"));
-        for mut client in clients {
-            let pid: i32 = client.hear().parse().expect("a pid");
-            if !found.iter().any(|(_, known)| *known == pid) {
-                found.push((client, pid));
-            }
-        }
-        if found.len() == count {
-            return found;
-        }
-        assert!(!deadline.has_passed(), "{} of {count} workers accept\n{}", found.len(), host.report());
-    }
+/// A client at each worker, with the worker's pid. Which worker accepts is up to chance, so all others stand still meanwhile.
+fn one_at_each(host: &Host, listener: usize) -> Vec<(Lines, i32)> {
+    let workers = workers(host);
+    let at = |wanted: &i32| {
+        let others: Vec<Process> = workers.iter().filter(|pid| *pid != wanted).filter_map(|pid| Process::open(*pid)).collect();
+        others.iter().for_each(|other| other.stop(Deadline::after(PATIENCE)));
+        // The first may have woken one that stands still; the next one wakes another.
+        let mut clients: Vec<Lines> = (0..workers.len()).map(|_| Lines::to(host, listener)).collect();
+        let served = clients.last_mut().map(|client| client.number("pid") as i32);
+        others.iter().for_each(|other| other.signal(Signal::CONT));
+        assert_eq!(served, Some(*wanted));
+        (clients.remove(workers.len() - 1), *wanted)
+    };
+    workers.iter().map(at).collect()
 }
 
 #[test]
@@ -72,7 +69,7 @@ fn workers_that_accept_share_what_comes_at_once() {
 #[test]
 fn workers_that_accept_need_no_tcp_main_for_it() {
     let host = accepting("", 2).expect_log("was killed by SIGKILL").expect_log("no answer from a connection's worker").start();
-    let mut clients = one_at_each(&host, 0, 2);
+    let mut clients = one_at_each(&host, 0);
     let id = clients[1].0.number("id");
     let main = process(&host, "TCP main");
     Process::open(main).expect("TCP main").stop(Deadline::after(PATIENCE));
@@ -83,13 +80,12 @@ fn workers_that_accept_need_no_tcp_main_for_it() {
     assert!(clients[0].0.ask(&format!("send {id} lost?")).starts_with("Err(System)"));
     host.kill(main);
     host.wait_for_log("a process died and is replaced");
-    for (client, pid) in &mut clients {
-        assert_eq!(client.number("pid") as i32, *pid, "it notices nothing");
-    }
-    assert_eq!(clients[1].0.ask("say still"), "lost?still", "the successor has passed on what stood in the link");
     assert!(clients[0].0.ask(&format!("send {id} there")).starts_with("Ok"));
     clients[1].0.say("say .");
-    assert_eq!(clients[1].0.hear(), "there.");
+    assert_eq!(clients[1].0.hear(), "lost?there.", "the successor has passed on what stood in the link");
+    for (client, pid) in &mut clients {
+        assert_eq!(client.number("pid") as i32, *pid, "it has noticed nothing");
+    }
     host.stop();
 }
 
@@ -98,7 +94,7 @@ fn a_worker_that_accepts_loses_only_its_own_connections_when_it_dies() {
     let host = accepting("max_connections = 40\nmax_per_address = 40", 2).expect_log("was killed by SIGKILL").start();
     let before = descriptors(&host);
     for round in 1..=3 {
-        let mut clients: Vec<(Lines, i32)> = one_at_each(&host, 0, 2);
+        let mut clients: Vec<(Lines, i32)> = one_at_each(&host, 0);
         let victim = clients[0].1;
         let id = clients[0].0.number("id");
         host.kill(victim);
@@ -146,7 +142,7 @@ fn limits_hold_whoever_of_the_workers_accepts() {
 #[test]
 fn every_process_sends_on_connections_of_workers_that_accept() {
     let host = accepting("", 2).start();
-    let mut clients = one_at_each(&host, 0, 2);
+    let mut clients = one_at_each(&host, 0);
     let (mut other, _) = clients.pop().expect("two");
     let (mut one, _) = clients.pop().expect("two");
     let theirs = other.number("id");

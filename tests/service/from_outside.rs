@@ -127,15 +127,15 @@ pub(super) fn workers(host: &Host) -> Vec<i32> {
     host.children().into_iter().filter(|pid| processes::title(*pid).contains("TCP worker")).collect()
 }
 
-/// The sockets of the server's side at that port which stand with a window of zero, as the kernel says: there is something to send, and the
-/// running timer is the one that asks for a window.
-pub(super) fn zero_windows(port: u16) -> usize {
+/// How many of the clients with these ports the server cannot send to because of a window of zero, as the kernel says: there is something to
+/// send, and the running timer is the one that asks for a window.
+pub(super) fn zero_windows(clients: &[u16]) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
-    let ours = format!(":{port:04X}");
+    let port = |address: &str| address.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
     let stands = |line: &&str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let field = |number: usize| fields.get(number).copied().unwrap_or_default();
-        field(1).ends_with(&ours) && field(5).starts_with("04:") && !field(4).starts_with("00000000:")
+        port(field(2)).is_some_and(|port| clients.contains(&port)) && field(5).starts_with("04:") && !field(4).starts_with("00000000:")
     };
     table.lines().filter(stands).count()
 }

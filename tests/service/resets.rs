@@ -68,9 +68,7 @@ const STATES: [(&str, State); 17] = [
     ("in a head", |to| to.page(b"GET /lar")),
     ("behind a head, in the body", |to| to.page(b"POST /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")),
     ("in a chunk", |to| to.page(b"POST /ok HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n100\r\nabc")),
-    ("asked to go on", |to| {
-        answered(to.page(b"POST /ok HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"))
-    }),
+    ("asked to go on", |to| answered(to.page(b"POST /ok HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"))),
     ("while a file is sent", |to| answered(to.page(GET_LARGE))),
     ("with files to come", |to| to.page(&GET_LARGE.repeat(20))),
     ("half-closed while a file is sent", |to| answered(half_closed(to.page(GET_LARGE)))),
@@ -105,8 +103,7 @@ fn leave_nothing(accept: &str) {
         .listen_with(&format!("{keys}\ntls = {{ {} }}", files("server")), "http", None)
         .listen_with(&keys, "kv", None)
         .start();
-    let to =
-        Places { pages: address(&host, 0), hidden: address(&host, 1), store: address(&host, 2), config: authority.client().config() };
+    let to = Places { pages: address(&host, 0), hidden: address(&host, 1), store: address(&host, 2), config: authority.client().config() };
     let everyone_is_served = || {
         // At the same time, so that each worker has some.
         let mut pages: Vec<TcpStream> = (0..4).map(|_| connect(to.pages)).collect();

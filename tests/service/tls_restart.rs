@@ -7,7 +7,7 @@ use harness::{Deadline, Host, PATIENCE};
 use rcgen::KeyPair;
 use rustix::process::Signal;
 
-use super::from_outside::{address, told, workers};
+use super::from_outside::{address, told, wait_until, workers};
 use super::tls::{Authority, offered, put, setup, written};
 
 /// States of the TCP workers, as `ps` tells them.
@@ -18,7 +18,7 @@ fn states(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn a_worker_that_waits_for_its_restart_comes_back_with_the_certificates_of_that_time() {
+fn a_waiting_worker_comes_back_with_new_certificates() {
     let authority = Authority::new();
     let setup = setup(&authority, "").host("workers", "1").control();
     let host = setup.expect_log("its replacement waits").expect_log("the certificates stay as they were").start();
@@ -28,7 +28,8 @@ fn a_worker_that_waits_for_its_restart_comes_back_with_the_certificates_of_that_
     assert_eq!(offered(&offer, at), first);
     // The one worker dies again and again, until its replacement has to wait for long.
     while !host.log().contains("delay_ms=1600") {
-        let worker = host.wait("a worker", |host| workers(host).first().copied());
+        wait_until(&host, "a worker", || !workers(&host).is_empty());
+        let worker = workers(&host)[0];
         let deaths = |host: &Host| host.log().count("died and is replaced") + host.log().count("its replacement waits");
         let before = deaths(&host);
         host.kill(worker);
@@ -56,7 +57,7 @@ fn a_worker_that_waits_for_its_restart_comes_back_with_the_certificates_of_that_
 }
 
 #[test]
-fn a_worker_that_is_dead_and_not_yet_missed_comes_back_with_new_certificates() {
+fn a_dead_worker_comes_back_with_new_certificates() {
     let authority = Authority::new();
     let host = setup(&authority, "").host("workers", "2").expect_log("a process died and is replaced").start();
     let (at, offer) = (address(&host, 0), authority.client());

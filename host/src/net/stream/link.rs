@@ -153,11 +153,7 @@ mod tests {
         send_answer(one.as_fd(), request, -10).unwrap();
         let (file, _keep) = std::os::unix::net::UnixStream::pair().unwrap();
         let arrivals: Vec<Arrival> = (0..MAX_ARRIVALS as u32)
-            .map(|listener| Arrival {
-                socket: file.try_clone().unwrap().into(),
-                listener,
-                peer: Peer::new(&[1, 2, 3, 4], 4),
-            })
+            .map(|listener| Arrival { socket: file.try_clone().unwrap().into(), listener, peer: Peer::new(&[1, 2, 3, 4], 4) })
             .collect();
         send_arrivals(one.as_fd(), &arrivals).unwrap();
         assert!(matches!(receive(other.as_fd(), &mut buffer), Ok(Message::Bytes(got, bytes)) if got == request && bytes == long));
