@@ -214,7 +214,8 @@ fn workers_that_are_killed_while_writing_leave_whole_values() {
             .collect();
         let stops = Stops(&stop);
         for round in 1..=rounds {
-            let alive = host.wait("a worker", |host| Some(workers(host)).filter(|alive| !alive.is_empty()));
+            super::from_outside::wait_until(&host, "a worker", || !workers(&host).is_empty());
+            let alive = workers(&host);
             host.kill(alive[round % alive.len()]);
             host.wait_for_log_lines("was killed by SIGKILL", round);
         }
