@@ -5,6 +5,7 @@ use std::path::Path;
 
 use harness::built;
 use harness::{Attempt, Said};
+use serde_json::Value::Null;
 
 /// Compares with a file of `tests/golden`. `GOLDEN=write` writes it anew.
 #[track_caller]
@@ -153,6 +154,45 @@ fn inspect_in_json_has_the_same_keys_whatever_the_file() {
     let said = attempt.run(&["inspect", "text.so", "libecho.so"]);
     assert_eq!(said.code, 2);
     assert!(said.output.contains("verdict: can be loaded") && said.output.contains("verdict: cannot be loaded"), "{}", said.output);
+}
+
+#[test]
+fn inspect_shows_what_is_exported_to_modules_and_bound() {
+    let attempt = Attempt::new();
+    let functions = ["add(str,u64)->u64", "fail(bytes)", "crash(bool)->bool"];
+    let of = |name: &str, version: &str, functions: serde_json::Value| serde_json::json!([name, version, functions]);
+    for (name, file, interfaces, binds) in [
+        ("sums", built::fixture("sums"), Some(("test.sums 1.1", of("test.sums", "1.1", functions.into()))), None),
+        ("sums_user", built::fixture("sums_user"), None, Some(("test.sums 1.1", true, of("test.sums", "1.1", functions.into())))),
+        // Declared in C, without the functions' types; it can do without.
+        ("sums_c_user", built::fixture("sums_c_user"), None, Some(("test.sums 1.0 (if present)", false, of("test.sums", "1.0", Null)))),
+        ("http", built::module("http"), Some(("http.routes 1.0", Null)), None),
+        ("pages", built::fixture("pages"), None, Some(("http.routes 1.0", true, Null))),
+        ("echo", built::module("echo"), None, None),
+    ] {
+        let file = attempt.copy(&file, &format!("{name}.so"));
+        let path = file.file_name().unwrap().to_str().unwrap();
+        let said = attempt.run(&["inspect", path]);
+        assert_eq!((said.code, said.errors.as_str()), (0, ""));
+        let fact = |label: &str| said.output.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
+        assert_eq!(fact("  interfaces:"), interfaces.as_ref().map(|(text, _)| *text), "{}", said.output);
+        assert_eq!(fact("  binds:"), binds.as_ref().map(|(text, ..)| *text), "{}", said.output);
+        let json: serde_json::Value = serde_json::from_str(&attempt.run(&["inspect", "--json", path]).output).unwrap();
+        let report = json.as_array().map_or(&json, |all| &all[0]);
+        let shape = |shape: &serde_json::Value| serde_json::json!([shape["name"], shape["version"], shape["functions"]]);
+        let (exported, bound) = (report["interfaces"].as_array().unwrap(), report["binds"].as_array().unwrap());
+        assert_eq!((exported.len(), bound.len()), (usize::from(interfaces.is_some()), usize::from(binds.is_some())), "{report:#}");
+        if let Some((text, want)) = interfaces {
+            assert!(want == Null || shape(&exported[0]) == want, "{report:#}");
+            assert_eq!(format!("{} {}", exported[0]["name"].as_str().unwrap(), exported[0]["version"].as_str().unwrap()), text);
+            assert!(exported[0]["table_bytes"].as_u64().unwrap() >= 8);
+        }
+        if let Some((text, required, want)) = binds {
+            assert!(want == Null || shape(&bound[0]) == want, "{report:#}");
+            assert_eq!(bound[0]["required"], required, "{report:#}");
+            assert!(text.starts_with(&format!("{} {}", bound[0]["name"].as_str().unwrap(), bound[0]["version"].as_str().unwrap())));
+        }
+    }
 }
 
 /// A generator whose numbers are the same each time.

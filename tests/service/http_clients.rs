@@ -8,7 +8,7 @@ use harness::setup::module;
 use harness::{Host, Setup};
 
 /// Whether a program is installed. A test that needs it is not run otherwise, and this says so on stderr.
-pub fn is_installed(program: &str) -> bool {
+pub(super) fn is_installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         // Past the test runner, which keeps what a passing test prints to itself.

@@ -19,13 +19,13 @@ fn address(host: &Host) -> SocketAddr {
 }
 
 /// A connection.
-struct Peer {
+pub(super) struct Peer {
     input: BufReader<TcpStream>,
 }
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Reply {
+pub(super) enum Reply {
     /// The line, with its first byte.
     Line(String),
     Bulk(Vec<u8>),
@@ -34,22 +34,22 @@ enum Reply {
 }
 
 impl Peer {
-    fn of(host: &Host) -> Peer {
+    pub(super) fn of(host: &Host) -> Peer {
         Peer::at(address(host))
     }
 
-    fn at(address: SocketAddr) -> Peer {
+    pub(super) fn at(address: SocketAddr) -> Peer {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Peer { input: BufReader::new(stream) }
     }
 
-    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.input.get_mut().write_all(bytes)
     }
 
-    fn receive(&mut self) -> std::io::Result<Reply> {
+    pub(super) fn receive(&mut self) -> std::io::Result<Reply> {
         let mut line = String::new();
         if self.input.read_line(&mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -69,13 +69,13 @@ impl Peer {
         })
     }
 
-    fn try_ask(&mut self, arguments: &[&[u8]]) -> std::io::Result<Reply> {
+    pub(super) fn try_ask(&mut self, arguments: &[&[u8]]) -> std::io::Result<Reply> {
         self.send(&request(arguments))?;
         self.receive()
     }
 
     #[track_caller]
-    fn ask(&mut self, line: &str) -> Reply {
+    pub(super) fn ask(&mut self, line: &str) -> Reply {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         self.try_ask(&words).expect("a reply")
     }
@@ -89,7 +89,7 @@ impl Peer {
     }
 }
 
-fn request(arguments: &[&[u8]]) -> Vec<u8> {
+pub(super) fn request(arguments: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
     for argument in arguments {
         bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
@@ -146,7 +146,7 @@ fn one_process_serves_without_forks_and_over_a_unix_socket() {
 }
 
 /// A value that shows by itself whether it is whole: its first bytes say which bytes follow, and how many.
-fn whole_value(round: u64) -> Vec<u8> {
+pub(super) fn whole_value(round: u64) -> Vec<u8> {
     let len = 10 + (round * 7919 % 6000) as usize;
     let letter = b'a' + (round % 26) as u8;
     let mut value = format!("{len:05}{}", char::from(letter)).into_bytes();
@@ -155,7 +155,7 @@ fn whole_value(round: u64) -> Vec<u8> {
 }
 
 #[track_caller]
-fn assert_whole(value: &[u8]) {
+pub(super) fn assert_whole(value: &[u8]) {
     let text = String::from_utf8_lossy(value);
     let len: usize = text[..5].parse().unwrap_or_else(|_| panic!("a value begins with {:?}", &text[..20.min(text.len())]));
     assert_eq!(value.len(), len + 6, "its length");
@@ -214,7 +214,8 @@ fn workers_that_are_killed_while_writing_leave_whole_values() {
             .collect();
         let stops = Stops(&stop);
         for round in 1..=rounds {
-            let alive = host.wait("a worker", |host| Some(workers(host)).filter(|alive| !alive.is_empty()));
+            super::from_outside::wait_until(&host, "a worker", || !workers(&host).is_empty());
+            let alive = workers(&host);
             host.kill(alive[round % alive.len()]);
             host.wait_for_log_lines("was killed by SIGKILL", round);
         }
@@ -377,7 +378,7 @@ fn the_snapshot_outlives_the_host() {
 }
 
 /// Whether a program is there to be started.
-fn has(program: &str, arguments: &[&str]) -> bool {
+pub(super) fn has(program: &str, arguments: &[&str]) -> bool {
     let there = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
     if !there {
         eprintln!("not run: {program} {} does not work here", arguments.join(" "));

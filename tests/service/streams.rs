@@ -11,12 +11,12 @@ use harness::{Deadline, Host, PATIENCE, Setup, fixture, processes};
 use rustix::process::Signal;
 
 /// A client that speaks in lines.
-struct Lines {
-    stream: BufReader<TcpStream>,
+pub(super) struct Lines {
+    pub(super) stream: BufReader<TcpStream>,
 }
 
 impl Lines {
-    fn to(host: &Host, listener: usize) -> Self {
+    pub(super) fn to(host: &Host, listener: usize) -> Self {
         let address = &host.addresses(listener)[0];
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -24,31 +24,31 @@ impl Lines {
         Self { stream: BufReader::new(stream) }
     }
 
-    fn say(&mut self, line: &str) {
+    pub(super) fn say(&mut self, line: &str) {
         self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).expect("a connection that takes a line");
     }
 
     #[track_caller]
-    fn hear(&mut self) -> String {
+    pub(super) fn hear(&mut self) -> String {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap_or_else(|error| panic!("no line: {error}"));
         line.trim_end().to_owned()
     }
 
     #[track_caller]
-    fn ask(&mut self, line: &str) -> String {
+    pub(super) fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
     }
 
     #[track_caller]
-    fn number(&mut self, line: &str) -> u64 {
+    pub(super) fn number(&mut self, line: &str) -> u64 {
         let answer = self.ask(line);
         answer.parse().unwrap_or_else(|error| panic!("{answer}: {error}"))
     }
 
     /// Everything up to the end; none if the connection was reset.
-    fn rest(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn rest(&mut self) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.stream.read_to_end(&mut bytes) {
             Ok(_) => Some(bytes),
@@ -59,12 +59,12 @@ impl Lines {
 
     /// It is over, by an end or a reset.
     #[track_caller]
-    fn ends(mut self) {
+    pub(super) fn ends(mut self) {
         assert_eq!(self.rest().unwrap_or_default(), b"");
     }
 }
 
-fn lines(keys: &str, workers: u32) -> Setup {
+pub(super) fn lines(keys: &str, workers: u32) -> Setup {
     Setup::new().module(fixture("streams")).host("workers", &workers.to_string()).listen_with(
         &format!("tcp = \"127.0.0.1:0\"\n{keys}"),
         "streams:lines",
@@ -74,7 +74,7 @@ fn lines(keys: &str, workers: u32) -> Setup {
 
 /// The pid of the process whose title has that name.
 #[track_caller]
-fn process(host: &Host, name: &str) -> i32 {
+pub(super) fn process(host: &Host, name: &str) -> i32 {
     let found = host.processes().into_iter().find(|pid| processes::title(*pid).contains(name));
     found.unwrap_or_else(|| panic!("there is no {name}\n{}", host.report()))
 }

@@ -21,10 +21,10 @@ static V12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
 static V13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
 /// An authority, and the certificates it has made.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority of a test");
@@ -32,7 +32,7 @@ impl Authority {
     }
 
     /// Writes `NAME.pem` and `NAME.key` for that host, good until the end of that year. Both come by a rename.
-    fn certify(&self, folder: &Path, name: &str, host: &str, last_year: i32) {
+    pub(super) fn certify(&self, folder: &Path, name: &str, host: &str, last_year: i32) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -43,29 +43,29 @@ impl Authority {
     }
 
     /// What a client believes and offers.
-    fn client(&self) -> ClientOffer {
+    pub(super) fn client(&self) -> ClientOffer {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         ClientOffer { roots, alpn: Vec::new(), own: None, versions: rustls::ALL_VERSIONS }
     }
 }
 
-fn put(folder: &Path, name: &str, text: &str) {
+pub(super) fn put(folder: &Path, name: &str, text: &str) {
     fs::write(folder.join(format!("{name}.new")), text).expect("a file");
     fs::rename(folder.join(format!("{name}.new")), folder.join(name)).expect("its place");
 }
 
-struct ClientOffer {
+pub(super) struct ClientOffer {
     roots: RootCertStore,
     alpn: Vec<Vec<u8>>,
     own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
     versions: &'static [&'static SupportedProtocolVersion],
 }
 
-type Session = StreamOwned<ClientConnection, TcpStream>;
+pub(super) type Session = StreamOwned<ClientConnection, TcpStream>;
 
 impl ClientOffer {
-    fn config(&self) -> Arc<ClientConfig> {
+    pub(super) fn config(&self) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(self.versions).unwrap();
         let builder = builder.with_root_certificates(self.roots.clone());
@@ -77,15 +77,20 @@ impl ClientOffer {
         Arc::new(config)
     }
 
-    fn connect(&self, address: SocketAddr, host: &str) -> std::io::Result<Session> {
+    pub(super) fn connect(&self, address: SocketAddr, host: &str) -> std::io::Result<Session> {
         connect(self.config(), address, host)
     }
 }
 
 fn connect(config: Arc<ClientConfig>, address: SocketAddr, host: &str) -> std::io::Result<Session> {
+    connect_over(plain(address), config, host)
+}
+
+/// The same over a socket that is there.
+pub(super) fn connect_over(socket: TcpStream, config: Arc<ClientConfig>, host: &str) -> std::io::Result<Session> {
     let name = ServerName::try_from(host.to_owned()).expect("a name");
     let session = ClientConnection::new(config, name).expect("a session");
-    let mut stream = StreamOwned::new(session, plain(address));
+    let mut stream = StreamOwned::new(session, socket);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
@@ -108,7 +113,7 @@ fn line(session: &mut impl Read) -> String {
     String::from_utf8(text).expect("text")
 }
 
-fn ask(session: &mut (impl Read + Write), text: &str) -> String {
+pub(super) fn ask(session: &mut (impl Read + Write), text: &str) -> String {
     session.write_all(format!("{text}\n").as_bytes()).expect("a question");
     line(session)
 }
@@ -121,18 +126,18 @@ fn rest(session: &mut impl Read) -> Vec<u8> {
 }
 
 /// A host with one listener at which `teller` serves, with these lines in its `[listen.tls]` beside the files of `server`.
-fn setup(authority: &Authority, tls: &str) -> Setup {
+pub(super) fn setup(authority: &Authority, tls: &str) -> Setup {
     let setup = Setup::new();
     authority.certify(setup.folder(), "server", "localhost", 2090);
     let keys = format!("{},{tls}", files("server"));
     setup.module(fixture("teller")).listen_with(&listener(&keys), "teller", None)
 }
 
-fn files(name: &str) -> String {
+pub(super) fn files(name: &str) -> String {
     format!("certificate = \"{name}.pem\", key = \"{name}.key\"")
 }
 
-fn listener(tls: &str) -> String {
+pub(super) fn listener(tls: &str) -> String {
     format!("tcp = \"127.0.0.1:0\"\ntls = {{ {} }}", tls.trim_end_matches(','))
 }
 
@@ -374,12 +379,12 @@ fn clients_are_asked_for_a_certificate() {
 }
 
 /// The certificate that a new connection gets.
-fn offered(offer: &ClientOffer, at: SocketAddr) -> CertificateDer<'static> {
+pub(super) fn offered(offer: &ClientOffer, at: SocketAddr) -> CertificateDer<'static> {
     let session = offer.connect(at, "localhost").unwrap();
     session.conn.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-fn written(host: &Host, name: &str) -> CertificateDer<'static> {
+pub(super) fn written(host: &Host, name: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(&fs::read(host.path(name)).unwrap()).unwrap()
 }
 

@@ -57,11 +57,13 @@ pub enum Own {
     BytesIn,
     /// What the kernel took from connections.
     BytesOut,
+    /// Connections that exist now. A gauge; all before it are counters.
+    ConnectionsNow,
 }
 
 impl Own {
     /// Name and help of each, by its number.
-    const ALL: [(&'static str, &'static str); 18] = [
+    const ALL: [(&'static str, &'static str); 19] = [
         ("received", "datagrams that workers took"),
         ("batches", "calls of datagram handlers"),
         ("sent", "datagrams that the kernel took from the host"),
@@ -80,6 +82,7 @@ impl Own {
         ("closed_by_stop", "connections that the end of their worker ended"),
         ("bytes_in", "bytes that connections have received"),
         ("bytes_out", "bytes that the kernel took from connections"),
+        ("connections", "connections that exist now"),
     ];
 
     /// For a `CLOSED_*`.
@@ -113,6 +116,12 @@ impl OwnWords {
         if let Some(word) = self.words.get(what as usize) {
             word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
         }
+    }
+
+    /// Takes one from a gauge; otherwise as `add`.
+    #[inline(always)]
+    pub fn take_one(self, what: Own) {
+        self.add(what, 1_u64.wrapping_neg());
     }
 }
 

@@ -92,9 +92,10 @@ impl Registry {
     pub fn new() -> Result<Self> {
         let outside = Mapping::shared(MAX_WORDS * WORD_BYTES)?.words();
         let registry = Self { outside, entries: Mutex::default(), complete: OnceLock::new() };
-        for (name, help) in Own::ALL {
+        for (number, (name, help)) in Own::ALL.into_iter().enumerate() {
             let (name, help) = (name.to_owned(), help.to_owned());
-            registry.register("host", Wish { name, help, kind: Kind::Counter, unit: Unit::One, flags: 0, bounds: Vec::new() })?;
+            let kind = if number < Own::ConnectionsNow as usize { Kind::Counter } else { Kind::Gauge };
+            registry.register("host", Wish { name, help, kind, unit: Unit::One, flags: 0, bounds: Vec::new() })?;
         }
         Ok(registry)
     }

@@ -14,7 +14,6 @@ use super::directory::Directory;
 use super::link::{self, Arrival, MAX_ARRIVALS, Message, Request};
 use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
-use crate::stats;
 use crate::sys::{accept, signal, time};
 
 const EVENTS: usize = 64;
@@ -107,7 +106,6 @@ impl Hub {
     fn accept(&mut self, number: usize) {
         let Some((number, socket)) = self.sockets.get(number).copied() else { return };
         let Some(listener) = self.listeners.get(number) else { return };
-        let limits = &listener.options;
         let mut loads: Vec<u64> = (0..self.workers.len()).map(|worker| self.directory.load(worker)).collect();
         for _ in 0..MAX_ARRIVALS {
             let (socket, peer) = match accept::accept(socket) {
@@ -120,14 +118,9 @@ impl Hub {
                     break;
                 }
             };
-            let Some(charge) = self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) else {
-                stats::count(stats::Own::ConnectionsRefused, 1);
-                tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
-                continue;
-            };
             let Some((worker, load)) = loads.iter_mut().enumerate().min_by_key(|(_, load)| **load) else { return };
             *load += 1;
-            self.batches[worker].push(Arrival { socket, charge, peer });
+            self.batches[worker].push(Arrival { socket, listener: number as u32, peer });
         }
         for worker in 0..self.batches.len() {
             if !self.batches[worker].is_empty() {
@@ -153,7 +146,6 @@ impl Hub {
             }
         }
         tracing::warn!("connections are dropped: no worker takes them count={}", batch.len());
-        batch.iter().for_each(|arrival| self.directory.give_back(arrival.charge));
     }
 
     /// Passes on what waits in a link.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::directory::{Charge, Id};
+use super::directory::Id;
 use crate::sys::accept::Peer;
 use crate::sys::handing;
 
@@ -17,7 +17,7 @@ pub const MAX_BYTES: usize = 64 << 10;
 pub const MAX_ARRIVALS: usize = handing::MAX_DESCRIPTORS;
 
 const HEAD_BYTES: usize = 32;
-const ARRIVAL_BYTES: usize = 12 + Peer::MAX_BYTES;
+const ARRIVAL_BYTES: usize = 8 + Peer::MAX_BYTES;
 const ARRIVALS: u32 = 1;
 const BYTES: u32 = 2;
 const ANSWER: u32 = 3;
@@ -31,8 +31,8 @@ const _: () = assert!(MAX_ARRIVALS * ARRIVAL_BYTES <= MAX_BYTES);
 pub struct Arrival {
     /// Its socket.
     pub socket: OwnedFd,
-    /// What it counts against; its listener too.
-    pub charge: Charge,
+    /// The place of the listener that it was accepted from.
+    pub listener: u32,
     /// Who is at the other end.
     pub peer: Peer,
 }
@@ -84,8 +84,7 @@ const NOBODY: Request = Request { requester: 0, sequence: 0, id: Id(0) };
 pub fn send_arrivals(link: BorrowedFd<'_>, arrivals: &[Arrival]) -> Result<(), Errno> {
     let mut entries = Vec::with_capacity(arrivals.len() * ARRIVAL_BYTES);
     for arrival in arrivals {
-        entries.extend_from_slice(&arrival.charge.listener.to_ne_bytes());
-        entries.extend_from_slice(&arrival.charge.address.to_ne_bytes());
+        entries.extend_from_slice(&arrival.listener.to_ne_bytes());
         entries.extend_from_slice(&arrival.peer.len_bytes().to_ne_bytes());
         entries.extend_from_slice(arrival.peer.whole());
     }
@@ -127,8 +126,8 @@ pub fn receive<'b>(link: BorrowedFd<'_>, buffer: &'b mut [u8]) -> Result<Message
         ARRIVALS if count == descriptors.len() && body.len() == count * ARRIVAL_BYTES => {
             let arrivals = descriptors.into_iter().zip(body.chunks_exact(ARRIVAL_BYTES)).map(|(socket, entry)| Arrival {
                 socket,
-                charge: Charge { listener: u32::from_ne_bytes(number(entry, 0)), address: u32::from_ne_bytes(number(entry, 4)) },
-                peer: Peer::new(&entry[12..], u32::from_ne_bytes(number(entry, 8))),
+                listener: u32::from_ne_bytes(number(entry, 0)),
+                peer: Peer::new(&entry[8..], u32::from_ne_bytes(number(entry, 4))),
             });
             Ok(Message::Arrivals(arrivals.collect()))
         }
@@ -154,18 +153,14 @@ mod tests {
         send_answer(one.as_fd(), request, -10).unwrap();
         let (file, _keep) = std::os::unix::net::UnixStream::pair().unwrap();
         let arrivals: Vec<Arrival> = (0..MAX_ARRIVALS as u32)
-            .map(|listener| Arrival {
-                socket: file.try_clone().unwrap().into(),
-                charge: Charge { listener, address: 3 },
-                peer: Peer::new(&[1, 2, 3, 4], 4),
-            })
+            .map(|listener| Arrival { socket: file.try_clone().unwrap().into(), listener, peer: Peer::new(&[1, 2, 3, 4], 4) })
             .collect();
         send_arrivals(one.as_fd(), &arrivals).unwrap();
         assert!(matches!(receive(other.as_fd(), &mut buffer), Ok(Message::Bytes(got, bytes)) if got == request && bytes == long));
         assert!(matches!(receive(other.as_fd(), &mut buffer), Ok(Message::Answer(got, -10)) if got == request));
         let Ok(Message::Arrivals(got)) = receive(other.as_fd(), &mut buffer) else { panic!("no arrivals") };
         assert_eq!(got.len(), MAX_ARRIVALS);
-        assert_eq!(got[5].charge, Charge { listener: 5, address: 3 });
+        assert_eq!(got[5].listener, 5);
         assert_eq!(got[5].peer.bytes(), [1, 2, 3, 4]);
         assert!(matches!(receive(other.as_fd(), &mut buffer), Err(Errno::EAGAIN)));
         // What makes no sense is dropped, with its descriptors.

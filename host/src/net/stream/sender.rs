@@ -15,8 +15,8 @@ use super::exchange::{Exchange, Mail};
 use super::link::{self, MAX_BYTES, Message, Request};
 use crate::sys::time;
 
-/// How long an answer is waited for.
-const PATIENCE_NS: u64 = 100_000_000;
+/// How long an answer is waited for. A tenth is left for whoever waits to be woken and to go on: the promise is 100 ms.
+const PATIENCE_NS: u64 = 90_000_000;
 
 /// Questions get numbers, so that an answer that comes too late is not taken for another one's.
 static SEQUENCE: AtomicU64 = AtomicU64::new(1);

@@ -269,6 +269,7 @@ impl Server {
     fn close(&mut self, connection: &mut Connection, reason: Reason) {
         self.directory.close(connection.id);
         self.counts.add(Own::closed(reason), 1);
+        self.counts.take_one(Own::ConnectionsNow);
         if connection.opened
             && let Some(on_close) = connection.listener.functions.on_close
         {
@@ -286,6 +287,10 @@ impl Server {
         }
         if matches!(reason, abi::CLOSED_BY_TIMEOUT | abi::CLOSED_BY_STOP) && connection.is_sent() {
             connection.say_goodbye();
+        }
+        if !connection.is_sent() {
+            // Otherwise what was sent would pass for everything, and the kernel would keep it for a peer that takes nothing.
+            connection.reset_on_close();
         }
         connection.output.clear();
         let lingers = reason == abi::CLOSED_NORMALLY && !connection.peer_ended && connection.readable;
@@ -666,47 +671,50 @@ impl Server {
                     return Ok(());
                 }
             };
-            let limits = &listener.options;
-            match self.directory.charge(number as u32, peer.host(), limits.max_connections, limits.max_per_address) {
-                Some(charge) => self.open(Arrival { socket, charge, peer })?,
-                None => {
-                    self.counts.add(Own::ConnectionsRefused, 1);
-                    tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
-                }
-            }
+            self.open(Arrival { socket, listener: number as u32, peer })?;
         }
         Ok(())
     }
 
-    /// A new connection.
-    fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
-        let listener = self.listeners.get(arrival.charge.listener as usize);
-        let slot = match (self.free.pop(), self.connections.len()) {
-            (Some(slot), _) if !self.directory.is_used_up(self.index, slot as usize) => slot,
-            // Its ids are all taken: it is left alone, and another one found.
-            (Some(_), _) => return self.open(arrival),
-            (None, used) if used < MAX_CONNECTIONS => {
-                self.connections.push(None);
-                self.directory.note_slots(self.index, used + 1);
-                if self.directory.is_used_up(self.index, used) {
-                    return self.open(arrival);
+    /// A place for a connection, if there is one.
+    fn free_slot(&mut self) -> Option<u32> {
+        loop {
+            let slot = match (self.free.pop(), self.connections.len()) {
+                (Some(slot), _) => slot,
+                (None, used) if used < MAX_CONNECTIONS => {
+                    self.connections.push(None);
+                    self.directory.note_slots(self.index, used + 1);
+                    used as u32
                 }
-                used as u32
+                (None, _) => return None,
+            };
+            // One whose ids are all taken is left alone.
+            if !self.directory.is_used_up(self.index, slot as usize) {
+                return Some(slot);
             }
-            (None, _) => {
-                tracing::warn!("a connection was refused: this worker has {MAX_CONNECTIONS}");
-                self.directory.give_back(arrival.charge);
-                return Ok(());
-            }
-        };
-        let Some(listener) = listener else {
-            self.directory.give_back(arrival.charge);
-            self.free.push(slot);
+        }
+    }
+
+    /// A new connection. It is counted here and not when it was accepted, in one step with its entry in the directory: whoever dies with
+    /// connections on their way leaves nothing that counts against a limit.
+    fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
+        let place = arrival.listener as usize;
+        let Some(listener) = self.listeners.get(place) else { return Ok(()) };
+        let Some(slot) = self.free_slot() else {
+            tracing::warn!("a connection was refused: this worker has {MAX_CONNECTIONS}");
             return Ok(());
         };
-        let id = self.directory.open(self.index, slot as usize, arrival.charge);
+        let limits = &listener.options;
+        let charge = self.directory.charge(arrival.listener, arrival.peer.host(), limits.max_connections, limits.max_per_address);
+        let Some(charge) = charge else {
+            self.free.push(slot);
+            self.counts.add(Own::ConnectionsRefused, 1);
+            tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
+            return Ok(());
+        };
+        let id = self.directory.open(self.index, slot as usize, charge);
         self.counts.add(Own::Connections, 1);
-        let place = arrival.charge.listener as usize;
+        self.counts.add(Own::ConnectionsNow, 1);
         let tls = self.begin_tls(listener, place);
         let refused = tls.is_err();
         let mut connection = Connection::new(arrival, id, listener, tls.ok().flatten(), self.now_ns);

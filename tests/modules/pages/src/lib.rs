@@ -47,6 +47,11 @@ impl Module for Pages {
             exchange.write(peer.as_bytes())
         });
         routes.add("GET", "/peer", false, peer)?;
+        let panics: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
+            exchange.write(b"never seen")?;
+            panic!("a page that panics")
+        });
+        routes.add("GET", "/panics", false, panics)?;
         Ok(Pages)
     }
 

@@ -1,4 +1,5 @@
-//! Binds `test.sums`, calls it in every phase, and writes what came of it to the log.
+//! Binds `test.sums`, calls it in every phase, and writes what came of it to the log. Its handler `ask` answers who serves, and calls what
+//! panics or crashes when it is told so.
 #![forbid(unsafe_code)]
 
 use module_api::prelude::*;
@@ -31,6 +32,22 @@ impl User {
                 "crash" => info!("not crashed: {}", self.sums.crash(true)?),
                 _ => {}
             }
+        }
+        Ok(())
+    }
+}
+
+impl User {
+    fn serve(&self, (): &mut (), batch: &Batch<'_>) -> Result<()> {
+        for datagram in batch.iter() {
+            match datagram.data() {
+                // What the handler makes of it does not count.
+                b"panic" => info!("ignored: {}", self.sums.fail(b"").err().context("it did not fail")?),
+                b"fail" => info!("ignored: {}", self.sums.fail(b"as asked").err().context("it did not fail")?),
+                b"crash" => info!("not crashed: {}", self.sums.crash(true)?),
+                _ => {}
+            }
+            datagram.reply(std::process::id().to_string().as_bytes())?;
         }
         Ok(())
     }
@@ -75,4 +92,4 @@ impl Module for User {
     }
 }
 
-module_api::export_module! { User, name: "sums_user", binds: [Sums] }
+module_api::export_module! { User, name: "sums_user", binds: [Sums], udp: { "ask" => User::serve } }

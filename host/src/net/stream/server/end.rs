@@ -8,6 +8,7 @@ use module_api::abi;
 use nix::sys::epoll::EpollTimeout;
 
 use super::Server;
+use crate::net::stream::connection::Ending;
 use crate::net::udp::GaveUp;
 use crate::sys::time;
 
@@ -51,7 +52,8 @@ impl Server {
             let _ = self.epoll.wait(&mut events, EpollTimeout::from(10_u8));
         }
         for slot in 0..self.connections.len() {
-            if let Some(mut connection) = self.connections[slot].take() {
+            // One that lingers is over already.
+            if let Some(mut connection) = self.connections[slot].take().filter(|connection| connection.ending != Ending::Lingering) {
                 self.close(&mut connection, abi::CLOSED_BY_STOP);
             }
         }

@@ -1,0 +1,141 @@
+//! What tests of connections under stress have in common: unusual clients, and what is seen of a host from outside.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::setup::module;
+use harness::{Deadline, Fixture, Host, PATIENCE, Setup, processes};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use serde_json::Value;
+
+/// What somebody who is not involved in the trouble waits for an answer at most.
+pub(super) const IN_TIME: Duration = Duration::from_secs(1);
+
+/// The module with a route `/ok`, and a folder of that setup with `large`, of so many bytes.
+pub(super) fn http_with_file(setup: &Setup, bytes: usize) -> Fixture {
+    let root = setup.folder().join("files");
+    fs::create_dir_all(&root).expect("a folder");
+    fs::write(root.join("large"), vec![b'x'; bytes]).expect("a file");
+    module("http").param("routes", "{ \"/ok\" = \"200 text/plain ok\" }").text("root", &root.display().to_string())
+}
+
+pub(super) fn address(host: &Host, listener: usize) -> SocketAddr {
+    host.addresses(listener)[0].parse().expect("an address")
+}
+
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+/// A connection with the smallest receive buffer that there is: who sends much to it soon meets a window of zero.
+pub(super) fn connect_with_tiny_window(address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+    sockopt::set_socket_recv_buffer_size(&socket, 1).expect("a buffer");
+    rustix::net::connect(&socket, &address).expect("a connection");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Ends a connection by a reset.
+pub(super) fn reset(socket: TcpStream) {
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).expect("an option");
+    drop(socket);
+}
+
+pub(super) const GET_OK: &[u8] = b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK_END: &[u8] = b"\r\n\r\nok";
+
+/// Asks for `/ok` and hears the answer.
+pub(super) fn try_ok(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
+    stream.write_all(GET_OK)?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 512]);
+    while !answer.ends_with(OK_END) {
+        match stream.read(&mut piece)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            count => answer.extend_from_slice(&piece[..count]),
+        }
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
+    Ok(())
+}
+
+/// Does something, which must not take longer than whoever is not involved in the trouble waits.
+#[track_caller]
+pub(super) fn in_time<T>(what: &str, act: impl FnOnce() -> T) -> T {
+    let limit = Deadline::after(IN_TIME);
+    let outcome = act();
+    assert!(!limit.has_passed(), "{what} took longer than {IN_TIME:?}");
+    outcome
+}
+
+/// Looks again and again, up to the usual deadline.
+#[track_caller]
+pub(super) fn wait_until(host: &Host, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Deadline::after(PATIENCE);
+    while !is_so() {
+        assert!(!deadline.has_passed(), "{what} did not happen in time\n{}", host.report());
+    }
+}
+
+/// What a command with `--json` at the control socket prints.
+#[track_caller]
+pub(super) fn told(host: &Host, arguments: &[&str]) -> Value {
+    let mut command = Command::new(host.path("modhost"));
+    command.args(arguments).arg("--json").arg("-s").arg(host.path("control"));
+    let output = command.output().expect("the host's program");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}\n{}", host.report());
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// A number that the host itself counts.
+#[track_caller]
+pub(super) fn counted(host: &Host, name: &str) -> i64 {
+    let all = told(host, &["stats", &format!("host.{name}")]);
+    let entry = all.as_array().and_then(|all| all.iter().find(|entry| entry["name"] == *name));
+    entry.and_then(|entry| entry["value"].as_i64()).unwrap_or_else(|| panic!("no host.{name} in {all:#}"))
+}
+
+/// Waits until the host has let go of every connection.
+#[track_caller]
+pub(super) fn wait_for_no_connection(host: &Host) {
+    wait_until(host, "the end of all connections", || counted(host, "connections") == 0);
+}
+
+/// Descriptors of all processes of a host together.
+pub(super) fn descriptors(host: &Host) -> usize {
+    host.processes().iter().map(|pid| processes::descriptors(*pid).len()).sum()
+}
+
+/// Waits until the host has as many descriptors as before.
+#[track_caller]
+pub(super) fn wait_for_descriptors(host: &Host, before: usize) {
+    wait_until(host, &format!("a return to {before} descriptors"), || descriptors(host) <= before);
+}
+
+/// The TCP workers, by pid.
+pub(super) fn workers(host: &Host) -> Vec<i32> {
+    host.children().into_iter().filter(|pid| processes::title(*pid).contains("TCP worker")).collect()
+}
+
+/// How many of the clients with these ports the server cannot send to because of a window of zero, as the kernel says: there is something to
+/// send, and the running timer is the one that asks for a window.
+pub(super) fn zero_windows(clients: &[u16]) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
+    let port = |address: &str| address.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
+    let stands = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let field = |number: usize| fields.get(number).copied().unwrap_or_default();
+        port(field(2)).is_some_and(|port| clients.contains(&port)) && field(5).starts_with("04:") && !field(4).starts_with("00000000:")
+    };
+    table.lines().filter(stands).count()
+}
