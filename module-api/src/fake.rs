@@ -62,6 +62,7 @@ pub struct Fake {
     /// Address and id of the connection about which a handler is running.
     pub stream_call: Option<(usize, u64)>,
     /// How many connections there have been.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "connections are opened by authors' tests"))]
     pub connected: u64,
 }
 

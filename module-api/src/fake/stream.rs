@@ -18,6 +18,7 @@ const MAX_SEND_BYTES: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Connection {
     /// The process that has it.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "read by authors' tests"))]
     pub process_no: i32,
     /// What is queued and was not taken by the peer.
     pub queue: Vec<u8>,
