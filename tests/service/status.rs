@@ -99,7 +99,7 @@ fn it_shows_every_process_as_ps_does() {
     running.sort_unstable();
     assert_eq!(pids, running);
     // The one that answers is in a call of the module.
-    let last = serde_json::json!({ "phase": "a datagram handler", "module": "status" });
+    let last = serde_json::json!({ "phase": "a stream handler", "module": "status" });
     assert_eq!(shown["processes"].as_array().expect("rows").iter().filter(|row| row["last"] == last).count(), 1, "{shown}");
 
     let page = page(&host, "/status");
@@ -257,7 +257,7 @@ fn what_it_cannot_start_with() {
     );
     for (set, what) in [
         ("status.path=status", "parameter \"path\": "),
-        ("status.path=/a?b", "is no route: a path begins with a slash and has no query"),
+        ("status.path=/a?b", "is no route: a path cannot contain '?' (hint: a query is no part of it"),
         ("status.allow=all", "parameter \"allow\": \"all\" is no network (hint: \"192.0.2.0/24\""),
         ("status.allow=192.0.2.1/24", "the bits behind the first 24 must be zero"),
     ] {
