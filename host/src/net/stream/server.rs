@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::connection::{Connection, Ending, Reason};
-use super::directory::{Directory, MAX_CONNECTIONS};
+use super::directory::Directory;
 use super::exchange::{Close, Exchange};
-use super::link::{self, Arrival, Message};
+use super::link::{self, Message};
 use super::tls::Received;
 use super::{StreamListener, sender};
 use crate::config::Accept;
@@ -24,11 +24,12 @@ use crate::module::call;
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
 use crate::stats::{Own, OwnWords};
-use crate::sys::{accept, descriptor, signal, time};
+use crate::sys::{descriptor, signal, time};
 use crate::tls::Current;
 
 mod agree;
 mod end;
+mod open;
 mod room;
 
 /// One read takes at most this.
@@ -37,8 +38,6 @@ const INPUT_BYTES: usize = 64 << 10;
 const READS_IN_A_ROW: usize = 8;
 /// Sockets that are looked at between two waits.
 const EVENTS: usize = 256;
-/// Connections that a worker accepts before it serves those it has.
-const ACCEPTS_IN_A_ROW: usize = 16;
 /// How long a connection is read from after our last byte, so that the peer gets it.
 const LINGER_NS: u64 = 2_000_000_000;
 /// Noted moments that are not worth a clean-up.
@@ -654,111 +653,6 @@ impl Server {
             self.messages = messages;
             outcome?;
         }
-    }
-
-    /// Accepts from a listener that its workers share.
-    fn accept(&mut self, number: usize) -> Result<(), GaveUp> {
-        let Some((number, socket)) = self.sockets.get(number).copied() else { return Ok(()) };
-        let Some(listener) = self.listeners.get(number) else { return Ok(()) };
-        for _ in 0..ACCEPTS_IN_A_ROW {
-            let (socket, peer) = match accept::accept(socket) {
-                Ok(accepted) => accepted,
-                Err(Errno::EAGAIN) => return Ok(()),
-                Err(errno) => {
-                    tracing::warn!("cannot accept a connection listener=\"{listener}\": accept4: {errno}");
-                    // Level-triggered: the listener is looked at again; not at full speed.
-                    time::sleep_until_ns(time::now_ns() + 10_000_000);
-                    return Ok(());
-                }
-            };
-            self.open(Arrival { socket, listener: number as u32, peer })?;
-        }
-        Ok(())
-    }
-
-    /// A place for a connection, if there is one.
-    fn free_slot(&mut self) -> Option<u32> {
-        loop {
-            let slot = match (self.free.pop(), self.connections.len()) {
-                (Some(slot), _) => slot,
-                (None, used) if used < MAX_CONNECTIONS => {
-                    self.connections.push(None);
-                    self.directory.note_slots(self.index, used + 1);
-                    used as u32
-                }
-                (None, _) => return None,
-            };
-            // One whose ids are all taken is left alone.
-            if !self.directory.is_used_up(self.index, slot as usize) {
-                return Some(slot);
-            }
-        }
-    }
-
-    /// A new connection. It is counted here and not when it was accepted, in one step with its entry in the directory: whoever dies with
-    /// connections on their way leaves nothing that counts against a limit.
-    fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
-        let place = arrival.listener as usize;
-        let Some(listener) = self.listeners.get(place) else { return Ok(()) };
-        let Some(slot) = self.free_slot() else {
-            tracing::warn!("a connection was refused: this worker has {MAX_CONNECTIONS}");
-            return Ok(());
-        };
-        let limits = &listener.options;
-        let charge = self.directory.charge(arrival.listener, arrival.peer.host(), limits.max_connections, limits.max_per_address);
-        let Some(charge) = charge else {
-            self.free.push(slot);
-            self.counts.add(Own::ConnectionsRefused, 1);
-            tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
-            return Ok(());
-        };
-        let id = self.directory.open(self.index, slot as usize, charge);
-        self.counts.add(Own::Connections, 1);
-        self.counts.add(Own::ConnectionsNow, 1);
-        let tls = self.begin_tls(listener, place);
-        let refused = tls.is_err();
-        let mut connection = Connection::new(arrival, id, listener, tls.ok().flatten(), self.now_ns);
-        let outcome = if refused {
-            connection.over = Some(abi::CLOSED_BY_ERROR);
-            Ok(())
-        } else if connection.is_agreeing() {
-            self.go_on(&mut connection)
-        } else {
-            self.begin(&mut connection).and_then(|()| self.go_on(&mut connection))
-        };
-        if connection.over.is_none() {
-            self.watch(&mut connection);
-        }
-        self.settle(slot, connection);
-        outcome
-    }
-
-    /// Edges of both directions, once and for all. What is there already is reported by the next wait.
-    fn watch(&self, connection: &mut Connection) {
-        if connection.watched {
-            return;
-        }
-        if self.link.is_none() {
-            descriptor::keep_private(connection.socket().as_fd());
-        }
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        match self.epoll.add(connection.socket(), EpollEvent::new(flags, connection.id.slot() as u64)) {
-            Ok(()) => connection.watched = true,
-            Err(errno) => {
-                tracing::warn!("a connection cannot be watched listener=\"{}\": epoll_ctl: {errno}", connection.listener);
-                connection.over = Some(abi::CLOSED_BY_ERROR);
-            }
-        }
-    }
-
-    /// `on_open`.
-    fn begin(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
-        if let Some(on_open) = connection.listener.functions.on_open {
-            self.call(connection, |stream| on_open(stream))?;
-        }
-        // A handler that failed to open has nothing to close.
-        connection.opened = connection.over != Some(abi::CLOSED_BY_ERROR);
-        Ok(())
     }
 
     /// Queues what other processes have sent, and handlers of this one.
