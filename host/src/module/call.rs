@@ -48,8 +48,19 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     if trail.load(Relaxed) & Breadcrumb::PANICKED != 0 {
         code = callee_panicked(code);
     }
-    trail.store(outer, Relaxed);
+    // By a branch: to store what was loaded would make each call wait for the one before it.
+    match outer {
+        0 => trail.store(0, Relaxed),
+        _ => back_in(outer),
+    }
     code
+}
+
+/// The call was made inside of another one, which goes on.
+#[cold]
+#[inline(never)]
+fn back_in(outer: u64) {
+    local().trail().store(outer, Relaxed);
 }
 
 /// A module is called by another one, inside of a call of the host's: it is the one to blame from here on. What `leave_interface` wants back.
