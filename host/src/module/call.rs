@@ -37,30 +37,16 @@ pub fn set_error(text: &str) {
 #[inline(always)]
 pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     let process = local();
-    let started_in = process.pid();
+    let identity = process.identity();
     let trail = process.trail();
     let outer = trail.load(Relaxed);
     trail.store(Breadcrumb::word(module.index, phase), Relaxed);
     let mut code = call();
-    if process.pid() != started_in {
-        came_back_elsewhere(code);
+    if process.identity() != identity {
+        code = not_as_before(identity, code);
     }
-    if trail.load(Relaxed) & Breadcrumb::PANICKED != 0 {
-        code = callee_panicked(code);
-    }
-    // By a branch: to store what was loaded would make each call wait for the one before it.
-    match outer {
-        0 => trail.store(0, Relaxed),
-        _ => back_in(outer),
-    }
+    trail.store(outer, Relaxed);
     code
-}
-
-/// The call was made inside of another one, which goes on.
-#[cold]
-#[inline(never)]
-fn back_in(outer: u64) {
-    local().trail().store(outer, Relaxed);
 }
 
 /// A module is called by another one, inside of a call of the host's: it is the one to blame from here on. What `leave_interface` wants back.
@@ -77,9 +63,11 @@ pub fn enter_interface(module: &Module) -> u64 {
 /// The end of that call.
 #[inline]
 pub fn leave_interface(outer: u64, code: i32) {
-    let trail = local().trail();
-    let panicked = if code == abi::E_PANIC { Breadcrumb::PANICKED } else { trail.load(Relaxed) & Breadcrumb::PANICKED };
-    trail.store(outer | panicked, Relaxed);
+    let process = local();
+    if code == abi::E_PANIC {
+        process.note_panic();
+    }
+    process.trail().store(outer, Relaxed);
 }
 
 /// Copies what was said about the last failure, and forgets it.
@@ -108,9 +96,16 @@ pub fn ends_after(module: &Module, phase: Phase) {
     local().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
 }
 
-/// Whatever the module made of it: a process in which a module panicked is not used again.
+/// The call has come back in another process, or a function of another module has panicked in it. Whatever the module made of that: a process
+/// in which a module panicked is not used again.
 #[cold]
-fn callee_panicked(code: i32) -> i32 {
+#[inline(never)]
+fn not_as_before(identity: u64, code: i32) -> i32 {
+    let process = local();
+    if process.pid() != identity as i32 {
+        came_back_elsewhere(code);
+    }
+    process.forget_panic();
     if code >= 0 {
         set_error("a function of another module that it called panicked");
     }

@@ -92,9 +92,6 @@ pub struct Breadcrumb {
 }
 
 impl Breadcrumb {
-    /// In the lower half: a function that another module called has panicked, and so must the call of the host that it is part of end.
-    pub const PANICKED: u64 = 1 << 31;
-
     /// As it is stored.
     #[inline(always)]
     pub const fn word(module: u32, phase: Phase) -> u64 {
@@ -103,7 +100,7 @@ impl Breadcrumb {
 
     /// From shared memory: any bits are possible.
     pub fn from_word(word: u64) -> Self {
-        let phase = Phase::ALL.get((word & 0x7fff_ffff) as usize).copied().unwrap_or(Phase::None);
+        let phase = Phase::ALL.get((word & 0xffff_ffff) as usize).copied().unwrap_or(Phase::None);
         Self { module: ((word >> 32) as u32).checked_sub(1), phase }
     }
 }
@@ -118,8 +115,6 @@ mod tests {
             assert_eq!(phase as usize, index);
             assert_eq!(Breadcrumb::from_word(Breadcrumb::word(7, phase)), Breadcrumb { module: Some(7), phase });
         }
-        let marked = Breadcrumb::word(7, Phase::Timer) | Breadcrumb::PANICKED;
-        assert_eq!(Breadcrumb::from_word(marked), Breadcrumb { module: Some(7), phase: Phase::Timer });
         assert_eq!(Breadcrumb::from_word(0), Breadcrumb { module: None, phase: Phase::None });
         assert_eq!(Breadcrumb::from_word(u64::MAX).phase, Phase::None);
     }

@@ -18,7 +18,8 @@ use crate::error::Result;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Local {
-    pid: AtomicI32,
+    /// The pid, and `PANICKED` above it.
+    identity: AtomicU64,
     process_no: AtomicI32,
     rank: AtomicI32,
     /// Where breadcrumbs go: a cell in the shared process table, or `no_trail` below.
@@ -29,6 +30,9 @@ pub struct Local {
     /// Where it counts; modules read this, too.
     stat_home: StatHome,
 }
+
+/// A function that one module called in another has panicked, in a call of the host that has not returned yet.
+const PANICKED: u64 = 1 << 32;
 
 static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
 
@@ -44,7 +48,7 @@ pub fn prepare() -> Result<()> {
 #[inline(always)]
 pub fn local() -> &'static Local {
     static NONE: Local = Local {
-        pid: AtomicI32::new(0),
+        identity: AtomicU64::new(0),
         process_no: AtomicI32::new(0),
         rank: AtomicI32::new(0),
         trail: AtomicPtr::new(ptr::null_mut()),
@@ -66,7 +70,7 @@ impl Local {
         self.process_no.store(process_no, Relaxed);
         self.rank.store(rank, Relaxed);
         self.trail.store(ptr::from_ref(trail).cast_mut(), Relaxed);
-        self.pid.store(pid, Relaxed);
+        self.identity.store(u64::from(pid as u32), Relaxed);
     }
 
     /// Says where this process counts, and which thread of it counts without atomic operations. On machines where the thread pointer
@@ -90,7 +94,23 @@ impl Local {
     /// Process id as the host knows it; 0 in a process that the host did not fork.
     #[inline(always)]
     pub fn pid(&self) -> i32 {
-        self.pid.load(Relaxed)
+        self.identity() as i32
+    }
+
+    /// Stays the same while a module is called, unless that is to have consequences: it comes back in another process, or a panic was noted.
+    #[inline(always)]
+    pub fn identity(&self) -> u64 {
+        self.identity.load(Relaxed)
+    }
+
+    /// Notes that a function which one module called in another has panicked.
+    pub fn note_panic(&self) {
+        self.identity.store(self.identity() | PANICKED, Relaxed);
+    }
+
+    /// What was noted has had its consequences.
+    pub fn forget_panic(&self) {
+        self.identity.store(self.identity() & !PANICKED, Relaxed);
     }
 
     /// Index in the process table; -1 in a process that the host did not fork.
