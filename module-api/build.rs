@@ -1,9 +1,13 @@
-//! Hands the compiler's version to the crate, for the ELF note.
+//! Hands the compiler's version to the crate, for the ELF note, and a number for the ABI's source, for the loader; has the unwinder linked into the host and each module.
 
 use std::env;
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=RUSTC");
     // `rustc 1.95.0 (59807616e 2026-04-14)` becomes `rustc 1.95.0`; a compiler that does not answer is no reason to fail a build.
@@ -13,4 +17,38 @@ fn main() {
     let words: Vec<&str> = text.split_whitespace().take(2).collect();
     let version = if words.is_empty() { "rustc".to_owned() } else { words.join(" ") };
     println!("cargo:rustc-env=MODULE_API_RUSTC={version}");
+    println!("cargo:rustc-env=MODULE_API_ABI_SOURCE={}", abi_source()?);
+    link_unwinder()
+}
+
+/// A number for the text of all files that the types at the line are written in, and of the target that they are compiled for.
+fn abi_source() -> Result<u64, Box<dyn Error>> {
+    let parts = fs::read_dir("src/abi")?.map(|part| Ok(part?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    let mut files = [vec![PathBuf::from("src/abi.rs")], parts].concat();
+    files.sort();
+    let mut text = env::var("TARGET")?.into_bytes();
+    for file in files {
+        println!("cargo:rerun-if-changed={}", file.display());
+        text.extend(fs::read(&file)?);
+        // What is moved from the end of one file to the beginning of the next makes a difference.
+        text.push(0);
+    }
+    println!("cargo:rerun-if-changed=src/abi");
+    // FNV-1a: the same in every version of the compiler, other than the standard library's.
+    Ok(text.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+}
+
+/// Has linkers that look for the compiler's shared runtime library find its static part, the unwinder, instead.
+///
+/// A shared object more in the host costs every fork five mappings to copy, and every start the constructor of that library, which asks the
+/// processor what it can, slowly on virtual machines. Rust asks for the library by name, so this is by a linker script of that
+/// name, in a folder that Cargo passes to all that is linked with this crate.
+fn link_unwinder() -> Result<(), Box<dyn Error>> {
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}"));
+    if target("OS")? == "linux" && target("ENV")? == "gnu" {
+        let folder = env::var("OUT_DIR")?;
+        fs::write(Path::new(&folder).join("libgcc_s.so"), "GROUP ( -lgcc_eh )\n")?;
+        println!("cargo:rustc-link-search=native={folder}");
+    }
+    Ok(())
 }

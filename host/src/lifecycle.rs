@@ -15,6 +15,7 @@ use crate::config::{Fork, ListenAddress};
 use crate::control;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::hostapi::HOST_API;
+use crate::log::ProcessName;
 use crate::module::{Module, call, loader};
 use crate::net::address::Address;
 use crate::net::bind;
@@ -34,9 +35,10 @@ use crate::supervise::policy::{End, Reached};
 use crate::supervise::protocol::{FromMain, FromSupervisor};
 use crate::supervise::supervisor::Cradle;
 use crate::sys::passing::Link;
-use crate::sys::signal::Signals;
+use crate::sys::signal::{self, Signals};
+use crate::sys::title::{self, Comm};
 use crate::sys::wide::Socket;
-use crate::sys::{cred, datagrams, descriptor, fork, local, random, time};
+use crate::sys::{census, cred, datagrams, descriptor, fork, local, random, time};
 use crate::timer::{self, TimerFunction, Which};
 use crate::tls::Source;
 
@@ -138,11 +140,11 @@ impl Main {
             // They were open a moment ago, in the supervisor.
             let _ = nix::unistd::close(*descriptor);
         }
-        crate::sys::title::set_title("modhost: main");
-        if let Err(error) = crate::sys::title::set_comm(Kind::Main.comm()) {
+        title::set_title("modhost: main");
+        if let Err(error) = Comm::new(Kind::Main.comm()).show() {
             tracing::debug!("{error}");
         }
-        crate::log::set_process("main");
+        crate::log::set_process(&ProcessName::new("main"));
         let signals = Signals::watch()?;
         Ok((Self::state(plan, cradle.slots, tls)?, signals))
     }
@@ -150,6 +152,7 @@ impl Main {
     /// What main and its children share.
     fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
         local::prepare()?;
+        signal::prepare_stop_by_flag()?;
         let pid = if plan.config.host.fork == Fork::Processes { getppid() } else { Pid::this() };
         State::new(pid.as_raw(), slots, plan.config.host.shared_memory_bytes, plan.listeners.len(), tls)?.install()
     }
@@ -213,6 +216,7 @@ impl Main {
 
     /// Step 3.
     fn load(&mut self) -> Step<Loaded> {
+        census::keep().map_err(|error| Error::failed("cannot look at this process").detail(format!("/proc/self: {error}")))?;
         let mut modules = Vec::with_capacity(self.plan.modules.len());
         // The index is that of the plan, which the supervisor has too, also when an optional module before it is left out.
         for (index, resolved) in (0_u32..).zip(&self.plan.modules) {
@@ -385,6 +389,8 @@ impl Main {
 
     /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
     fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
+        census::let_go();
+        fork::give_back_memory();
         self.fork_each(|kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain))?;
         Ok(Forked(()))
     }

@@ -2,8 +2,8 @@
 //!
 //! *Runs in:* the starting command, the supervisor. *Never:* knows how a thing is done.
 #![deny(unsafe_code)]
+#![no_main]
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use modhost::cli::{self, Command};
@@ -11,25 +11,30 @@ use modhost::config::{Fork, LogTarget};
 use modhost::control::command;
 use modhost::error::{EXIT_FAULT, EXIT_OK, Error};
 use modhost::inspect::Form;
+use modhost::log::{self, ProcessName};
 use modhost::output::{self, complain};
 use modhost::plan::{self, Plan};
+use modhost::process::slots;
 use modhost::supervise::daemon::{self, Detached};
 use modhost::supervise::supervisor::{Charge, Supervisor};
+use modhost::sys::mapping::Mapping;
 use modhost::sys::notify::ServiceManager;
 use modhost::sys::signal::Signals;
-use modhost::sys::{time, title};
-use modhost::{check, inspect, lifecycle, log};
+use modhost::sys::time;
+use modhost::sys::title::{self, Arguments};
+use modhost::{check, inspect, lifecycle};
 
-fn main() -> ExitCode {
+modhost::program!(program);
+
+fn program(arguments: Arguments) -> u8 {
     let started_ns = time::now_ns();
     // A panic of ours is a fault of ours, whatever process it is in; children leave by _exit and never come here.
-    let code = std::panic::catch_unwind(|| dispatch(started_ns)).unwrap_or(EXIT_FAULT);
-    ExitCode::from(code)
+    std::panic::catch_unwind(|| dispatch(&arguments, started_ns)).unwrap_or(EXIT_FAULT)
 }
 
-fn dispatch(started_ns: u64) -> u8 {
+fn dispatch(arguments: &Arguments, started_ns: u64) -> u8 {
     // First of all: titles need the environment where the kernel put it, and a stop may be asked for from now on.
-    if let Err(error) = title::prepare() {
+    if let Err(error) = title::prepare(arguments) {
         return complain(&[error]);
     }
     // Taken by every command, needed by one.
@@ -105,8 +110,10 @@ fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         None
     };
     let signals = Signals::watch()?;
+    // In one piece, what is made below and by the supervisor: the log's thresholds and the process table.
+    Mapping::reserve_shared(&[log::LEVELS_BYTES, slots::TABLE_BYTES])?;
     let prepared = log::init(&plan::log_settings(&plan.config));
-    log::set_process(if no_fork { "main" } else { "supervisor" });
+    log::set_process(&ProcessName::new(if no_fork { "main" } else { "supervisor" }));
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }

@@ -13,7 +13,8 @@ use crate::net::stream::directory::Directory;
 use crate::process::family::Family;
 use crate::process::slots::Slots;
 use crate::shm::arena::Arena;
-use crate::stats::registry::Registry;
+use crate::stats::registry::{OUTSIDE_BYTES, Registry};
+use crate::sys::mapping::Mapping;
 use crate::sys::wide::Socket;
 use crate::timer::TimerFunction;
 use crate::tls::{Current, Source};
@@ -53,6 +54,10 @@ impl Streams {
     }
 }
 
+/// Shared memory for what is made later and known only then: the counters' words of each process, the directory of connections. What does not
+/// fit has mappings of its own.
+const LATER_BYTES: usize = 2 << 20;
+
 /// The state.
 #[derive(Debug)]
 pub struct State {
@@ -83,6 +88,7 @@ static STATE: OnceLock<State> = OnceLock::new();
 impl State {
     /// For a main that has loaded nothing yet. `pid`: the one that the operator knows.
     pub fn new(pid: i32, slots: Slots, arena_bytes: usize, configured_listeners: usize, tls: Option<Source>) -> Result<Self> {
+        Mapping::reserve_shared(&[arena_bytes, Arena::tables_bytes(arena_bytes), OUTSIDE_BYTES, LATER_BYTES])?;
         Ok(Self {
             pid,
             family: Family::new(slots)?,

@@ -221,6 +221,8 @@ pub struct Header {
 pub struct RustInfo {
     /// Version of the layout description itself; compared before anything else is touched.
     pub abi_stable: abi_stable::library::AbiHeader,
+    /// Number of the source that these types were compiled from. Where it is the host's, so are the types, and nothing is compared.
+    pub source: u64,
     /// Layout of [`ModuleExports`].
     pub exports: &'static abi_stable::type_layout::TypeLayout,
     /// Layout of [`HostApi`].

@@ -11,6 +11,13 @@ use crate::abi::{HostApiRef, ModuleExportsRef, RustInfo};
 /// Version of the description itself; compare it before touching a [`TypeLayout`] of another file.
 pub const ABI_HEADER: AbiHeader = AbiHeader::VALUE;
 
+/// A number for the text of the source files that hold the types at the line, and the target they are compiled for. All of them are `repr(C)` and
+/// made of nothing but each other and primitive types, so that text and target determine the layouts.
+pub const SOURCE: u64 = match u64::from_str_radix(env!("MODULE_API_ABI_SOURCE"), 10) {
+    Ok(number) => number,
+    Err(_) => panic!("the build script gives a number"),
+};
+
 /// Layout of the exports table as this build of the crate has it.
 pub fn exports_layout() -> &'static TypeLayout {
     RUST_INFO.exports
@@ -23,5 +30,9 @@ pub fn host_layout() -> &'static TypeLayout {
 
 /// What the exports table of a Rust module points to.
 #[doc(hidden)]
-pub static RUST_INFO: RustInfo =
-    RustInfo { abi_stable: ABI_HEADER, exports: <ModuleExportsRef as StableAbi>::LAYOUT, host: <HostApiRef as StableAbi>::LAYOUT };
+pub static RUST_INFO: RustInfo = RustInfo {
+    abi_stable: ABI_HEADER,
+    source: SOURCE,
+    exports: <ModuleExportsRef as StableAbi>::LAYOUT,
+    host: <HostApiRef as StableAbi>::LAYOUT,
+};

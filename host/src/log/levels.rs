@@ -3,8 +3,8 @@
 //! *Runs in:* created in the first process; read in every process; changed by any. *Never:* takes a lock, trusts a number read from the page.
 
 use super::settings::{LogSettings, Severity};
+use crate::error::Result;
 use crate::sys::shared::shared_words;
-use nix::errno::Errno;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -13,6 +13,8 @@ pub const MODULES_MAX: usize = 256;
 
 /// One page: what the words mean.
 const WORDS: usize = 1024;
+/// Of the shared page.
+pub const LEVELS_BYTES: usize = WORDS * size_of::<AtomicU32>();
 const LEVEL: usize = 0;
 const GENERATION: usize = 1;
 const MODULE_LEVEL: usize = 256;
@@ -26,7 +28,7 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    pub(super) fn new(settings: &LogSettings) -> Result<Self, Errno> {
+    pub(super) fn new(settings: &LogSettings) -> Result<Self> {
         let levels = Self { words: shared_words()?, names: [const { OnceLock::new() }; MODULES_MAX] };
         levels.host().store(settings.level as u32, Relaxed);
         for (name, level) in &settings.modules {

@@ -13,7 +13,7 @@ mod record;
 mod settings;
 mod sink;
 
-pub use levels::MODULES_MAX;
+pub use levels::{LEVELS_BYTES, MODULES_MAX};
 pub use line::RECORD_BYTES;
 pub use settings::{Format, LogSettings, Severity, Target};
 
@@ -45,8 +45,16 @@ static EARLY_LEVEL: AtomicU32 = AtomicU32::new(Severity::Info as u32);
 
 thread_local! {
     /// Zero-initialised thread-local memory: a page is touched only when a record is written, and only as far as records reach.
-    static BUFFER: RefCell<[u8; RECORD_BYTES]> = const { RefCell::new([0; RECORD_BYTES]) };
+    static BUFFER: RefCell<Buffer> = const { RefCell::new(Buffer([0; RECORD_BYTES])) };
 }
+
+/// Where a record is put together.
+///
+/// Its alignment is for what lies behind: the C library puts a thread's control block at the end of its thread-local memory, aligned as that is, and
+/// the kernel writes to both ends of that block at each fork. At the start of a page it is in one page, otherwise often in two, and what is
+/// written to is copied.
+#[repr(align(4096))]
+struct Buffer([u8; RECORD_BYTES]);
 
 /// Opens the target and installs the log for this process and all forked from it.
 ///
@@ -59,8 +67,8 @@ pub fn init(settings: &LogSettings) -> Result<()> {
     tracing::dispatcher::set_global_default(tracing::Dispatch::new(Front(log))).map_err(|_| twice())
 }
 
-/// Names this process in its records ("worker 3"), at most 32 bytes. Part of the child prologue: it also forgets records that the parent lost.
-pub fn set_process(name: &str) {
+/// Names this process in its records ("worker 3"). Part of the child prologue: it also forgets records that the parent lost.
+pub fn set_process(name: &ProcessName) {
     if let Some(log) = LOG.get() {
         log.label.set(name);
         log.lost.store(0, Relaxed);
@@ -139,7 +147,7 @@ struct Log {
 
 impl Log {
     fn open(settings: &LogSettings) -> Result<Self> {
-        let levels = Levels::new(settings).map_err(|errno| Error::failed("cannot share the log levels").detail(errno))?;
+        let levels = Levels::new(settings)?;
         let (label, generation, lost) = (Label::default(), AtomicU32::new(0), AtomicU64::new(0));
         Ok(Self { sink: Sink::open(&settings.target)?, format: settings.format, levels, label, generation, lost })
     }
@@ -149,7 +157,7 @@ impl Log {
         // Borrowed already: a value that logs while it is being written. That record is lost, the outer one is not.
         let written = BUFFER.try_with(|buffer| {
             let mut bytes = buffer.try_borrow_mut().ok()?;
-            let mut line = Line::new(&mut bytes);
+            let mut line = Line::new(&mut bytes.0);
             self.write(severity, target, fields, &mut line)
         });
         if written != Ok(Some(())) {
@@ -211,13 +219,28 @@ const LABEL_BYTES: usize = 32;
 #[derive(Default)]
 struct Label([AtomicU64; LABEL_BYTES / 8]);
 
-impl Label {
-    fn set(&self, name: &str) {
+/// A label, made before a fork, so that the child has nothing to copy together.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessName([u64; LABEL_BYTES / 8]);
+
+impl ProcessName {
+    /// Cut to 32 bytes, between two characters.
+    pub fn new(name: &str) -> Self {
         let end = line::whole_characters(name, LABEL_BYTES);
         let mut bytes = [0; LABEL_BYTES];
         bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
-        for (word, chunk) in self.0.iter().zip(bytes.as_chunks().0) {
-            word.store(u64::from_ne_bytes(*chunk), Relaxed);
+        let mut words = [0; LABEL_BYTES / 8];
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_ne_bytes(*chunk);
+        }
+        Self(words)
+    }
+}
+
+impl Label {
+    fn set(&self, name: &ProcessName) {
+        for (place, word) in self.0.iter().zip(name.0) {
+            place.store(word, Relaxed);
         }
     }
 

@@ -24,7 +24,7 @@ impl Drop for Folder {
 
 fn log_to(target: Target, format: Format) -> &'static Log {
     let log: &'static Log = Box::leak(Box::new(Log::open(&LogSettings { target, format, ..LogSettings::default() }).unwrap()));
-    log.label.set("worker 3");
+    log.label.set(&ProcessName::new("worker 3"));
     log
 }
 
@@ -158,9 +158,9 @@ fn labels_are_cut_at_a_character() {
     let label = Label::default();
     let mut bytes = [0; LABEL_BYTES];
     assert_eq!(label.read(&mut bytes), "");
-    label.set(&"é".repeat(20));
+    label.set(&ProcessName::new(&"é".repeat(20)));
     assert_eq!(label.read(&mut bytes), "é".repeat(16));
-    label.set(&format!("x{}", "é".repeat(20)));
+    label.set(&ProcessName::new(&format!("x{}", "é".repeat(20))));
     assert_eq!(label.read(&mut bytes), format!("x{}", "é".repeat(15)));
 }
 

@@ -16,7 +16,7 @@ use module_api::abi;
 use super::Module;
 use crate::error::{Error, Result};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::sys::{descriptor, exit, fork, local::local};
+use crate::sys::{census, exit, fork, local::local};
 
 thread_local! {
     /// What the module said about the failure that it is about to return.
@@ -162,11 +162,11 @@ pub fn destroy(module: &Module) {
 /// A call in main before and while it forks: what it leaves behind is inherited by every process, so it is looked at afterwards.
 fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<()> {
     clear_error();
-    let open_before = descriptor::open_count();
+    let open_before = census::descriptors();
     let code = enter(module, phase, call);
     fork::flush_c_streams();
     outcome(module, format_args!("{phase}"), code)?;
-    if let (Some(before), Some(after)) = (open_before, descriptor::open_count())
+    if let (Some(before), Some(after)) = (open_before, census::descriptors())
         && after > before
     {
         tracing::info!(

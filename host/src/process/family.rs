@@ -22,10 +22,12 @@ use nix::unistd::{Pid, getpid};
 use super::phase::{Breadcrumb, Phase};
 use super::slots::{Slot, Slots, State as SlotState};
 use crate::error::{EXIT_FAILED, Error, Result};
+use crate::log::ProcessName;
 use crate::module::{Module, call};
 use crate::state::State;
 use crate::sys::fork::{Alone, Side};
-use crate::sys::{descriptor, exit, first, fork, handing, local::local, signal, time, title};
+use crate::sys::title::{self, Comm};
+use crate::sys::{descriptor, exit, first, fork, handing, local::local, signal, time};
 
 /// What a process does once it is initialised. Returns its exit code.
 pub type Work = Arc<dyn Fn() -> u8 + Send + Sync>;
@@ -84,14 +86,17 @@ impl fmt::Display for Kind {
 impl Spec {
     /// A process of the host.
     pub fn new(kind: Kind, rank: i32, name: String, work: Work) -> Self {
-        let title = format!("modhost: {name}");
-        Self { kind, rank, name, title, owner: None, child_init: ChildInit::Call, entry: Entry::Run(work) }
+        Self::with(kind, rank, name, None, ChildInit::Call, Entry::Run(work))
     }
 
     /// A process of a module.
     pub fn of_module(owner: &'static Module, rank: i32, name: String, child_init: ChildInit, entry: Entry) -> Self {
-        let title = format!("modhost: {name}");
-        Self { kind: Kind::Module, rank, name, title, owner: Some(owner), child_init, entry }
+        Self::with(Kind::Module, rank, name, Some(owner), child_init, entry)
+    }
+
+    fn with(kind: Kind, rank: i32, name: String, owner: Option<&'static Module>, child_init: ChildInit, entry: Entry) -> Self {
+        let (title, comm, in_log) = (format!("modhost: {name}"), Comm::new(kind.comm()), ProcessName::new(&name));
+        Self { kind, rank, name, title, comm, in_log, owner, child_init, entry }
     }
 }
 
@@ -119,7 +124,11 @@ pub struct Spec {
     /// In the process table and the log.
     pub name: String,
     /// What `ps` shows; made before the fork, so that the child need not allocate.
-    pub title: String,
+    title: String,
+    /// What `top` shows.
+    comm: Comm,
+    /// What its records begin with.
+    in_log: ProcessName,
     /// The module that forked it.
     pub owner: Option<&'static Module>,
     /// Whether modules get `init_child_f(rank)` in it.
@@ -338,7 +347,11 @@ impl Family {
         let pid = first::own_pid().as_raw();
         // Identity first: from here on a module call of this process is blamed on this process.
         local().become_process(pid, process_no as i32, spec.rank, slot.trail());
-        slot.set_pid(pid);
+        // Main notes it, too, maybe later. Looked at first: what is read first comes into this process with its neighbours, and what is written first
+        // alone, at the same price.
+        if slot.pid() != pid {
+            slot.set_pid(pid);
+        }
         if let Some(state) = State::current() {
             state.stats.settle(process_no);
         }
@@ -361,10 +374,10 @@ impl Family {
             }
         }
         title::set_title(&spec.title);
-        if let Err(error) = title::set_comm(spec.kind.comm()) {
+        if let Err(error) = spec.comm.show() {
             tracing::debug!("{error}");
         }
-        crate::log::set_process(&spec.name);
+        crate::log::set_process(&spec.in_log);
         if spec.child_init == ChildInit::Call {
             for module in self.modules() {
                 if let Err(error) = call::init_child(module, spec.rank) {

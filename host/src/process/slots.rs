@@ -12,6 +12,8 @@ use crate::sys::mapping::Mapping;
 pub const MAX_PROCESSES: usize = 8192;
 
 const SLOT_WORDS: usize = 16;
+/// The whole table, in shared memory.
+pub const TABLE_BYTES: usize = (MAX_PROCESSES + 1) * SLOT_WORDS * size_of::<u64>();
 const NAME_WORDS: usize = 6;
 
 /// What a slot's process is doing.
@@ -62,7 +64,7 @@ pub struct Slots {
 impl Slots {
     /// An empty table, shared with everything that is forked later. Pages cost nothing until they are touched.
     pub fn new() -> Result<Self> {
-        let slots = Self { words: Mapping::shared((MAX_PROCESSES + 1) * SLOT_WORDS * size_of::<u64>())?.words() };
+        let slots = Self { words: Mapping::shared(TABLE_BYTES)?.words() };
         slots.await_nobody();
         Ok(slots)
     }

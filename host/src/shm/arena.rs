@@ -54,8 +54,9 @@ pub struct Tables {
 const LOCKS_BYTES: usize = 2 * size_of::<abi::Mutex>();
 
 impl Tables {
-    fn new(memory: Mapping) -> Result<Self> {
-        let pages = memory.size_bytes() / PAGE_BYTES;
+    /// Where each part begins for an arena of so many pages, and where the last one ends. Each has its pages for itself: what one process
+    /// needs of one part leaves the others untouched.
+    fn parts(pages: usize) -> ([usize; 6], usize) {
         let sizes = [
             LOCKS_BYTES,
             size_of::<Global>(),
@@ -64,13 +65,18 @@ impl Tables {
             pages.div_ceil(64) * size_of::<AtomicU64>(),
             pages.div_ceil(UNIT_PAGES) * size_of::<Span>(),
         ];
-        // Each part has its pages for itself: what one process needs of one part leaves the others untouched.
-        let mut starts = [0; 6];
         let mut end = 0;
-        for (start, size) in starts.iter_mut().zip(sizes) {
-            *start = end;
+        let starts = sizes.map(|size| {
+            let start = end;
             end += size.next_multiple_of(PAGE_BYTES);
-        }
+            start
+        });
+        (starts, end)
+    }
+
+    fn new(memory: Mapping) -> Result<Self> {
+        let pages = memory.size_bytes() / PAGE_BYTES;
+        let (starts, end) = Self::parts(pages);
         let all = Mapping::shared(end)?;
         let tables = Self {
             locks: all,
@@ -137,6 +143,11 @@ fn view<T>(mapping: Mapping, offset: usize, count: usize) -> &'static [T] {
 }
 
 impl Arena {
+    /// Size of the tables of an arena of that size.
+    pub fn tables_bytes(size_bytes: usize) -> usize {
+        Tables::parts(size_bytes / PAGE_BYTES).1
+    }
+
     /// Maps the memory; its pages cost nothing until they are touched.
     pub fn new(size_bytes: usize) -> Result<Self> {
         let memory = Mapping::shared(size_bytes)?;

@@ -21,6 +21,9 @@ const MAX_WORDS: usize = 65_536;
 const BLOCK_BYTES: usize = 128;
 const WORD_BYTES: usize = size_of::<u64>();
 
+/// Shared memory before the list is complete. What comes then depends on the list.
+pub const OUTSIDE_BYTES: usize = MAX_WORDS * WORD_BYTES;
+
 /// Longest name and help, in bytes.
 pub const MAX_NAME_BYTES: usize = 47;
 /// Longest help, in bytes.
@@ -90,7 +93,7 @@ impl Complete {
 impl Registry {
     /// With the host's own counters. In main, before any module is loaded.
     pub fn new() -> Result<Self> {
-        let outside = Mapping::shared(MAX_WORDS * WORD_BYTES)?.words();
+        let outside = Mapping::shared(OUTSIDE_BYTES)?.words();
         let registry = Self { outside, entries: Mutex::default(), complete: OnceLock::new() };
         for (number, (name, help)) in Own::ALL.into_iter().enumerate() {
             let (name, help) = (name.to_owned(), help.to_owned());

@@ -176,13 +176,15 @@ impl Datagrams {
             let flags = if wait == Wait::Block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
             let count = unsafe {
-                libc::recvmmsg(
+                // Not by its own name in the C library: see `first`.
+                libc::syscall(
+                    libc::SYS_recvmmsg,
                     self.descriptor.get(),
-                    (&raw mut (*self.headers).in_headers).cast(),
+                    &raw mut (*self.headers).in_headers,
                     BATCH as u32,
                     flags,
-                    std::ptr::null_mut(),
-                )
+                    std::ptr::null_mut::<libc::timespec>(),
+                ) as i32
             };
             if count == 1 {
                 self.alone.set(RECEIVE_ALONE);

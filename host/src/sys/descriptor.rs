@@ -132,11 +132,6 @@ pub fn close_others(keep: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Number of open descriptors of this process, by one system call. None on kernels before 6.2, which do not say.
-pub fn open_count() -> Option<u64> {
-    std::fs::metadata("/proc/self/fd").ok().map(|folder| folder.len()).filter(|count| *count > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,6 @@
 
 use crate::error::{Error, Result};
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 
 /// Takes a variable out of the environment, so that no module and no program that one starts sees it.
 ///
@@ -20,10 +19,9 @@ pub fn take(name: &str) -> Result<Option<OsString>> {
     Ok(value)
 }
 
-/// An error when this process has more than one thread. The folder has a link for each (and its own two).
-pub(super) fn require_one_thread() -> Result<()> {
-    let task = std::fs::metadata("/proc/self/task").map_err(|error| Error::failed("cannot count the threads").detail(error))?;
-    match task.nlink().saturating_sub(2) {
+/// An error when this process has more than one thread.
+fn require_one_thread() -> Result<()> {
+    match super::census::threads().map_err(|error| Error::failed("cannot count the threads").detail(error))? {
         1 => Ok(()),
         threads => Err(Error::fault("the environment may not be changed now").detail(format_args!("threads={threads}"))),
     }

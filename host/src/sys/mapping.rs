@@ -4,10 +4,11 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
+use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 
@@ -26,7 +27,27 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Memory that this process and all it forks later share, at one address. Pages cost nothing until they are touched.
     pub fn shared(size_bytes: usize) -> Result<Self> {
-        Self::map(size_bytes, MapFlags::MAP_SHARED)
+        let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
+        match reserve.as_mut().and_then(|reserve| reserve.take(size_bytes)) {
+            Some(part) => Ok(part),
+            None => Self::map(size_bytes, MapFlags::MAP_SHARED),
+        }
+    }
+
+    /// Has shared mappings of these sizes, in any order, made of one: each one more is one more for every fork to copy.
+    pub fn reserve_shared(sizes: &[usize]) -> Result<()> {
+        let pages = |size_bytes: &usize| size_bytes.div_ceil(page_bytes());
+        let all = sizes.iter().map(pages).fold(0, usize::saturating_add).saturating_mul(page_bytes());
+        let whole_bytes = all.saturating_add(FAULT_AROUND_BYTES);
+        let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
+        // Away from the C library: what is loaded later has its place there, and shares page tables with it, which every fork makes anew.
+        let above = reserve.as_ref().map_or(libc::getpid as *const () as usize - AWAY_BYTES, |before| before.start);
+        let whole = Self::map_near(above.saturating_sub(whole_bytes), whole_bytes, MapFlags::MAP_SHARED)?;
+        let skipped = whole.start.addr().get().wrapping_neg() % FAULT_AROUND_BYTES;
+        // SAFETY: less than what the mapping is larger by.
+        let rest = Self { start: unsafe { whole.start.add(skipped) }, size_bytes: all };
+        *reserve = Some(Reserve { start: whole.start.addr().get(), rest, owner: Pid::this() });
+        Ok(())
     }
 
     /// Memory of this process alone.
@@ -47,12 +68,23 @@ impl Mapping {
     }
 
     fn map(size_bytes: usize, sharing: MapFlags) -> Result<Self> {
+        Self::map_near(0, size_bytes, sharing)
+    }
+
+    /// At this address, if nothing is in the way.
+    fn map_near(address: usize, size_bytes: usize, sharing: MapFlags) -> Result<Self> {
         let failed = |detail: String| Error::failed("cannot map memory").detail(detail);
         let length = NonZeroUsize::new(size_bytes).ok_or_else(|| failed("the size is 0".into()))?;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
-        let start =
-            unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, sharing | MapFlags::MAP_NORESERVE) }
-                .map_err(|errno| failed(format!("mmap of {size_bytes} bytes: {errno}")))?;
+        // SAFETY: the address is a wish: the kernel chooses one where nothing is mapped, so no existing memory is touched.
+        let start = unsafe {
+            mmap_anonymous(
+                NonZeroUsize::new(address / page_bytes() * page_bytes()),
+                length,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                sharing | MapFlags::MAP_NORESERVE,
+            )
+        }
+        .map_err(|errno| failed(format!("mmap of {size_bytes} bytes: {errno}")))?;
         Ok(Self { start: start.cast(), size_bytes })
     }
 
@@ -84,6 +116,37 @@ impl Mapping {
     }
 }
 
+/// What is left of a mapping that shared memory is taken from.
+struct Reserve {
+    /// Address of the whole.
+    start: usize,
+    rest: Mapping,
+    /// What is left belongs to this process alone: of two that take from it, each would have the other's memory.
+    owner: Pid,
+}
+
+/// Enough for most hosts' modules; not so far that it takes page tables of a higher order.
+const AWAY_BYTES: usize = 64 << 20;
+
+/// What the kernel brings into a process at once where it is read: pages that stand in one such piece. The default.
+const FAULT_AROUND_BYTES: usize = 64 << 10;
+
+static RESERVE: Mutex<Option<Reserve>> = Mutex::new(None);
+
+impl Reserve {
+    /// Whole pages.
+    fn take(&mut self, size_bytes: usize) -> Option<Mapping> {
+        let taken_bytes = size_bytes.checked_next_multiple_of(page_bytes())?;
+        if size_bytes == 0 || taken_bytes > self.rest.size_bytes || self.owner != Pid::this() {
+            return None;
+        }
+        let part = Mapping { start: self.rest.start, size_bytes };
+        // SAFETY: not behind the end of the mapping, as was just checked.
+        self.rest = Mapping { start: unsafe { self.rest.start.add(taken_bytes) }, size_bytes: self.rest.size_bytes - taken_bytes };
+        Some(part)
+    }
+}
+
 /// Size of a page in bytes. Asked for once, in main: every child asks again for the answer that it inherited.
 pub fn page_bytes() -> usize {
     static PAGE_BYTES: OnceLock<usize> = OnceLock::new();
@@ -91,4 +154,28 @@ pub fn page_bytes() -> usize {
         Ok(Some(bytes)) => usize::try_from(bytes).unwrap_or(4096),
         _ => 4096,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn a_reserve_gives_whole_pages_to_its_own_process() {
+        let page = page_bytes();
+        let mut reserve = Reserve { start: 0, rest: Mapping::map(4 * page, MapFlags::MAP_SHARED).unwrap(), owner: Pid::this() };
+        let start = reserve.rest.start().addr().get();
+        let offset = |part: Mapping| (part.start().addr().get() - start, part.size_bytes());
+        assert_eq!(reserve.take(0).map(offset), None);
+        assert_eq!(reserve.take(1).map(offset), Some((0, 1)));
+        assert_eq!(reserve.take(page + 1).map(offset), Some((page, page + 1)));
+        assert_eq!(reserve.take(page + 1).map(offset), None);
+        assert_eq!(reserve.take(usize::MAX).map(offset), None);
+        let mut strange = Reserve { rest: reserve.rest, owner: Pid::from_raw(1), ..reserve };
+        assert_eq!(strange.take(page).map(offset), None);
+        let last = reserve.take(page).unwrap();
+        last.words().iter().for_each(|word| word.store(7, Relaxed));
+        assert_eq!((offset(last), reserve.take(1).map(offset)), ((3 * page, page), None));
+    }
 }

@@ -3,9 +3,11 @@
 //! *Runs in:* every process, every phase. *Never:* knows a module, a configuration or a policy.
 
 pub mod accept;
+pub mod census;
 pub mod cred;
 pub mod datagrams;
 pub mod descriptor;
+pub mod entry;
 pub mod environ;
 pub mod exit;
 pub mod first;

@@ -2,24 +2,22 @@
 //!
 //! *Runs in:* the first process, before any fork. *Never:* unmaps what it handed out, or takes a lock.
 
-use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU32;
+
+use super::mapping::Mapping;
+use crate::error::Result;
 
 /// Maps `N` zeroed words that stay shared across every later `fork`, for the rest of the program.
 ///
 /// What another process wrote there is an untrusted number: any child may have stored anything.
 ///
 /// # Errors
-/// That of `mmap`: out of memory, or over `RLIMIT_AS`.
-pub fn shared_words<const N: usize>() -> Result<&'static [AtomicU32; N], Errno> {
-    let Some(size_bytes) = NonZeroUsize::new(size_of::<[AtomicU32; N]>()) else { return Err(Errno::EINVAL) };
-    // SAFETY: without an address and without MAP_FIXED the kernel picks a free range, so no existing mapping is touched.
-    let start = unsafe { mmap_anonymous(None, size_bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) }?;
+/// That of the mapping: out of memory, or over `RLIMIT_AS`.
+pub fn shared_words<const N: usize>() -> Result<&'static [AtomicU32; N]> {
+    let mapping = Mapping::shared(size_of::<[AtomicU32; N]>())?;
     // SAFETY: the range is page-aligned, at least as large as the array, zeroed (a valid AtomicU32), and never unmapped;
     // atomics are the only view of it in any process.
-    Ok(unsafe { start.cast::<[AtomicU32; N]>().as_ref() })
+    Ok(unsafe { mapping.start().cast::<[AtomicU32; N]>().as_ref() })
 }
 
 #[cfg(test)]

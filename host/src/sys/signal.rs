@@ -3,11 +3,13 @@
 //! *Runs in:* every process. *Never:* does anything in a signal handler but set one flag.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::first::{self, Disposition};
 use crate::error::{Error, Result};
 
 /// What supervisor and main read from their descriptor.
@@ -62,14 +64,28 @@ pub fn stop_requested() -> bool {
     STOP.load(Relaxed)
 }
 
+/// The disposition that `stop_by_flag` sets: made by the C library once, for all processes that are forked later.
+static BY_FLAG: OnceLock<Disposition> = OnceLock::new();
+
+/// Prepares `stop_by_flag` for what is forked later. In main, where the signal is blocked and read from a descriptor.
+pub fn prepare_stop_by_flag() -> Result<()> {
+    let failed = |errno| Error::failed("cannot prepare for the stop signal").detail(format!("sigaction: {errno}"));
+    let action = SigAction::new(SigHandler::Handler(on_stop), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler only stores to an atomic, which is allowed at any moment.
+    let before = unsafe { sigaction(Signal::SIGTERM, &action) }.map_err(failed)?;
+    let by_flag = first::disposition(Signal::SIGTERM).map_err(failed)?;
+    // SAFETY: what was there before.
+    unsafe { sigaction(Signal::SIGTERM, &before) }.map_err(failed)?;
+    BY_FLAG.get_or_init(|| by_flag);
+    Ok(())
+}
+
 /// For the host's own loops: SIGTERM interrupts a blocking call and sets a flag instead of killing, so that what was received is
 /// answered first. A signal that arrives between the check and the call is repeated by main.
 pub fn stop_by_flag() -> Result<()> {
-    let action = SigAction::new(SigHandler::Handler(on_stop), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler only stores to an atomic, which is allowed at any moment.
-    unsafe { sigaction(Signal::SIGTERM, &action) }
-        .map(|_| ())
-        .map_err(|errno| Error::failed("cannot prepare for the stop signal").detail(format!("sigaction: {errno}")))
+    let by_flag = BY_FLAG.get().ok_or_else(|| Error::fault("the stop signal was not prepared for"))?;
+    first::set_disposition(Signal::SIGTERM, by_flag)
+        .map_err(|errno| Error::failed("cannot prepare for the stop signal").detail(format!("rt_sigaction: {errno}")))
 }
 
 /// Gives a forked child the signal state that a fresh program has: nothing blocked, everything at its default but SIGPIPE (ignored).
@@ -78,6 +94,5 @@ pub fn fresh() -> Result<()> {
     if STOP.load(Relaxed) {
         STOP.store(false, Relaxed);
     }
-    super::first::unblock_signals()
-        .map_err(|errno| Error::failed("cannot restore the signal mask").detail(format!("rt_sigprocmask: {errno}")))
+    first::unblock_signals().map_err(|errno| Error::failed("cannot restore the signal mask").detail(format!("rt_sigprocmask: {errno}")))
 }

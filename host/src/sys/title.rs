@@ -9,10 +9,9 @@
 //! ```
 //! What stands before `end` is moved to the heap, then titles may overwrite it.
 
-use super::environ::require_one_thread;
 use super::first;
 use crate::error::{Error, Result};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -21,20 +20,33 @@ pub const TITLE_BYTES: usize = 256;
 /// The longest short name with its NUL: the kernel's TASK_COMM_LEN.
 const COMM_BYTES: usize = 16;
 
+/// What the C library passes to `main`: where `exec` has put the arguments, and behind them the environment.
+#[derive(Debug)]
+pub struct Arguments {
+    count: usize,
+    list: *mut *mut c_char,
+}
+
+impl Arguments {
+    /// As `main` was given them.
+    ///
+    /// # Safety
+    /// They are what `main` was given, unchanged, and the process has one thread.
+    pub unsafe fn of_main(count: c_int, list: *mut *mut c_char) -> Self {
+        Self { count: count.max(0) as usize, list }
+    }
+}
+
 /// Makes room for titles. `std::env` and C's `getenv` work on as before.
 ///
 /// # Errors
-/// There are threads already, the environment was changed before, or `/proc` is not mounted: titles then stay as they are.
-pub fn prepare() -> Result<()> {
+/// The environment was changed before, or there are no arguments: titles then stay as they are.
+pub fn prepare(arguments: &Arguments) -> Result<()> {
     if AREA.get().is_some() {
         return Ok(());
     }
-    require_one_thread()?;
-    let stat = std::fs::read_to_string("/proc/self/stat").map_err(|error| cannot().detail(format_args!("/proc/self/stat: {error}")))?;
-    let layout = Layout::parse(&stat).ok_or_else(|| cannot().detail("/proc/self/stat has no argument addresses"))?;
-    let area = layout.area().ok_or_else(|| cannot().detail("the argument area is empty"))?;
-    // SAFETY: this process has one thread, checked above, and the addresses are the kernel's own.
-    unsafe { layout.move_strings_away(&area) }?;
+    // SAFETY: an Arguments is what `main` was given.
+    let area = unsafe { arguments.move_strings_away() }?;
     AREA.get_or_init(|| area);
     Ok(())
 }
@@ -57,17 +69,27 @@ pub fn set_title(title: &str) {
     }
 }
 
-/// Sets the short name (`ps -o comm`, `top`, the kernel's messages), cut to 15 bytes.
-///
-/// # Errors
-/// That of `prctl`.
-pub fn set_comm(name: &str) -> Result<()> {
-    let mut bytes = [0; COMM_BYTES];
-    for (place, byte) in bytes[..COMM_BYTES - 1].iter_mut().zip(name.bytes()) {
-        *place = byte;
+/// A short name (`ps -o comm`, `top`, the kernel's messages). Made before a fork, so that the child has nothing to copy together.
+#[derive(Debug, Clone, Copy)]
+pub struct Comm([u8; COMM_BYTES]);
+
+impl Comm {
+    /// Cut to 15 bytes, and before a NUL.
+    pub fn new(name: &str) -> Self {
+        let mut bytes = [0; COMM_BYTES];
+        for (place, byte) in bytes[..COMM_BYTES - 1].iter_mut().zip(name.bytes().take_while(|byte| *byte != 0)) {
+            *place = byte;
+        }
+        Self(bytes)
     }
-    let name = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
-    first::set_comm(name).map_err(|errno| Error::failed("cannot set the process name").detail(errno))
+
+    /// Makes it that of this process.
+    ///
+    /// # Errors
+    /// That of `prctl`.
+    pub fn show(&self) -> Result<()> {
+        first::set_comm(&self.0).map_err(|errno| Error::failed("cannot set the process name").detail(errno))
+    }
 }
 
 static AREA: OnceLock<Area> = OnceLock::new();
@@ -94,52 +116,38 @@ impl Area {
     }
 }
 
-/// Addresses from `/proc/self/stat`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Layout {
-    /// Where argc stands; argv and environ follow.
-    stack_start: usize,
-    args: (usize, usize),
-    env: (usize, usize),
+/// The strings from the first one on that follow each other without a gap: where they end.
+fn end_of_run(start: usize, strings: impl Iterator<Item = (usize, usize)>) -> usize {
+    strings.fold(start, |end, (at, bytes)| if at == end { end + bytes } else { end })
 }
 
-impl Layout {
-    fn parse(stat: &str) -> Option<Self> {
-        // The second field is the name in parentheses, with whatever is in it; the third is the first after the last one.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let number = |field: usize| fields.split_ascii_whitespace().nth(field - 3)?.parse().ok();
-        Some(Self { stack_start: number(28)?, args: (number(48)?, number(49)?), env: (number(50)?, number(51)?) })
-    }
-
+impl Area {
     /// The arguments, and the environment if it follows them directly, as the kernel demands too.
-    fn area(&self) -> Option<Area> {
-        let (start, args_end) = self.args;
-        let all_end = if self.env.0 == args_end && self.env.1 > args_end { self.env.1 } else { args_end };
-        (self.stack_start > 0 && start > self.stack_start && args_end > start).then(|| Area {
-            start,
-            args_end,
-            end: all_end.min(start.saturating_add(TITLE_BYTES)),
-        })
+    fn of(arguments: &[Pointer], variables: &[Pointer]) -> Result<Self> {
+        let start = arguments.first().ok_or_else(|| cannot().detail("the program was started without its name"))?.string.addr();
+        let args_end = end_of_run(start, arguments.iter().map(Pointer::extent));
+        let all_end = end_of_run(args_end, variables.iter().map(Pointer::extent));
+        Ok(Self { start, args_end, end: all_end.min(start.saturating_add(TITLE_BYTES)) })
     }
+}
 
+impl Arguments {
     /// Copies every argument, and every variable that begins inside the area, to memory that is never freed, and points argv and environ there.
     ///
     /// # Safety
-    /// No other thread exists. The addresses are those of this process.
-    unsafe fn move_strings_away(&self, area: &Area) -> Result<()> {
-        let argument_count = std::env::args_os().len();
-        let argv = (self.stack_start + size_of::<usize>()) as *mut *mut c_char;
+    /// No other thread exists, and nothing was done to the strings yet.
+    unsafe fn move_strings_away(&self) -> Result<Area> {
+        let argv = self.list;
         // SAFETY: a plain read of a variable of libc's; no other thread writes it.
         let envp = unsafe { environ };
         // Who called setenv before has moved environ, and maybe strings, to where this must not write.
-        if envp.addr() != argv.addr() + (argument_count + 1) * size_of::<usize>() {
+        if envp.addr() != argv.addr() + (self.count + 1) * size_of::<usize>() {
             return Err(cannot().detail("the environment was changed before"));
         }
-        // SAFETY: exec lays out argc, argv, NULL, environ, NULL in this order from the stack's start, and the check above found argc and environ
-        // where they belong; both lists are NUL-terminated, writable, and outside the strings.
-        let mut arguments = unsafe { pointers(argv) };
-        // SAFETY: as above.
-        let mut variables = unsafe { pointers(envp) };
+        // SAFETY: exec lays out argc, argv, NULL, environ, NULL in this order, and the check above found environ where it belongs; both lists are
+        // NUL-terminated, writable, and outside the strings.
+        let (mut arguments, mut variables) = unsafe { (pointers(argv), pointers(envp)) };
+        let area = Area::of(&arguments, &variables)?;
         variables.retain(|pointer| pointer.string.addr() < area.end);
         arguments.retain(|pointer| (area.start..area.args_end).contains(&pointer.string.addr()));
         arguments.append(&mut variables);
@@ -149,9 +157,7 @@ impl Layout {
         let copy = strings.collect::<Vec<_>>().concat().leak();
         let mut rest = copy;
         for pointer in arguments {
-            // SAFETY: the string is still as it was copied.
-            let length = unsafe { CStr::from_ptr(pointer.string) }.count_bytes() + 1;
-            let (string, after) = std::mem::take(&mut rest).split_at_mut(length);
+            let (string, after) = std::mem::take(&mut rest).split_at_mut(pointer.string_bytes);
             // SAFETY: a slot of argv or environ, writable; the new string has the same bytes and lives for ever.
             unsafe { pointer.slot.write(string.as_mut_ptr().cast()) };
             // libc's two names for this program point into the first argument.
@@ -159,14 +165,14 @@ impl Layout {
             unsafe {
                 for name in [&raw mut program_invocation_name, &raw mut program_invocation_short_name] {
                     let offset = name.read().addr().wrapping_sub(pointer.string.addr());
-                    if offset < length {
+                    if offset < pointer.string_bytes {
                         name.write(string.as_mut_ptr().add(offset).cast());
                     }
                 }
             }
             rest = after;
         }
-        Ok(())
+        Ok(area)
     }
 }
 
@@ -179,18 +185,26 @@ unsafe extern "C" {
 struct Pointer {
     slot: *mut *mut c_char,
     string: *mut c_char,
+    /// With its NUL.
+    string_bytes: usize,
+}
+
+impl Pointer {
+    fn extent(&self) -> (usize, usize) {
+        (self.string.addr(), self.string_bytes)
+    }
 }
 
 /// # Safety
-/// `list` is a readable array of pointers that ends with a null one.
+/// `list` is a readable array of pointers to C strings that ends with a null one.
 unsafe fn pointers(list: *mut *mut c_char) -> Vec<Pointer> {
     (0..)
-        .map(|index| {
-            let slot = list.wrapping_add(index);
-            // SAFETY: no entry behind the null one is read, take_while stops the lazy map there.
-            Pointer { slot, string: unsafe { slot.read() } }
-        })
-        .take_while(|pointer| !pointer.string.is_null())
+        .map(|index| list.wrapping_add(index))
+        // SAFETY: no entry behind the null one is read, take_while stops the lazy map there.
+        .map(|slot| (slot, unsafe { slot.read() }))
+        .take_while(|(_, string)| !string.is_null())
+        // SAFETY: a C string.
+        .map(|(slot, string)| Pointer { slot, string, string_bytes: unsafe { CStr::from_ptr(string) }.count_bytes() + 1 })
         .collect()
 }
 
@@ -204,21 +218,19 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn layouts() {
-        let field = |number| match number {
-            28 => 1000,
-            48 => 2000,
-            49 | 50 => 2040,
-            51 => 3000,
-            other => other,
+    fn areas() {
+        let strings = |extents: &[(usize, usize)]| -> Vec<Pointer> {
+            let pointer =
+                |(at, string_bytes)| Pointer { slot: std::ptr::null_mut(), string: std::ptr::without_provenance_mut(at), string_bytes };
+            extents.iter().copied().map(pointer).collect()
         };
-        let stat = (4..=52).fold("7 (a ) 1 b) S".to_string(), |stat, number| format!("{stat} {}", field(number)));
-        let layout = Layout::parse(&stat).unwrap();
-        assert_eq!(layout, Layout { stack_start: 1000, args: (2000, 2040), env: (2040, 3000) });
-        assert_eq!(layout.area(), Some(Area { start: 2000, args_end: 2040, end: 2000 + TITLE_BYTES }));
-        assert_eq!(Layout { env: (2050, 3000), ..layout }.area(), Some(Area { start: 2000, args_end: 2040, end: 2040 }));
-        assert_eq!(Layout { args: (0, 0), ..layout }.area(), None);
-        assert_eq!(Layout::parse("7 (x) S 1"), None);
+        let arguments = [(2000, 30), (2030, 10)];
+        let area = |arguments: &[_], variables: &[_]| Area::of(&strings(arguments), &strings(variables)).ok();
+        assert_eq!(area(&arguments, &[(2040, 900)]), Some(Area { start: 2000, args_end: 2040, end: 2000 + TITLE_BYTES }));
+        assert_eq!(area(&arguments, &[(2040, 60), (2101, 9)]), Some(Area { start: 2000, args_end: 2040, end: 2100 }));
+        assert_eq!(area(&arguments, &[(2050, 900)]), Some(Area { start: 2000, args_end: 2040, end: 2040 }));
+        assert_eq!(area(&[(2000, 30), (9000, 10)], &[(2030, 900)]), Some(Area { start: 2000, args_end: 2030, end: 2000 + TITLE_BYTES }));
+        assert_eq!(area(&[], &[(2050, 900)]), None);
     }
 
     /// Titles need a process with one thread, and the harness has more: this program again, caught before its `main`.
@@ -238,10 +250,11 @@ mod tests {
 
     #[used]
     #[unsafe(link_section = ".init_array")]
-    static BEFORE_MAIN: extern "C" fn() = {
-        extern "C" fn before_main() {
+    static BEFORE_MAIN: extern "C" fn(c_int, *mut *mut c_char) = {
+        extern "C" fn before_main(count: c_int, list: *mut *mut c_char) {
             if std::env::var_os(ALONE).is_some() {
-                in_a_process_of_its_own();
+                // SAFETY: constructors are given the same as `main`.
+                in_a_process_of_its_own(&unsafe { Arguments::of_main(count, list) });
                 println!("all well");
                 std::process::exit(0);
             }
@@ -249,7 +262,7 @@ mod tests {
         before_main
     };
 
-    fn in_a_process_of_its_own() {
+    fn in_a_process_of_its_own(given: &Arguments) {
         let shown = || {
             let bytes = std::fs::read("/proc/self/cmdline").unwrap();
             String::from_utf8(bytes).unwrap().trim_end_matches('\0').to_string()
@@ -257,7 +270,7 @@ mod tests {
         let arguments: Vec<_> = std::env::args().collect();
         set_title("too early");
         assert_eq!(shown().split('\0').collect::<Vec<_>>(), arguments);
-        prepare().unwrap();
+        prepare(given).unwrap();
         assert_eq!(shown().split('\0').collect::<Vec<_>>(), arguments);
 
         let long = "modhost: worker 3 udp [2001:db8::1]:5060 ".repeat(20);
@@ -287,8 +300,8 @@ mod tests {
             std::env::vars().count()
         );
 
-        set_comm("modhost-w3 and more than fits").unwrap();
+        Comm::new("modhost-w3 and more than fits").show().unwrap();
         assert_eq!(std::fs::read_to_string("/proc/self/comm").unwrap(), "modhost-w3 and \n");
-        prepare().unwrap();
+        prepare(given).unwrap();
     }
 }

@@ -10,5 +10,10 @@ use abi_stable::StableAbi;
 use abi_stable::library::AbiHeader;
 
 /// What the header of a module built with this leads to.
-pub static RUST_INFO: RustInfo =
-    RustInfo { abi_stable: AbiHeader::VALUE, exports: <ModuleExportsRef as StableAbi>::LAYOUT, host: <HostApiRef as StableAbi>::LAYOUT };
+pub static RUST_INFO: RustInfo = RustInfo {
+    abi_stable: AbiHeader::VALUE,
+    // Not that of any release: the source is not the SDK's.
+    source: 1,
+    exports: <ModuleExportsRef as StableAbi>::LAYOUT,
+    host: <HostApiRef as StableAbi>::LAYOUT,
+};

@@ -1,0 +1,61 @@
+//! How the program begins: called by the C library, without the standard library's own preparations in between.
+//!
+//! Those would read `/proc/self/maps` for a message about overflowed stacks, and map a signal stack that every fork then copies:
+//! a twentieth of a start in all. What of them matters here is done here. A process whose stack overflows dies of SIGSEGV, which the log says.
+//!
+//! *Runs in:* the starting command, before anything else. *Never:* returns with output that was not written.
+
+use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::os::fd::IntoRawFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use super::title::Arguments;
+
+/// Runs `program` and ends the process with its exit code.
+///
+/// # Safety
+/// As the C library calls `main`: once, with the arguments where `exec` has put them, in a process of one thread.
+pub unsafe fn enter(argument_count: c_int, arguments: *mut *mut c_char, program: impl FnOnce(Arguments) -> u8) -> c_int {
+    // Nobody reads 0 to 2 by accident, when something else is opened there.
+    let prepared = occupy_standard_descriptors();
+    // A pipe whose reader has gone away is an error of the call that writes.
+    // SAFETY: no handler is installed.
+    let ignored = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+    if prepared.is_err() || ignored.is_err() {
+        std::process::abort();
+    }
+    // SAFETY: the caller's promise.
+    let code = program(unsafe { Arguments::of_main(argument_count, arguments) });
+    // Not by returning: this flushes the standard output.
+    std::process::exit(c_int::from(code))
+}
+
+/// Standard descriptors that the caller has closed lead to /dev/null.
+fn occupy_standard_descriptors() -> std::io::Result<()> {
+    for standard in 0..=2 {
+        // SAFETY: a number; whether something is open there is what is asked.
+        let standard = unsafe { std::os::fd::BorrowedFd::borrow_raw(standard) };
+        if fcntl(standard, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
+            // The lowest free number is this one.
+            let _stays_open = File::options().read(true).write(true).open("/dev/null")?.into_raw_fd();
+        }
+    }
+    Ok(())
+}
+
+/// The program's `main`.
+#[macro_export]
+macro_rules! program {
+    ($program:path) => {
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        extern "C" fn main(argument_count: std::ffi::c_int, arguments: *mut *mut std::ffi::c_char) -> std::ffi::c_int {
+            // SAFETY: this is what the C library calls.
+            unsafe { $crate::sys::entry::enter(argument_count, arguments, $program) }
+        }
+    };
+}
