@@ -151,18 +151,39 @@ mod tests {
 
     #[test]
     fn reads_across_blocks_and_not_past_the_end() {
-        let bytes: Vec<u8> = (0..BLOCK_BYTES * 2 + 5).map(|number| (number % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..BLOCK_BYTES * (SLOTS as u64 + 2) + 5).map(|number| (number % 251) as u8).collect();
         let mut source = Source::from_bytes(bytes.clone());
         let mut buffer = [0; 100];
         let at = BLOCK_BYTES as usize - 50;
-        source.read(at as u64, &mut buffer).unwrap();
-        assert_eq!(buffer[..], bytes[at..at + 100]);
+        // The second and third share their slots with the first.
+        for at in [at, at + SLOTS * BLOCK_BYTES as usize, at] {
+            source.read(at as u64, &mut buffer).unwrap();
+            assert_eq!(buffer[..], bytes[at..at + 100]);
+        }
+        let mut many = vec![0; BLOCK_BYTES as usize * 2];
+        source.read(at as u64, &mut many).unwrap();
+        assert_eq!(many[..], bytes[at..at + many.len()]);
         assert_eq!(
             source.read(bytes.len() as u64 - 99, &mut buffer),
             Err(Obstacle::Truncated { have_bytes: bytes.len() as u64, need_bytes: bytes.len() as u64 + 1 })
         );
         assert!(matches!(source.read(u64::MAX, &mut buffer), Err(Obstacle::Malformed(_))));
         source.read(bytes.len() as u64, &mut []).unwrap();
+    }
+
+    #[test]
+    fn a_file_may_shrink_while_it_is_read() {
+        let path = std::env::temp_dir().join(format!("modhost-shrinks-{}", std::process::id()));
+        std::fs::write(&path, vec![7; 3 * BLOCK_BYTES as usize]).unwrap();
+        let mut source = Source::open(&path).unwrap().0;
+        let have_bytes = BLOCK_BYTES + 10;
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(have_bytes).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for (offset, len) in [(have_bytes - 4, 8), (0, 2 * BLOCK_BYTES as usize)] {
+            let need_bytes = offset + len as u64;
+            assert_eq!(source.read(offset, &mut vec![0; len]), Err(Obstacle::Truncated { have_bytes, need_bytes }));
+        }
+        source.read(have_bytes - 8, &mut [0; 8]).unwrap();
     }
 
     #[test]
