@@ -77,8 +77,9 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The subcommands.
+/// The subcommands. Only the arguments of the one that is given are built, which makes a start quicker.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Start: load the modules, fork the processes, serve
     #[command(after_help = RUN_EXAMPLES)]
@@ -110,7 +111,9 @@ pub enum Command {
     Rpc(RpcArgs),
 }
 
-/// What `run` and `check` share.
+// No documentation on the structs below: clap would take it for the help of their commands, in place of what stands above.
+
+// What `run` and `check` share.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// Configuration file
@@ -138,7 +141,7 @@ pub struct SourceArgs {
     pub set: Vec<String>,
 }
 
-/// `modhost run`.
+// `modhost run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// File, modules, listeners, parameters.
@@ -191,7 +194,7 @@ pub enum LogFormatArg {
     Json,
 }
 
-/// `modhost check`.
+// `modhost check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// File, modules, listeners, parameters.
@@ -203,7 +206,7 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// `modhost inspect`.
+// `modhost inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Module files
@@ -215,7 +218,7 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// What every command for a running host takes.
+// What every command for a running host takes.
 #[derive(Debug, Args)]
 pub struct ControlArgs {
     /// Control socket of the host
@@ -227,7 +230,7 @@ pub struct ControlArgs {
     pub json: bool,
 }
 
-/// `modhost stats`.
+// `modhost stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
     /// Socket and form of the answer.
@@ -258,7 +261,7 @@ impl StatsArgs {
     }
 }
 
-/// `modhost rpc`.
+// `modhost rpc`.
 #[derive(Debug, Args)]
 pub struct RpcArgs {
     /// Socket and form of the answer.

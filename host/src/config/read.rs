@@ -16,6 +16,9 @@ pub use crate::error::io_text;
 /// A configuration is some kilobytes; whatever is larger is another kind of file.
 pub const FILE_MAX_BYTES: u64 = 4 << 20;
 
+/// Room for most files, whose first bytes would otherwise be read in small pieces.
+const FIRST_READ_BYTES: usize = 4 << 10;
+
 /// The text of the file. `-` and `/dev/stdin` work where the shell opens them; a folder does not.
 pub fn read(path: &Path) -> Result<String, Error> {
     let failed = |detail: String| Error::config(format!("cannot read the configuration \"{}\"", path.display())).detail(detail);
@@ -27,7 +30,7 @@ pub fn read(path: &Path) -> Result<String, Error> {
     // One with a writer is read to its end.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|errno| failed(format!("fcntl: {errno}")))?;
     let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
     file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(io_text(&error)))?;
     if bytes.is_empty() && is_pipe {
         return Err(failed("it is a pipe that nobody writes to".into()).hint("is this the right file?"));

@@ -7,10 +7,10 @@ use object::elf;
 
 use super::elf::{Dynamic, Image, Obstacle, Order, offset};
 
-const RELA_BYTES: u64 = 24;
-const RELR_BYTES: u64 = 8;
+const RELA_BYTES: usize = 24;
+const RELR_BYTES: usize = 8;
 /// Entries read at a time.
-const CHUNK: u64 = 512;
+const CHUNK: usize = 512;
 /// Enough for half a gigabyte of pointers; each entry stands for up to 63 of them, so this bounds the time more than the size does.
 const RELR_MAX_BYTES: u64 = 8 << 20;
 /// More relocations than the largest table has fields.
@@ -48,6 +48,17 @@ enum Relocation {
     Other,
 }
 
+/// What is known of the relocation table of one image, so that it need not be read again for each stretch: the linker sorts it by
+/// address, and a stretch then has its relocations in one chunk or two.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Of each chunk read so far: the lowest and the highest address that its entries apply to.
+    spans: Vec<(u64, u64)>,
+    /// The last chunk read, and its index.
+    chunk: Vec<u8>,
+    index: Option<usize>,
+}
+
 /// A stretch of a module's memory with the relocations that apply to it.
 pub struct Block {
     order: Order,
@@ -58,11 +69,11 @@ pub struct Block {
 
 impl Block {
     /// Reads `len_bytes` at `address`.
-    pub fn read(image: &mut Image, dynamic: &Dynamic, address: u64, len_bytes: usize) -> Result<Self, Obstacle> {
+    pub fn read(image: &mut Image, dynamic: &Dynamic, seen: &mut Seen, address: u64, len_bytes: usize) -> Result<Self, Obstacle> {
         let mut bytes = vec![0; len_bytes];
         image.read_memory(address, &mut bytes)?;
         let mut search = Search { low: address, high: offset(address, len_bytes as u64)?, found: Vec::new() };
-        search.rela(image, dynamic)?;
+        search.rela(image, dynamic, seen)?;
         search.relr(image, dynamic)?;
         // Stable: of several for one place the last in file order wins, as it does when they are applied.
         search.found.sort_by_key(|(at, _)| *at);
@@ -114,22 +125,46 @@ struct Search {
 }
 
 impl Search {
-    fn add(&mut self, address: u64, relocation: impl FnOnce() -> Relocation) -> Result<(), Obstacle> {
-        if (self.low..self.high).contains(&address) {
-            if self.found.len() == FOUND_MAX {
-                return Err(Obstacle::malformed("its exports table has more relocations than fields"));
-            }
-            self.found.push((address - self.low, relocation()));
+    fn holds(&self, address: u64) -> bool {
+        (self.low..self.high).contains(&address)
+    }
+
+    /// Adds a relocation of an address that the stretch holds.
+    fn add(&mut self, address: u64, relocation: Relocation) -> Result<(), Obstacle> {
+        if self.found.len() == FOUND_MAX {
+            return Err(Obstacle::malformed("its exports table has more relocations than fields"));
         }
+        self.found.push((address - self.low, relocation));
         Ok(())
     }
 
-    fn rela(&mut self, image: &mut Image, dynamic: &Dynamic) -> Result<(), Obstacle> {
+    fn rela(&mut self, image: &mut Image, dynamic: &Dynamic, seen: &mut Seen) -> Result<(), Obstacle> {
         let order = image.order();
         let machine = elf::Machine(image.header.machine);
-        in_chunks(image, dynamic.rela, dynamic.rela_bytes, RELA_BYTES, |entry| {
-            self.add(order.u64(entry, 0), || decode(machine, order.u64(entry, 8), order.u64(entry, 16)))
-        })
+        for (index, (start, len_bytes)) in chunks(dynamic.rela_bytes, RELA_BYTES).enumerate() {
+            let span = seen.spans.get(index);
+            if span.is_some_and(|(lowest, highest)| *highest < self.low || self.high <= *lowest) {
+                continue;
+            }
+            if seen.index != Some(index) {
+                seen.index = None;
+                seen.chunk.resize(len_bytes, 0);
+                image.read_memory(offset(dynamic.rela, start)?, &mut seen.chunk)?;
+                seen.index = Some(index);
+            }
+            let (mut lowest, mut highest) = (u64::MAX, 0);
+            for entry in seen.chunk.as_chunks::<RELA_BYTES>().0 {
+                let address = order.u64(entry, 0);
+                (lowest, highest) = (lowest.min(address), highest.max(address));
+                if self.holds(address) {
+                    self.add(address, decode(machine, order.u64(entry, 8), order.u64(entry, 16)))?;
+                }
+            }
+            if index == seen.spans.len() {
+                seen.spans.push((lowest, highest));
+            }
+        }
+        Ok(())
     }
 
     /// An even word is the address of one relocated word; an odd one says which of the next 63 words are.
@@ -139,39 +174,35 @@ impl Search {
             return Err(Obstacle::malformed("it has more relocations than is plausible"));
         }
         let mut next = 0_u64;
-        in_chunks(image, dynamic.relr, dynamic.relr_bytes, RELR_BYTES, |entry| {
-            let entry = order.u64(entry, 0);
-            if entry & 1 == 0 {
-                next = entry.wrapping_add(8);
-                return self.add(entry, || Relocation::InPlace);
+        let mut chunk = Vec::new();
+        for (start, len_bytes) in chunks(dynamic.relr_bytes, RELR_BYTES) {
+            chunk.resize(len_bytes, 0);
+            image.read_memory(offset(dynamic.relr, start)?, &mut chunk)?;
+            for entry in chunk.as_chunks::<RELR_BYTES>().0.iter().map(|entry| order.u64(entry, 0)) {
+                if entry & 1 == 0 {
+                    next = entry.wrapping_add(8);
+                    if self.holds(entry) {
+                        self.add(entry, Relocation::InPlace)?;
+                    }
+                    continue;
+                }
+                for place in (0..63).filter(|bit| entry >> (bit + 1) & 1 == 1).map(|bit| next.wrapping_add(bit * 8)) {
+                    if self.holds(place) {
+                        self.add(place, Relocation::InPlace)?;
+                    }
+                }
+                next = next.wrapping_add(63 * 8);
             }
-            for bit in (0..63).filter(|bit| entry >> (bit + 1) & 1 == 1) {
-                self.add(next.wrapping_add(bit * 8), || Relocation::InPlace)?;
-            }
-            next = next.wrapping_add(63 * 8);
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 
-/// Calls `each` with every whole entry of a table in memory.
-fn in_chunks(
-    image: &mut Image,
-    table: u64,
-    table_bytes: u64,
-    entry_bytes: u64,
-    mut each: impl FnMut(&[u8]) -> Result<(), Obstacle>,
-) -> Result<(), Obstacle> {
-    let mut chunk = vec![0; (entry_bytes * CHUNK) as usize];
-    let total = table_bytes - table_bytes % entry_bytes;
-    let mut done = 0;
-    while done < total {
-        let part = &mut chunk[..(total - done).min(entry_bytes * CHUNK) as usize];
-        image.read_memory(offset(table, done)?, part)?;
-        part.chunks_exact(entry_bytes as usize).try_for_each(&mut each)?;
-        done += part.len() as u64;
-    }
-    Ok(())
+/// Where in a table of whole entries each chunk begins, and its length in bytes.
+fn chunks(table_bytes: u64, entry_bytes: usize) -> impl Iterator<Item = (u64, usize)> {
+    let total = table_bytes - table_bytes % entry_bytes as u64;
+    let most = entry_bytes * CHUNK;
+    (0..total).step_by(most).map(move |start| (start, (total - start).min(most as u64) as usize))
 }
 
 fn decode(machine: elf::Machine, info: u64, addend: u64) -> Relocation {

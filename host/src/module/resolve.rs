@@ -98,13 +98,13 @@ impl Search<'_> {
                 Err(error) => return self.refuse(name, optional, at(&position, error)),
             },
         };
-        let inspection = inspect(&path);
+        let mut inspection = inspect(&path);
         // The name by which others may ask for a module that is not loaded.
         let name = expected_name.map_or_else(|| guess_name(&inspection), str::to_string);
         if let Some(error) = inspection.refusal() {
             return self.refuse(&name, optional, at(&position, error));
         }
-        let Some(table) = inspection.table.clone() else { return };
+        let Some(table) = inspection.table.take() else { return };
         if let Some(expected) = expected_name.filter(|expected| *expected != table.name) {
             let error = Error::config(format!("module \"{expected}\" calls itself \"{}\"", table.name))
                 .detail(path.display())

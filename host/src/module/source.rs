@@ -3,7 +3,6 @@
 //! *Runs in:* the supervisor and the commands `check` and `inspect`.
 //! *Never:* maps the file (a file that is truncated under a mapping kills its reader), reads all of it, or reads without end.
 
-use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
@@ -14,26 +13,32 @@ use nix::fcntl::OFlag;
 use super::elf::Obstacle;
 use crate::config::read::io_text;
 
-/// Large enough for the whole of a small C module, small enough that reading one costs about as much as the call itself.
-const BLOCK_BYTES: u64 = 16 << 10;
+/// The parts that are read lie in few places: with small blocks little memory is touched, and a fresh page costs more than a read.
+const BLOCK_BYTES: u64 = 4 << 10;
+/// Blocks kept, each in the slot that its number gives. A real module needs about as many.
+const SLOTS: usize = 16;
 /// What one inspection may look at in total, so that hostile tables cannot make it go round for long.
 const BUDGET_BYTES: u64 = 512 << 20;
 /// What the smallest read counts for, so that many small ones end too.
 const READ_COST_MIN_BYTES: u64 = 64;
-/// Blocks kept; all are dropped when there are more, which a real module does not come near.
-const BLOCKS_MAX: usize = 256;
 
 /// A file, or a buffer that stands for one in tests.
 pub struct Source {
     backing: Backing,
     size_bytes: u64,
-    blocks: HashMap<u64, Box<[u8]>>,
+    blocks: [Option<Block>; SLOTS],
     budget_bytes: u64,
 }
 
 enum Backing {
     File(File),
     Bytes(Vec<u8>),
+}
+
+#[derive(Default)]
+struct Block {
+    number: u64,
+    bytes: Vec<u8>,
 }
 
 impl Source {
@@ -62,7 +67,7 @@ impl Source {
     }
 
     fn new(backing: Backing, size_bytes: u64) -> Self {
-        Self { backing, size_bytes, blocks: HashMap::new(), budget_bytes: BUDGET_BYTES }
+        Self { backing, size_bytes, blocks: [const { None }; SLOTS], budget_bytes: BUDGET_BYTES }
     }
 
     /// Its size when it was opened.
@@ -79,52 +84,65 @@ impl Source {
         let cost = (buffer.len() as u64).max(READ_COST_MIN_BYTES);
         self.budget_bytes =
             self.budget_bytes.checked_sub(cost).ok_or_else(|| Obstacle::malformed("its tables lead to more than is plausible"))?;
+        let shrunk = |have_bytes: u64| Obstacle::Truncated { have_bytes, need_bytes };
+        if buffer.len() as u64 >= BLOCK_BYTES {
+            let count = self.backing.read(offset, buffer)?;
+            return if count == buffer.len() { Ok(()) } else { Err(shrunk(offset + count as u64)) };
+        }
         let mut done = 0;
         while done < buffer.len() {
             let at = offset + done as u64;
             let block = self.block(at / BLOCK_BYTES)?;
-            let start = (at % BLOCK_BYTES) as usize;
-            let count = block.len().saturating_sub(start).min(buffer.len() - done);
+            let rest = block.get((at % BLOCK_BYTES) as usize..).unwrap_or_default();
+            let count = rest.len().min(buffer.len() - done);
             if count == 0 {
-                // It has become shorter since it was opened.
-                return Err(Obstacle::Truncated { have_bytes: at, need_bytes });
+                return Err(shrunk(at));
             }
-            buffer[done..done + count].copy_from_slice(&block[start..start + count]);
+            buffer[done..done + count].copy_from_slice(&rest[..count]);
             done += count;
         }
         Ok(())
     }
 
     fn block(&mut self, number: u64) -> Result<&[u8], Obstacle> {
-        if !self.blocks.contains_key(&number) {
-            let offset = number * BLOCK_BYTES;
-            let len = BLOCK_BYTES.min(self.size_bytes - offset) as usize;
-            let block = match &self.backing {
-                Backing::Bytes(bytes) => bytes[offset as usize..offset as usize + len].into(),
-                Backing::File(file) => read_block(file, offset, len).map_err(|error| Obstacle::Unreadable(io_text(&error)))?,
-            };
-            if self.blocks.len() == BLOCKS_MAX {
-                self.blocks.clear();
+        let slot = &mut self.blocks[number as usize % SLOTS];
+        let block = match slot.take() {
+            Some(block) if block.number == number => block,
+            other => {
+                let mut bytes = other.unwrap_or_default().bytes;
+                let offset = number * BLOCK_BYTES;
+                bytes.resize(BLOCK_BYTES.min(self.size_bytes - offset) as usize, 0);
+                let count = self.backing.read(offset, &mut bytes)?;
+                bytes.truncate(count);
+                Block { number, bytes }
             }
-            self.blocks.insert(number, block);
-        }
-        Ok(&self.blocks[&number])
+        };
+        Ok(&slot.insert(block).bytes)
     }
 }
 
-fn read_block(file: &File, offset: u64, len: usize) -> io::Result<Box<[u8]>> {
-    let mut block = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match file.read_at(&mut block[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+impl Backing {
+    /// Fills `buffer` from `offset`, which lies within the size it was opened with. Returns how many bytes there were: less than that,
+    /// if it has become shorter since.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Obstacle> {
+        let file = match self {
+            Self::File(file) => file,
+            Self::Bytes(bytes) => {
+                buffer.copy_from_slice(&bytes[offset as usize..offset as usize + buffer.len()]);
+                return Ok(buffer.len());
+            }
+        };
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Obstacle::Unreadable(io_text(&error))),
+            }
         }
+        Ok(done)
     }
-    block.truncate(done);
-    Ok(block.into_boxed_slice())
 }
 
 #[cfg(test)]
@@ -133,18 +151,39 @@ mod tests {
 
     #[test]
     fn reads_across_blocks_and_not_past_the_end() {
-        let bytes: Vec<u8> = (0..BLOCK_BYTES * 2 + 5).map(|number| (number % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..BLOCK_BYTES * (SLOTS as u64 + 2) + 5).map(|number| (number % 251) as u8).collect();
         let mut source = Source::from_bytes(bytes.clone());
         let mut buffer = [0; 100];
         let at = BLOCK_BYTES as usize - 50;
-        source.read(at as u64, &mut buffer).unwrap();
-        assert_eq!(buffer[..], bytes[at..at + 100]);
+        // The second and third share their slots with the first.
+        for at in [at, at + SLOTS * BLOCK_BYTES as usize, at] {
+            source.read(at as u64, &mut buffer).unwrap();
+            assert_eq!(buffer[..], bytes[at..at + 100]);
+        }
+        let mut many = vec![0; BLOCK_BYTES as usize * 2];
+        source.read(at as u64, &mut many).unwrap();
+        assert_eq!(many[..], bytes[at..at + many.len()]);
         assert_eq!(
             source.read(bytes.len() as u64 - 99, &mut buffer),
             Err(Obstacle::Truncated { have_bytes: bytes.len() as u64, need_bytes: bytes.len() as u64 + 1 })
         );
         assert!(matches!(source.read(u64::MAX, &mut buffer), Err(Obstacle::Malformed(_))));
         source.read(bytes.len() as u64, &mut []).unwrap();
+    }
+
+    #[test]
+    fn a_file_may_shrink_while_it_is_read() {
+        let path = std::env::temp_dir().join(format!("modhost-shrinks-{}", std::process::id()));
+        std::fs::write(&path, vec![7; 3 * BLOCK_BYTES as usize]).unwrap();
+        let mut source = Source::open(&path).unwrap().0;
+        let have_bytes = BLOCK_BYTES + 10;
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(have_bytes).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for (offset, len) in [(have_bytes - 4, 8), (0, 2 * BLOCK_BYTES as usize)] {
+            let need_bytes = offset + len as u64;
+            assert_eq!(source.read(offset, &mut vec![0; len]), Err(Obstacle::Truncated { have_bytes, need_bytes }));
+        }
+        source.read(have_bytes - 8, &mut [0; 8]).unwrap();
     }
 
     #[test]

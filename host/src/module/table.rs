@@ -10,7 +10,7 @@ use module_api::abi;
 use super::elf::{Dynamic, Image, Obstacle, offset};
 use super::interface::{Shape, Wish};
 use super::params::ParamDecl;
-use super::relocation::{Block, Pointer};
+use super::relocation::{Block, Pointer, Seen};
 
 /// Size of the exports table of ABI 1.0; later ones are larger.
 pub const EXPORTS_BYTES_1_0: u32 = size_of::<abi::ModuleExports>() as u32;
@@ -137,7 +137,8 @@ pub fn read(image: &mut Image, dynamic: &Dynamic) -> Table {
     if symbol.kind == object::elf::STT_FUNC.0 {
         return Table::Broken { header: None, reason: format!("{} is a function, not a table", abi::EXPORTS_SYMBOL) };
     }
-    let header = match read_header(image, dynamic, symbol.address) {
+    let mut reader = Reader { image, dynamic, seen: Seen::default() };
+    let header = match reader.header(symbol.address) {
         Ok(header) => header,
         Err(obstacle) => return broken(None, obstacle),
     };
@@ -148,7 +149,7 @@ pub fn read(image: &mut Image, dynamic: &Dynamic) -> Table {
         let reason = format!("it says it has {} bytes, its symbol has {}", header.size_bytes, symbol.size_bytes);
         return Table::Broken { header: Some(header), reason };
     }
-    match (Reader { image, dynamic }).table(symbol.address, header) {
+    match reader.table(symbol.address, header) {
         Ok(info) => Table::Read(Box::new(info)),
         Err(obstacle) => broken(Some(header), obstacle),
     }
@@ -162,21 +163,10 @@ fn broken(header: Option<TableHeader>, obstacle: Obstacle) -> Table {
     Table::Broken { header, reason }
 }
 
-fn read_header(image: &mut Image, dynamic: &Dynamic, address: u64) -> Result<TableHeader, Obstacle> {
-    let block = Block::read(image, dynamic, address, size_of::<abi::Header>())?;
-    Ok(TableHeader {
-        magic: block.u64(offset_of!(abi::Header, magic)),
-        abi_major: block.u16(offset_of!(abi::Header, abi_major)),
-        abi_minor: block.u16(offset_of!(abi::Header, abi_minor)),
-        size_bytes: block.u32(offset_of!(abi::Header, size)),
-        flags: block.u32(offset_of!(abi::Header, flags)),
-        needs_host_minor: block.u16(offset_of!(abi::Header, needs_host_minor)),
-    })
-}
-
 struct Reader<'i> {
     image: &'i mut Image,
     dynamic: &'i Dynamic,
+    seen: Seen,
 }
 
 /// Where an array's fields are in the table, and the size of an element in ABI 1.0.
@@ -189,10 +179,22 @@ struct Array {
 }
 
 impl Reader<'_> {
+    fn header(&mut self, address: u64) -> Result<TableHeader, Obstacle> {
+        let block = self.block(address, size_of::<abi::Header>())?;
+        Ok(TableHeader {
+            magic: block.u64(offset_of!(abi::Header, magic)),
+            abi_major: block.u16(offset_of!(abi::Header, abi_major)),
+            abi_minor: block.u16(offset_of!(abi::Header, abi_minor)),
+            size_bytes: block.u32(offset_of!(abi::Header, size)),
+            flags: block.u32(offset_of!(abi::Header, flags)),
+            needs_host_minor: block.u16(offset_of!(abi::Header, needs_host_minor)),
+        })
+    }
+
     fn table(&mut self, address: u64, header: TableHeader) -> Result<TableInfo, Obstacle> {
         use abi::ModuleExports as T;
         // Fields that a later minor appended are not ours to read.
-        let table = Block::read(self.image, self.dynamic, address, EXPORTS_BYTES_1_0 as usize)?;
+        let table = self.block(address, EXPORTS_BYTES_1_0 as usize)?;
         let mut info = TableInfo {
             header,
             name: self.required_text(&table, offset_of!(T, name), "the module's name")?,
@@ -377,8 +379,12 @@ impl Reader<'_> {
         };
         let (count, stride) = (count as usize, stride as usize);
         // Not the whole last stride: only the part of the element that 1.0 has need be there.
-        let block = Block::read(self.image, self.dynamic, address, (count - 1) * stride + array.element_bytes)?;
+        let block = self.block(address, (count - 1) * stride + array.element_bytes)?;
         Ok(Some((block, (0..count).map(move |index| index * stride))))
+    }
+
+    fn block(&mut self, address: u64, len_bytes: usize) -> Result<Block, Obstacle> {
+        Block::read(self.image, self.dynamic, &mut self.seen, address, len_bytes)
     }
 
     fn pointer(&mut self, block: &Block, at: usize) -> Result<Pointer, Obstacle> {

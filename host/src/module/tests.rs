@@ -97,6 +97,9 @@ static const struct param params[] = {
   { "routes", 9, 2, &routes, "a = 1KiB", 1, 4096, 0, 0, 5 },
 };
 static int on(void *b) { return b != 0; }
+#ifdef MANY
+__attribute__((used)) static const void *const before[MANY] = { [0 ... MANY - 1] = on };
+#endif
 int mod_init(void) { return (int)limit + fixed[0]; }
 static const struct handler handlers[] = { { "main", 1, 0, "Serves.", on }, { "alt", 1, 0, 0, on } };
 static const struct depend depends[] = { { "base", 1, 0 }, { "log", 2, 0 } };
@@ -104,6 +107,9 @@ static const void *const table[2] = { on, mod_init };
 static void *bound;
 static const struct interface interfaces[] = { { "probe.first", 1, 2, sizeof table, TABLE, "f()->u32\ng()" }, { "probe.second", 2, 0, 8, table, 0 } };
 static const struct bind binds[] = { { "base.calls", 1, 1, 16, 2, 0, BOUND, "h(str)" } };
+#ifdef MANY
+__attribute__((used)) static const void *const between[MANY] = { [0 ... MANY - 1] = on };
+#endif
 #ifndef NO_TABLE
 const struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
   params, 7, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0,
@@ -203,6 +209,9 @@ fn every_way_to_link_is_read() {
         &["-Wl,-Bsymbolic", "-fvisibility=protected"],
         &["-DNO_NOTE"],
         &["-g", "-flto"],
+        &["-DMANY=1500"],
+        &["-DMANY=1500", "-Wl,-z,nocombreloc"],
+        &["-DMANY=40000", "-Wl,-z,pack-relative-relocs"],
     ]
     .iter()
     .enumerate()
@@ -217,6 +226,24 @@ fn every_way_to_link_is_read() {
         bytes[58..64].fill(0);
         assert_is_probe(&inspect_bytes(&path, bytes));
     }
+}
+
+#[test]
+fn relocations_may_come_in_any_order() {
+    let mut bytes = fs::read(Folder::new("order").build("many.so", &["-DMANY=1500"])).unwrap();
+    let relative: u64 = if Host::THIS.machine == 62 { 8 } else { 1027 };
+    let is_entry = |entry: &[u8]| entry[8..16] == relative.to_le_bytes();
+    let starts = (0..bytes.len() - 24).step_by(8);
+    let runs = starts.map(|at| (bytes[at..].chunks_exact(24).take_while(|entry| is_entry(entry)).count(), at));
+    let (count, at) = runs.max().unwrap();
+    assert!(count > 3000, "{count}");
+    let entries: Vec<[u8; 24]> = bytes[at..at + count * 24].as_chunks().0.to_vec();
+    // First and last in turn, so that what belongs together lies far apart.
+    let turns = entries.iter().zip(entries.iter().rev()).flat_map(|(first, last)| [first, last]);
+    for (number, entry) in turns.take(count).enumerate() {
+        bytes[at + number * 24..][..24].copy_from_slice(entry);
+    }
+    assert_is_probe(&inspect_bytes(Path::new("x.so"), bytes));
 }
 
 #[test]
