@@ -18,6 +18,7 @@ pub use line::RECORD_BYTES;
 pub use settings::{Format, LogSettings, Severity, Target};
 
 use crate::error::{Error, Result, io_text};
+use crate::sys::local::{self, NAME_BYTES, local};
 use levels::Levels;
 use line::Line;
 use nix::unistd::{Gid, Uid};
@@ -70,8 +71,11 @@ pub fn init(settings: &LogSettings) -> Result<()> {
 /// Names this process in its records ("worker 3"). Part of the child prologue: it also forgets records that the parent lost.
 pub fn set_process(name: &ProcessName) {
     if let Some(log) = LOG.get() {
-        log.label.set(name);
-        log.lost.store(0, Relaxed);
+        // A child writes to its own page anyway; the log is on one that it would have to copy.
+        name.write_to(if local().pid() == 0 { &log.label } else { local().name() });
+        if log.lost.load(Relaxed) > 0 {
+            log.lost.store(0, Relaxed);
+        }
     }
 }
 
@@ -138,6 +142,7 @@ struct Log {
     sink: Sink,
     format: Format,
     levels: Levels,
+    /// Of the process that opened it, and of main.
     label: Label,
     /// The generation of the file that this process has open.
     generation: AtomicU32,
@@ -167,11 +172,11 @@ impl Log {
     }
 
     fn write(&self, severity: Severity, target: &str, fields: &dyn Fields, line: &mut Line<'_>) -> Option<()> {
-        let mut label = [0; LABEL_BYTES];
+        let mut name = [0; NAME_BYTES];
         // Taken, not read: two threads must not report the same ones. The load keeps the page clean while there are none.
         let lost = if self.lost.load(Relaxed) == 0 { 0 } else { self.lost.swap(0, Relaxed) };
         let (time, pid) = (SystemTime::now().into(), std::process::id());
-        let record = Record { time, severity, process: self.label.read(&mut label), pid, target, fields, lost };
+        let record = Record { time, severity, process: self.process(&mut name), pid, target, fields, lost };
         if self.sink.is_torn() {
             line.raw("\n");
         }
@@ -213,43 +218,53 @@ impl Log {
     }
 }
 
-const LABEL_BYTES: usize = 32;
+/// What the records of a process begin with that the host did not fork.
+const STRANGER: &str = "forked by a module";
 
-/// The process label. Words, not a locked string: a module may fork while one of its threads logs.
-#[derive(Default)]
-struct Label([AtomicU64; LABEL_BYTES / 8]);
+/// The name of a process in its records. Words, not a locked string: a module may fork while one of its threads logs.
+type Label = [AtomicU64; NAME_BYTES / 8];
 
-/// A label, made before a fork, so that the child has nothing to copy together.
+/// Such a name, made before a fork, so that the child has nothing to copy together.
 #[derive(Debug, Clone, Copy)]
-pub struct ProcessName([u64; LABEL_BYTES / 8]);
+pub struct ProcessName([u64; NAME_BYTES / 8]);
 
 impl ProcessName {
     /// Cut to 32 bytes, between two characters.
     pub fn new(name: &str) -> Self {
-        let end = line::whole_characters(name, LABEL_BYTES);
-        let mut bytes = [0; LABEL_BYTES];
+        let end = line::whole_characters(name, NAME_BYTES);
+        let mut bytes = [0; NAME_BYTES];
         bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
-        let mut words = [0; LABEL_BYTES / 8];
+        let mut words = [0; NAME_BYTES / 8];
         for (word, chunk) in words.iter_mut().zip(bytes.as_chunks().0) {
             *word = u64::from_ne_bytes(*chunk);
         }
         Self(words)
     }
-}
 
-impl Label {
-    fn set(&self, name: &ProcessName) {
-        for (place, word) in self.0.iter().zip(name.0) {
+    fn write_to(&self, label: &Label) {
+        for (place, word) in label.iter().zip(self.0) {
             place.store(word, Relaxed);
         }
     }
+}
 
-    fn read<'b>(&self, bytes: &'b mut [u8; LABEL_BYTES]) -> &'b str {
-        for (word, chunk) in self.0.iter().zip(bytes.as_chunks_mut().0) {
-            *chunk = word.load(Relaxed).to_ne_bytes();
+fn read<'b>(label: &Label, bytes: &'b mut [u8; NAME_BYTES]) -> &'b str {
+    for (word, chunk) in label.iter().zip(bytes.as_chunks_mut().0) {
+        *chunk = word.load(Relaxed).to_ne_bytes();
+    }
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES);
+    std::str::from_utf8(&bytes[..end]).unwrap_or("?")
+}
+
+impl Log {
+    /// Who is writing.
+    fn process<'b>(&self, bytes: &'b mut [u8; NAME_BYTES]) -> &'b str {
+        let process = local();
+        if process.pid() == 0 && local::is_prepared() {
+            return STRANGER;
         }
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(LABEL_BYTES);
-        std::str::from_utf8(&bytes[..end]).unwrap_or("?")
+        let is_child = process.name()[0].load(Relaxed) != 0;
+        read(if is_child { process.name() } else { &self.label }, bytes)
     }
 }
 

@@ -24,7 +24,7 @@ impl Drop for Folder {
 
 fn log_to(target: Target, format: Format) -> &'static Log {
     let log: &'static Log = Box::leak(Box::new(Log::open(&LogSettings { target, format, ..LogSettings::default() }).unwrap()));
-    log.label.set(&ProcessName::new("worker 3"));
+    ProcessName::new("worker 3").write_to(&log.label);
     log
 }
 
@@ -154,14 +154,14 @@ fn a_value_that_logs_loses_its_record_only() {
 }
 
 #[test]
-fn labels_are_cut_at_a_character() {
+fn names_are_cut_at_a_character() {
     let label = Label::default();
-    let mut bytes = [0; LABEL_BYTES];
-    assert_eq!(label.read(&mut bytes), "");
-    label.set(&ProcessName::new(&"é".repeat(20)));
-    assert_eq!(label.read(&mut bytes), "é".repeat(16));
-    label.set(&ProcessName::new(&format!("x{}", "é".repeat(20))));
-    assert_eq!(label.read(&mut bytes), format!("x{}", "é".repeat(15)));
+    let mut bytes = [0; NAME_BYTES];
+    assert_eq!(super::read(&label, &mut bytes), "");
+    ProcessName::new(&"é".repeat(20)).write_to(&label);
+    assert_eq!(super::read(&label, &mut bytes), "é".repeat(16));
+    ProcessName::new(&format!("x{}", "é".repeat(20))).write_to(&label);
+    assert_eq!(super::read(&label, &mut bytes), format!("x{}", "é".repeat(15)));
 }
 
 #[test]

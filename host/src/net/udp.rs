@@ -34,7 +34,8 @@ impl fmt::Display for GaveUp {
     }
 }
 
-/// What a worker does for its whole life. Returns the exit code.
+/// What a worker does for its whole life. Returns the exit code. Inlined, as what it begins with: see `sys::first`.
+#[inline(always)]
 pub fn work(listener: &Listener) -> u8 {
     let server = match signal::stop_by_flag().and_then(|()| Server::new()) {
         Ok(server) => server,
@@ -80,12 +81,13 @@ fn work_at_several(server: &Server, listener: &Listener, sockets: &[Socket]) -> 
 
 impl Server {
     /// Maps the buffers of this process.
+    #[inline(always)]
     pub fn new() -> Result<Self> {
         Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process() })
     }
 
     /// Serves one batch that arrived at one socket of the listener.
-    #[inline]
+    #[inline(always)]
     pub fn serve(&self, listener: &Listener, socket: &Socket, wait: Wait) -> Result<(), GaveUp> {
         let datagrams = self.datagrams;
         match datagrams.receive(socket, listener.index, wait) {

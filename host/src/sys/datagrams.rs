@@ -20,6 +20,7 @@ use module_api::abi;
 use nix::errno::Errno;
 
 use super::mapping::{Mapping, page_bytes};
+use super::raw;
 use super::wide::{Form, Socket, Wide};
 use crate::error::Result;
 
@@ -95,8 +96,18 @@ pub struct Datagrams {
     alone: Cell<u32>,
 }
 
+/// Nothing was received: because there is nothing, or a signal came, or for a reason to report.
+#[cold]
+fn nothing(errno: Errno) -> Result<usize, Errno> {
+    match errno {
+        Errno::EINTR | Errno::EAGAIN => Ok(0),
+        errno => Err(errno),
+    }
+}
+
 impl Datagrams {
     /// Maps the buffers, itself among them; touches one page. They live as long as the process.
+    #[inline(always)]
     pub fn new() -> Result<&'static Self> {
         let page = page_bytes();
         let headers_bytes = size_of::<Headers>().next_multiple_of(page);
@@ -168,36 +179,26 @@ impl Datagrams {
             self.adopt(socket.form);
         }
         let alone = self.alone.get();
-        let count = if wait == Wait::Block && alone > 0 {
+        let received = if wait == Wait::Block && alone > 0 {
             // The last ones came alone: the look for a second one, which finds nothing, is saved. Now and then it is worth it.
             self.alone.set(alone - 1);
             self.receive_one(socket.as_fd())
         } else {
             let flags = if wait == Wait::Block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
-            let count = unsafe {
-                // Not by its own name in the C library: see `first`.
-                libc::syscall(
-                    libc::SYS_recvmmsg,
-                    self.descriptor.get(),
-                    &raw mut (*self.headers).in_headers,
-                    BATCH as u32,
-                    flags,
-                    std::ptr::null_mut::<libc::timespec>(),
-                ) as i32
+            let received = unsafe {
+                let headers = (&raw mut (*self.headers).in_headers).expose_provenance();
+                raw::call(libc::SYS_recvmmsg, [self.descriptor.get() as usize, headers, BATCH, flags as usize, 0, 0])
             };
-            if count == 1 {
+            if received == Ok(1) {
                 self.alone.set(RECEIVE_ALONE);
             }
-            count
+            received
         };
-        if count < 0 {
-            return match Errno::last() {
-                Errno::EINTR | Errno::EAGAIN => Ok(0),
-                errno => Err(errno),
-            };
-        }
-        let count = (count as usize).min(BATCH);
+        let count = match received {
+            Ok(count) => count.min(BATCH),
+            Err(errno) => return nothing(errno),
+        };
         self.queued.set(0);
         self.out_used_bytes.set(0);
         let (count, largest) = if socket.form == Form::Plain { self.take_plain(count, socket) } else { self.take_wide(count, socket) };
@@ -308,18 +309,16 @@ impl Datagrams {
         self.form.set(form);
     }
 
-    /// Waits for one datagram. 1, or -1 with `errno` set, as `recvmmsg` has it.
-    fn receive_one(&self, socket: BorrowedFd<'_>) -> i32 {
+    /// Waits for one datagram. The number of them, as from `recvmmsg`.
+    fn receive_one(&self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
         // SAFETY: the header points to buffers of the stated lengths inside the mapping.
         unsafe {
             let header = &mut (*self.headers).in_headers[0];
-            let length = libc::recvmsg(socket.as_raw_fd(), &raw mut header.msg_hdr, 0);
-            if length < 0 {
-                return -1;
-            }
+            let message = (&raw mut header.msg_hdr).expose_provenance();
+            let length = raw::call(libc::SYS_recvmsg, [socket.as_raw_fd() as usize, message, 0, 0, 0, 0])?;
             header.msg_len = length as u32;
-            1
         }
+        Ok(1)
     }
 
     /// One burst of large datagrams must not make this process large for ever.

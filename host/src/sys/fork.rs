@@ -29,7 +29,8 @@ pub fn alone() -> Result<Alone> {
     }
 }
 
-/// Forks.
+/// Forks. Inlined, as are other first steps of a child: code that stands in one place costs it one page fault.
+#[inline(always)]
 pub fn fork(_: &Alone) -> Result<Side> {
     // SAFETY: the process is single-threaded (that is what it takes), so every lock of the C library and of ours is free in the child.
     match unsafe { nix::unistd::fork() } {

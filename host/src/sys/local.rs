@@ -29,7 +29,12 @@ pub struct Local {
     serving: AtomicPtr<Datagrams>,
     /// Where it counts; modules read this, too.
     stat_home: StatHome,
+    /// What its records begin with.
+    name: [AtomicU64; NAME_BYTES / 8],
 }
+
+/// Of the name in the log.
+pub const NAME_BYTES: usize = 32;
 
 /// A function that one module called in another has panicked, in a call of the host that has not returned yet.
 const PANICKED: u64 = 1 << 32;
@@ -44,6 +49,11 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
+/// Whether `prepare` has run, in this process or one that it was forked from.
+pub fn is_prepared() -> bool {
+    !LOCAL.load(Relaxed).is_null()
+}
+
 /// This process's identity. `prepare` must have run; in unit tests an all-zero identity is used.
 #[inline(always)]
 pub fn local() -> &'static Local {
@@ -55,6 +65,7 @@ pub fn local() -> &'static Local {
         no_trail: AtomicU64::new(0),
         serving: AtomicPtr::new(ptr::null_mut()),
         stat_home: StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) },
+        name: [const { AtomicU64::new(0) }; NAME_BYTES / 8],
     };
     let page = LOCAL.load(Relaxed);
     if page.is_null() {
@@ -84,6 +95,11 @@ impl Local {
     /// What modules read of that. Valid for good.
     pub fn stat_home(&self) -> &StatHome {
         &self.stat_home
+    }
+
+    /// What the records of this process begin with; zeros behind it.
+    pub fn name(&self) -> &[AtomicU64; NAME_BYTES / 8] {
+        &self.name
     }
 
     /// In no-fork mode main becomes the process of rank 1, too.

@@ -7,9 +7,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 use nix::unistd::Pid;
 
+use super::first;
 use crate::error::{Error, Result};
 
 /// A zeroed mapping that is never unmapped.
@@ -50,9 +52,12 @@ impl Mapping {
         Ok(())
     }
 
-    /// Memory of this process alone.
+    /// Memory of this process alone. One of the first things that a worker does.
+    #[inline(always)]
     pub fn private(size_bytes: usize) -> Result<Self> {
-        Self::map(size_bytes, MapFlags::MAP_PRIVATE)
+        let start = first::map_private(size_bytes).map_err(|errno| cannot_map(size_bytes, errno))?;
+        let start = NonNull::new(start).ok_or_else(|| cannot_map(size_bytes, Errno::ENOMEM))?;
+        Ok(Self { start, size_bytes })
     }
 
     /// One private page that reads as zeros in every process forked later, however it was forked.
@@ -73,18 +78,12 @@ impl Mapping {
 
     /// At this address, if nothing is in the way.
     fn map_near(address: usize, size_bytes: usize, sharing: MapFlags) -> Result<Self> {
-        let failed = |detail: String| Error::failed("cannot map memory").detail(detail);
-        let length = NonZeroUsize::new(size_bytes).ok_or_else(|| failed("the size is 0".into()))?;
+        let length = NonZeroUsize::new(size_bytes).ok_or_else(|| cannot_map(0, Errno::EINVAL))?;
+        let address = NonZeroUsize::new(address / page_bytes() * page_bytes());
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the address is a wish: the kernel chooses one where nothing is mapped, so no existing memory is touched.
-        let start = unsafe {
-            mmap_anonymous(
-                NonZeroUsize::new(address / page_bytes() * page_bytes()),
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                sharing | MapFlags::MAP_NORESERVE,
-            )
-        }
-        .map_err(|errno| failed(format!("mmap of {size_bytes} bytes: {errno}")))?;
+        let start = unsafe { mmap_anonymous(address, length, access, sharing | MapFlags::MAP_NORESERVE) }
+            .map_err(|errno| cannot_map(size_bytes, errno))?;
         Ok(Self { start: start.cast(), size_bytes })
     }
 
@@ -114,6 +113,11 @@ impl Mapping {
             }
         }
     }
+}
+
+#[cold]
+fn cannot_map(size_bytes: usize, errno: Errno) -> Error {
+    Error::failed("cannot map memory").detail(format!("mmap of {size_bytes} bytes: {errno}"))
 }
 
 /// What is left of a mapping that shared memory is taken from.

@@ -22,6 +22,7 @@ pub mod notify;
 pub mod passing;
 pub mod pidfd;
 pub mod random;
+pub mod raw;
 pub mod ready;
 pub mod robust;
 pub mod shared;

@@ -82,6 +82,7 @@ pub fn prepare_stop_by_flag() -> Result<()> {
 
 /// For the host's own loops: SIGTERM interrupts a blocking call and sets a flag instead of killing, so that what was received is
 /// answered first. A signal that arrives between the check and the call is repeated by main.
+#[inline(always)]
 pub fn stop_by_flag() -> Result<()> {
     let by_flag = BY_FLAG.get().ok_or_else(|| Error::fault("the stop signal was not prepared for"))?;
     first::set_disposition(Signal::SIGTERM, by_flag)
@@ -89,6 +90,7 @@ pub fn stop_by_flag() -> Result<()> {
 }
 
 /// Gives a forked child the signal state that a fresh program has: nothing blocked, everything at its default but SIGPIPE (ignored).
+#[inline(always)]
 pub fn fresh() -> Result<()> {
     // Read before it is written: nearly always there is nothing to write, and a page that a child writes to is a page that it has to copy.
     if STOP.load(Relaxed) {

@@ -109,25 +109,36 @@ impl Drop for Notified {
     }
 }
 
-/// Looks at each worker until it has been seen waiting once; idle ones stay so.
+/// Looks at each worker until it has been seen waiting once; idle ones stay so. The server needs the processors, too: the looks are taken
+/// when one of them would have nothing to do otherwise, which is the case at the latest when all workers wait.
 fn wait_for_workers(pid: i32, options: &Options, started_ns: u64) {
+    set_policy(libc::SCHED_IDLE);
+    look_for_workers(pid, options, started_ns);
+    set_policy(libc::SCHED_OTHER);
+}
+
+fn set_policy(policy: i32) {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a plain system call for this thread.
+    assert_eq!(unsafe { libc::sched_setscheduler(0, policy, &parameters) }, 0, "sched_setscheduler: {}", std::io::Error::last_os_error());
+}
+
+fn look_for_workers(pid: i32, options: &Options, started_ns: u64) {
     let calls = proc::call_numbers(options.text("in").expect("--in"));
     let (wanted, depth) = (options.number("workers", 1_usize), options.number("depth", 0_u32));
     let mut waiting = std::collections::HashSet::new();
     while now_ns() - started_ns < READY_LIMIT_NS {
         let looked_ns = now_ns();
-        let children = proc::master(pid, depth).and_then(proc::children).unwrap_or_default();
-        if children.len() >= wanted {
-            for child in children {
-                if !waiting.contains(&child) && proc::waits_in(child, &calls) {
-                    waiting.insert(child);
-                }
-            }
-            if waiting.len() >= wanted {
-                return;
+        // Each as soon as it is there: a first look at a process takes long, and 64 of them would come on top of what is measured.
+        for child in proc::master(pid, depth).and_then(proc::children).unwrap_or_default() {
+            if !waiting.contains(&child) && proc::waits_in(child, &calls) {
+                waiting.insert(child);
             }
         }
-        // Never more than half of the time: the server needs the processors, too.
+        if waiting.len() >= wanted {
+            return;
+        }
+        // Never more than half of the time: what is read takes locks that a fork needs.
         sleep_us((now_ns() - looked_ns).max(STEP_NS) / 1000);
     }
     panic!("only {} of {wanted} workers became ready", waiting.len());
