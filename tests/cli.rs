@@ -264,3 +264,14 @@ fn check_says_what_would_be_started() {
     assert_eq!(report["errors"].as_array().unwrap().len(), 1, "{report:#}");
     assert!(report["errors"][0]["hint"].as_str().unwrap().contains("number"), "{report:#}");
 }
+
+/// Without something in their place, the first files that are opened would get their numbers, and the output.
+#[test]
+fn closed_standard_descriptors_lead_nowhere() {
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let command = format!("exec \"$0\" inspect \"$1\" {closed}");
+        let said = std::process::Command::new("sh").args(["-c", &command]).arg(built::host()).arg(built::module("echo")).output().unwrap();
+        assert_eq!((said.status.code(), said.stderr.len()), (Some(0), 0), "{closed}");
+        assert_eq!(said.stdout.is_empty(), closed.contains(" >&-") || closed.starts_with('>'), "{closed}");
+    }
+}

@@ -26,8 +26,12 @@ use modhost::{check, inspect, lifecycle};
 
 modhost::program!(program);
 
-fn program(arguments: Arguments) -> u8 {
+fn program(arguments: Result<Arguments, Error>) -> u8 {
     let started_ns = time::now_ns();
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(error) => return complain(&[error]),
+    };
     // A panic of ours is a fault of ours, whatever process it is in; children leave by _exit and never come here.
     std::panic::catch_unwind(|| dispatch(&arguments, started_ns)).unwrap_or(EXIT_FAULT)
 }

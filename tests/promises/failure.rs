@@ -32,6 +32,7 @@ fn l21_failed_start_is_undone() {
             ("fail the database is away", "failed in", "the database is away"),
             ("panic out of luck", "panicked in", "out of luck"),
             ("segv", "was killed by SIGSEGV in", ""),
+            ("overflow", "was killed by SIGSEGV in", ""),
             ("exit 0", "exited with status 0", ""),
         ] {
             let ended = start(&format!("{phase}: {way}")).fails(1);

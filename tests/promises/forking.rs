@@ -110,6 +110,10 @@ fn l19_raw_forks_end_in_the_trampoline() {
         let (last, others) = outcomes.split_last().unwrap();
         assert!(others.iter().all(|outcome| *outcome == status), "{way}: {outcomes:?}");
         assert!(*last == status || way.starts_with("fail") || way.starts_with("panic"), "{way}: {outcomes:?}");
+        if way.starts_with("panic") {
+            let said = ended.log.lines.iter().find(|line| line.text.contains("panicked: on purpose")).expect("allowed above");
+            assert_eq!(said.process, "forked by a module");
+        }
         for raw in records.event("raw") {
             let after: Vec<&Record> = records.that(|record| record.pid() == raw.pid() && record.event != "raw" && record.event != "did");
             assert!(after.is_empty(), "{way}: {after:?}");

@@ -2,7 +2,7 @@
 //!
 //! *Runs in:* main up to the end of `PROC_INIT` (registering); every process (reading). *Never:* changes after that, or takes a lock then.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -69,8 +69,16 @@ pub struct Registry {
     /// The words that no process of the table owns.
     outside: &'static [AtomicU64],
     /// Until the list is complete.
-    entries: Mutex<Vec<&'static Entry>>,
+    list: Mutex<List>,
     complete: OnceLock<Complete>,
+}
+
+/// What was registered.
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<&'static Entry>,
+    /// All that they are called in Prometheus, and what that is a name of.
+    names: BTreeMap<String, String>,
 }
 
 /// What is known when every `PROC_INIT` has returned.
@@ -94,7 +102,7 @@ impl Registry {
     /// With the host's own counters. In main, before any module is loaded.
     pub fn new() -> Result<Self> {
         let outside = Mapping::shared(OUTSIDE_BYTES)?.words();
-        let registry = Self { outside, entries: Mutex::default(), complete: OnceLock::new() };
+        let registry = Self { outside, list: Mutex::default(), complete: OnceLock::new() };
         for (number, (name, help)) in Own::ALL.into_iter().enumerate() {
             let (name, help) = (name.to_owned(), help.to_owned());
             let kind = if number < Own::ConnectionsNow as usize { Kind::Counter } else { Kind::Gauge };
@@ -110,7 +118,7 @@ impl Registry {
         if self.complete.get().is_some() {
             return Err(refused("the list of counters is complete".into()));
         }
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let text = |text: &str| CString::new(text).map_err(|_| refused("a text contains a zero byte".into()));
         let (module_text, name, help) = (text(module)?, text(&wish.name)?, text(&wish.help)?);
         let leak = |text: &str| -> &'static str { String::leak(text.to_owned()) };
@@ -122,28 +130,25 @@ impl Registry {
             unit: wish.unit,
             bounds: wish.bounds.clone().leak(),
         };
-        let names: BTreeSet<String> = what.prometheus_names().into_iter().collect();
-        for other in entries.iter() {
-            if other.what.module == module && other.what.name == wish.name {
-                return Err(refused("it has that name already".into()).hint("a name is registered once, in one phase"));
-            }
-            if other.what.prometheus_names().iter().any(|name| names.contains(name)) {
-                return Err(
-                    refused(format!("in Prometheus it would have a name of \"{}\"", other.what.full_name())).hint("choose another name")
-                );
-            }
+        let names = what.prometheus_names();
+        if list.entries.iter().any(|other| other.what.module == module && other.what.name == wish.name) {
+            return Err(refused("it has that name already".into()).hint("a name is registered once, in one phase"));
         }
-        let first = entries.last().map_or(0, |last| last.first + last.what.words());
+        if let Some(other) = names.iter().find_map(|name| list.names.get(name)) {
+            return Err(refused(format!("in Prometheus it would have a name of \"{other}\"")).hint("choose another name"));
+        }
+        let first = list.entries.last().map_or(0, |last| last.first + last.what.words());
         if first + what.words() > MAX_WORDS {
             return Err(refused(format!("all counters together have at most {MAX_WORDS} words")).hint("use fewer histograms"));
         }
-        entries.push(Box::leak(Box::new(Entry { what, flags: wish.flags, module: module_text, name, help, first })));
+        list.names.extend(names.into_iter().map(|name| (name, what.full_name())));
+        list.entries.push(Box::leak(Box::new(Entry { what, flags: wish.flags, module: module_text, name, help, first })));
         Ok(self.address() + first * WORD_BYTES)
     }
 
     /// Lays the blocks out. In main, when every `PROC_INIT` has returned, before anything is forked.
     pub fn complete(&self, processes: usize) -> Result<()> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let List { entries, .. } = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
         let used = entries.last().map_or(0, |last| last.first + last.what.words());
         let block_words = (used * WORD_BYTES).next_multiple_of(BLOCK_BYTES) / WORD_BYTES;
         let words = Mapping::shared(processes.max(1) * 2 * block_words * WORD_BYTES)?.words();
@@ -201,7 +206,7 @@ impl Registry {
     pub fn entry(&self, index: usize) -> Option<&'static Entry> {
         match self.complete.get() {
             Some(complete) => complete.entries.get(index).copied(),
-            None => self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied(),
+            None => self.list.lock().unwrap_or_else(PoisonError::into_inner).entries.get(index).copied(),
         }
     }
 

@@ -145,6 +145,10 @@ impl SupervisorLink {
             (BOUND, Some(descriptor)) => Ok(Some(FromSupervisor::Bound(descriptor))),
             (NOT_BOUND, _) => Ok(Some(FromSupervisor::NotBound(unpack_error(&message)))),
             (STOP, _) => Ok(Some(FromSupervisor::Stop)),
+            // The kernel leaves a descriptor out that it cannot give a number to.
+            (BOUND, None) => Err(Error::failed("cannot receive a listener's socket from the supervisor")
+                .detail("recvmsg: too many open files, or the kernel's security rules kept it back")
+                .hint("raise the limit on open files (ulimit -n)")),
             (tag, _) => Err(Error::fault("the supervisor sent an unknown message").detail(format!("tag {tag}"))),
         }
     }

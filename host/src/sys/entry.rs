@@ -6,42 +6,43 @@
 //! *Runs in:* the starting command, before anything else. *Never:* returns with output that was not written.
 
 use std::ffi::{c_char, c_int};
-use std::fs::File;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{BorrowedFd, IntoRawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::Mode;
 
 use super::title::Arguments;
+use crate::error::{Error, Result};
 
-/// Runs `program` and ends the process with its exit code.
+/// Runs `program` and ends the process with its exit code. It is given the arguments, or why the process cannot be used.
 ///
 /// # Safety
 /// As the C library calls `main`: once, with the arguments where `exec` has put them, in a process of one thread.
-pub unsafe fn enter(argument_count: c_int, arguments: *mut *mut c_char, program: impl FnOnce(Arguments) -> u8) -> c_int {
-    // Nobody reads 0 to 2 by accident, when something else is opened there.
-    let prepared = occupy_standard_descriptors();
-    // A pipe whose reader has gone away is an error of the call that writes.
-    // SAFETY: no handler is installed.
-    let ignored = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
-    if prepared.is_err() || ignored.is_err() {
-        std::process::abort();
-    }
+pub unsafe fn enter(argument_count: c_int, arguments: *mut *mut c_char, program: impl FnOnce(Result<Arguments>) -> u8) -> c_int {
     // SAFETY: the caller's promise.
-    let code = program(unsafe { Arguments::of_main(argument_count, arguments) });
+    let code = program(prepare().map(|()| unsafe { Arguments::of_main(argument_count, arguments) }));
     // Not by returning: this flushes the standard output.
     std::process::exit(c_int::from(code))
 }
 
+fn prepare() -> Result<()> {
+    // Else something that is opened later would be taken for one of them.
+    occupy_standard_descriptors().map_err(|error| Error::failed("cannot open /dev/null for a closed standard descriptor").detail(error))?;
+    // A pipe whose reader has gone away is an error of the call that writes.
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop).map_err(|errno| Error::failed("cannot ignore SIGPIPE").detail(errno))
+}
+
 /// Standard descriptors that the caller has closed lead to /dev/null.
-fn occupy_standard_descriptors() -> std::io::Result<()> {
+fn occupy_standard_descriptors() -> Result<(), Errno> {
     for standard in 0..=2 {
         // SAFETY: a number; whether something is open there is what is asked.
-        let standard = unsafe { std::os::fd::BorrowedFd::borrow_raw(standard) };
+        let standard = unsafe { BorrowedFd::borrow_raw(standard) };
         if fcntl(standard, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
             // The lowest free number is this one.
-            let _stays_open = File::options().read(true).write(true).open("/dev/null")?.into_raw_fd();
+            let _stays_open = open("/dev/null", OFlag::O_RDWR, Mode::empty())?.into_raw_fd();
         }
     }
     Ok(())

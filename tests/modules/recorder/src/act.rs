@@ -85,6 +85,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "panic" => panic!("{}", if rest.is_empty() { "as the script says" } else { rest }),
         "abort" => std::process::abort(),
         "segv" => segv(),
+        "overflow" => i64::from(overflow(1)),
         "kill" => signal_self(libc::SIGKILL),
         // SAFETY: ends the process.
         "exit" => unsafe { libc::_exit(number(1)? as i32) },
@@ -194,6 +195,13 @@ fn segv() -> ! {
     // SAFETY: not safe at all, that is the point; volatile, so that it happens.
     unsafe { ptr::null_mut::<u8>().wrapping_add(8).write_volatile(1) };
     pause_for_ever()
+}
+
+/// Needs more stack than there is.
+#[expect(unconditional_recursion, reason = "the end of the stack is the point")]
+fn overflow(depth: u8) -> u8 {
+    let page = std::hint::black_box([depth; 4096]);
+    overflow(page[1]) ^ page[2]
 }
 
 fn signal_self(signal: i32) -> ! {
