@@ -42,10 +42,12 @@ fn abi_source() -> Result<u64, Box<dyn Error>> {
 ///
 /// A shared object more in the host costs every fork five mappings to copy, and every start the constructor of that library, which asks the
 /// processor what it can, slowly on virtual machines. Rust asks for the library by name, so this is by a linker script of that
-/// name, in a folder that Cargo passes to all that is linked with this crate.
+/// name, in a folder that Cargo passes to all that is linked with this crate. `MODHOST_SHARED_UNWINDER` in the environment of the build leaves
+/// everything as Rust has it: for modules that throw C++ exceptions, and for compilers without that static library.
 fn link_unwinder() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-env-changed=MODHOST_SHARED_UNWINDER");
     let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}"));
-    if target("OS")? == "linux" && target("ENV")? == "gnu" {
+    if target("OS")? == "linux" && target("ENV")? == "gnu" && env::var_os("MODHOST_SHARED_UNWINDER").is_none() {
         let folder = env::var("OUT_DIR")?;
         fs::write(Path::new(&folder).join("libgcc_s.so"), "GROUP ( -lgcc_eh )\n")?;
         println!("cargo:rustc-link-search=native={folder}");

@@ -469,3 +469,13 @@ fn interfaces_cross_from_and_to_c() {
     host.wait_for_log("in C: init_f without sums");
     host.stop();
 }
+
+/// Five mappings more for each fork to copy, and a slow constructor: decision 0018.
+#[test]
+fn no_file_needs_the_shared_unwinder() {
+    let name = b"libgcc_s.so";
+    for file in [built::host(), built::module("echo"), built::module("hello"), built::fixture("recorder_a")] {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(name.len()).any(|window| window == name), "{}", file.display());
+    }
+}

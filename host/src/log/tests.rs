@@ -171,3 +171,9 @@ fn an_unreachable_target_is_an_error_at_the_start() {
     }
     assert!(Sink::datagram(Protocol::Syslog, "/nonexistent".into()).is_err());
 }
+
+#[test]
+fn the_buffer_begins_a_page() {
+    // So does what the C library puts behind a thread's memory: see `Buffer`.
+    BUFFER.with(|buffer| assert_eq!((buffer.as_ptr().addr() % 4096, size_of::<Buffer>()), (0, RECORD_BYTES)));
+}

@@ -39,7 +39,7 @@ pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()>
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
         return Err(Error::config("").detail("its type description has another version").hint("rebuild the module against module-api 1.x"));
     }
-    // SAFETY: the description's version is ours, so this is a RustInfo of ours.
+    // SAFETY: the header's major number and FLAG_RUST say that this is a RustInfo of ABI 1.
     let (source, exports, host) = unsafe { ((*info).source, &raw const (*info).exports, &raw const (*info).host) };
     // The usual case: built with this very module-api. Comparing would take longer than loading the module.
     if source == module_api::layout::SOURCE {

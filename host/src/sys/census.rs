@@ -1,6 +1,7 @@
 //! How many threads and open descriptors this process has, from the folders of `/proc` about it.
 //!
-//! *Runs in:* every process; mostly in main, around each call into a module until it forks. *Never:* lists a folder, or leaves one open in a child.
+//! *Runs in:* every process; mostly in main, around each call into a module until it forks. *Never:* lists a folder, or leaves one open in a child
+//! that the host forks.
 
 use std::fs::{File, Metadata};
 use std::io;

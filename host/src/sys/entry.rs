@@ -1,20 +1,24 @@
 //! How the program begins: called by the C library, without the standard library's own preparations in between.
 //!
 //! Those would read `/proc/self/maps` for a message about overflowed stacks, and map a signal stack that every fork then copies:
-//! a twentieth of a start in all. What of them matters here is done here. A process whose stack overflows dies of SIGSEGV, which the log says.
+//! a twentieth of a start in all. What of them matters here is done here. A process whose stack overflows dies of SIGSEGV, which the log says;
+//! the thread that runs the program has no name in a panic's message. `std::env` gets the arguments from glibc, without those preparations.
 //!
 //! *Runs in:* the starting command, before anything else. *Never:* returns with output that was not written.
 
 use std::ffi::{c_char, c_int};
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::fd::IntoRawFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 
 use super::title::Arguments;
 use crate::error::{Error, Result};
+
+#[cfg(not(target_env = "gnu"))]
+compile_error!("constructors must be given the program's arguments, as glibc does");
 
 /// Runs `program` and ends the process with its exit code. It is given the arguments, or why the process cannot be used.
 ///
@@ -38,9 +42,8 @@ fn prepare() -> Result<()> {
 /// Standard descriptors that the caller has closed lead to /dev/null.
 fn occupy_standard_descriptors() -> Result<(), Errno> {
     for standard in 0..=2 {
-        // SAFETY: a number; whether something is open there is what is asked.
-        let standard = unsafe { BorrowedFd::borrow_raw(standard) };
-        if fcntl(standard, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
+        // SAFETY: takes numbers; whether something is open there is what is asked.
+        if unsafe { libc::fcntl(standard, libc::F_GETFD) } == -1 && Errno::last() == Errno::EBADF {
             // The lowest free number is this one.
             let _stays_open = open("/dev/null", OFlag::O_RDWR, Mode::empty())?.into_raw_fd();
         }

@@ -1,4 +1,4 @@
-//! System calls of a child's first steps, none of them through the C library.
+//! System calls of a child's first steps, none of them through the C library on the machines that `raw` knows.
 //!
 //! A forked process has none of the library's code in its page tables: each function that is called for the first time, and does not lie
 //! close to one that was, costs it a page fault, several times what the call itself takes.

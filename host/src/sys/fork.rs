@@ -44,8 +44,9 @@ pub fn fork(_: &Alone) -> Result<Side> {
 
 /// Gives back what the process has used at its start and does not need any more: freed memory, and stack below the caller's. Each page of it
 /// would be one more for every fork to note.
+#[inline(never)]
 pub fn give_back_memory() {
-    /// Enough for the kernel's own frame of a signal, and for what is called here.
+    /// Enough for this function's frame, and those of what it calls.
     const KEPT_BYTES: usize = 8 << 10;
     const GIVEN_BACK_BYTES: usize = 128 << 10;
     #[cfg(target_env = "gnu")]
@@ -56,8 +57,9 @@ pub fn give_back_memory() {
     let here = 0_u8;
     let page = super::mapping::page_bytes();
     let end = ((&raw const here).addr() - KEPT_BYTES) / page * page;
-    // SAFETY: below the stack pointer nothing is alive, and nothing but the stack is mapped so close below it: the kernel keeps a larger gap.
-    // Where the stack does not reach as far, the call says so after having done the rest.
+    // SAFETY: `here` lies in the innermost frame, this one, since the function is not inlined. So nothing is alive from a little below it on, and nothing
+    // but the stack is mapped so close below: the kernel keeps a larger gap. Where the stack does not reach as far, the call says so after having
+    // done the rest.
     unsafe { libc::madvise(std::ptr::without_provenance_mut(end - GIVEN_BACK_BYTES), GIVEN_BACK_BYTES, libc::MADV_DONTNEED) };
 }
 
@@ -83,4 +85,24 @@ pub fn die_with_parent(parent: Pid) -> Result<()> {
         super::exit::leave_now(crate::error::EXIT_FAILED);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_alive_is_not_given_back() {
+        fn deeper(levels: u64) -> u64 {
+            let page = std::hint::black_box([levels; 512]);
+            let below = if levels == 0 { 0 } else { deeper(levels - 1) };
+            if levels.is_multiple_of(3) {
+                give_back_memory();
+            }
+            below + page.iter().sum::<u64>() / 512
+        }
+        let heap: Vec<Vec<u8>> = (0..100_u8).map(|byte| vec![byte; 10_000]).collect();
+        assert_eq!(deeper(40), (0..=40).sum::<u64>());
+        assert!(heap.iter().zip(0..100_u8).all(|(bytes, byte)| bytes.iter().all(|one| *one == byte)));
+    }
 }

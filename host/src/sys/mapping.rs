@@ -43,7 +43,7 @@ impl Mapping {
         let whole_bytes = all.saturating_add(FAULT_AROUND_BYTES);
         let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
         // Away from the C library: what is loaded later has its place there, and shares page tables with it, which every fork makes anew.
-        let above = reserve.as_ref().map_or(libc::getpid as *const () as usize - AWAY_BYTES, |before| before.start);
+        let above = reserve.as_ref().map_or((libc::getpid as *const () as usize).saturating_sub(AWAY_BYTES), |before| before.start);
         let whole = Self::map_near(above.saturating_sub(whole_bytes), whole_bytes, MapFlags::MAP_SHARED)?;
         let skipped = whole.start.addr().get().wrapping_neg() % FAULT_AROUND_BYTES;
         // SAFETY: less than what the mapping is larger by.

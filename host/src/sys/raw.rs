@@ -1,7 +1,7 @@
 //! A system call without the C library.
 //!
 //! *Runs in:* a child's first steps, and where datagrams are received. *Never:* where the C library keeps books about the call: threads,
-//! memory of its own, cancellation.
+//! memory of its own. Nor can a thread be cancelled in one, as it could in the library's `recvmsg`; the host's loops have one thread.
 
 use nix::errno::Errno;
 

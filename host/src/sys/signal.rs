@@ -23,7 +23,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks the watched signals and opens a descriptor for them. SIGPIPE is ignored from here on, in every process.
+    /// Blocks the watched signals and opens a descriptor for them. SIGPIPE is ignored already, in every process: see `entry`.
     pub fn watch() -> Result<Self> {
         let failed = |call: &str, errno| Error::failed("cannot watch for signals").detail(format!("{call}: {errno}"));
         // What the starting program ignored would never reach the descriptor, and children would be reaped before main sees them die.

@@ -9,6 +9,7 @@
 //! ```
 //! What stands before `end` is moved to the heap, then titles may overwrite it.
 
+use super::environ::require_one_thread;
 use super::first;
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_int};
@@ -40,11 +41,13 @@ impl Arguments {
 /// Makes room for titles. `std::env` and C's `getenv` work on as before.
 ///
 /// # Errors
-/// The environment was changed before, or there are no arguments: titles then stay as they are.
+/// There are threads already, the environment was changed before, or there are no arguments: titles then stay as they are.
 pub fn prepare(arguments: &Arguments) -> Result<()> {
     if AREA.get().is_some() {
         return Ok(());
     }
+    // A library that was loaded before the program may have started one.
+    require_one_thread()?;
     // SAFETY: an Arguments is what `main` was given.
     let area = unsafe { arguments.move_strings_away() }?;
     AREA.get_or_init(|| area);

@@ -112,15 +112,15 @@ impl Drop for Notified {
 /// Looks at each worker until it has been seen waiting once; idle ones stay so. The server needs the processors, too: the looks are taken
 /// when one of them would have nothing to do otherwise, which is the case at the latest when all workers wait.
 fn wait_for_workers(pid: i32, options: &Options, started_ns: u64) {
-    set_policy(libc::SCHED_IDLE);
-    look_for_workers(pid, options, started_ns);
-    set_policy(libc::SCHED_OTHER);
-}
-
-fn set_policy(policy: i32) {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: a plain system call for this thread.
-    assert_eq!(unsafe { libc::sched_setscheduler(0, policy, &parameters) }, 0, "sched_setscheduler: {}", std::io::Error::last_os_error());
+    // In a thread of its own: only root could go back from that policy.
+    let observe = || {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        // SAFETY: a plain system call for this thread.
+        let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
+        assert_eq!(set, 0, "sched_setscheduler: {}", std::io::Error::last_os_error());
+        look_for_workers(pid, options, started_ns);
+    };
+    std::thread::scope(|scope| scope.spawn(observe).join()).expect("what it says above");
 }
 
 fn look_for_workers(pid: i32, options: &Options, started_ns: u64) {
