@@ -216,6 +216,7 @@ impl Main {
 
     /// Step 3.
     fn load(&mut self) -> Step<Loaded> {
+        // Until the first fork: threads and descriptors are counted around every call into a module.
         census::keep();
         let mut modules = Vec::with_capacity(self.plan.modules.len());
         // The index is that of the plan, which the supervisor has too, also when an optional module before it is left out.
@@ -389,6 +390,7 @@ impl Main {
 
     /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
     fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
+        // What only main's start has needed is not copied for every child.
         census::let_go();
         fork::give_back_memory();
         self.fork_each(|kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain))?;

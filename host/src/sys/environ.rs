@@ -21,7 +21,7 @@ pub fn take(name: &str) -> Result<Option<OsString>> {
 
 /// An error when this process has more than one thread.
 pub(super) fn require_one_thread() -> Result<()> {
-    match super::census::threads().map_err(|error| Error::failed("cannot count the threads").detail(error))? {
+    match super::fork::thread_count()? {
         1 => Ok(()),
         threads => Err(Error::fault("the environment may not be changed now").detail(format_args!("threads={threads}"))),
     }

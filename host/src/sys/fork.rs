@@ -49,11 +49,8 @@ pub fn give_back_memory() {
     /// Enough for this function's frame, and those of what it calls.
     const KEPT_BYTES: usize = 8 << 10;
     const GIVEN_BACK_BYTES: usize = 128 << 10;
-    #[cfg(target_env = "gnu")]
     // SAFETY: touches only what is free.
-    unsafe {
-        libc::malloc_trim(0)
-    };
+    unsafe { libc::malloc_trim(0) };
     let here = 0_u8;
     let page = super::mapping::page_bytes();
     let end = ((&raw const here).addr() - KEPT_BYTES) / page * page;

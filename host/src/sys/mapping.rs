@@ -32,7 +32,7 @@ impl Mapping {
         let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
         match reserve.as_mut().and_then(|reserve| reserve.take(size_bytes)) {
             Some(part) => Ok(part),
-            None => Self::map(size_bytes, MapFlags::MAP_SHARED),
+            None => Self::shared_near(0, size_bytes),
         }
     }
 
@@ -44,7 +44,7 @@ impl Mapping {
         let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
         // Away from the C library: what is loaded later has its place there, and shares page tables with it, which every fork makes anew.
         let above = reserve.as_ref().map_or((libc::getpid as *const () as usize).saturating_sub(AWAY_BYTES), |before| before.start);
-        let whole = Self::map_near(above.saturating_sub(whole_bytes), whole_bytes, MapFlags::MAP_SHARED)?;
+        let whole = Self::shared_near(above.saturating_sub(whole_bytes), whole_bytes)?;
         let skipped = whole.start.addr().get().wrapping_neg() % FAULT_AROUND_BYTES;
         // SAFETY: less than what the mapping is larger by.
         let rest = Self { start: unsafe { whole.start.add(skipped) }, size_bytes: all };
@@ -72,17 +72,13 @@ impl Mapping {
         Ok(page)
     }
 
-    fn map(size_bytes: usize, sharing: MapFlags) -> Result<Self> {
-        Self::map_near(0, size_bytes, sharing)
-    }
-
-    /// At this address, if nothing is in the way.
-    fn map_near(address: usize, size_bytes: usize, sharing: MapFlags) -> Result<Self> {
+    /// At this address, if it is not 0 and nothing is in the way.
+    fn shared_near(address: usize, size_bytes: usize) -> Result<Self> {
         let length = NonZeroUsize::new(size_bytes).ok_or_else(|| cannot_map(0, Errno::EINVAL))?;
         let address = NonZeroUsize::new(address / page_bytes() * page_bytes());
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the address is a wish: the kernel chooses one where nothing is mapped, so no existing memory is touched.
-        let start = unsafe { mmap_anonymous(address, length, access, sharing | MapFlags::MAP_NORESERVE) }
+        let start = unsafe { mmap_anonymous(address, length, access, MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE) }
             .map_err(|errno| cannot_map(size_bytes, errno))?;
         Ok(Self { start: start.cast(), size_bytes })
     }
@@ -168,7 +164,7 @@ mod tests {
     #[test]
     fn a_reserve_gives_whole_pages_to_its_own_process() {
         let page = page_bytes();
-        let mut reserve = Reserve { start: 0, rest: Mapping::map(4 * page, MapFlags::MAP_SHARED).unwrap(), owner: Pid::this() };
+        let mut reserve = Reserve { start: 0, rest: Mapping::shared_near(0, 4 * page).unwrap(), owner: Pid::this() };
         let start = reserve.rest.start().addr().get();
         let offset = |part: Mapping| (part.start().addr().get() - start, part.size_bytes());
         assert_eq!(reserve.take(0).map(offset), None);
