@@ -20,7 +20,7 @@ use module_api::abi::{self, HostApi};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::module::loader::of_handle;
 use crate::module::{Module, call};
-use crate::process::family::{ChildInit, Entry, Spec};
+use crate::process::family::{ChildInit, Entry, Spec, Work};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::state::State;
 use crate::sys::fork::{self, Side};
@@ -333,7 +333,7 @@ extern "C" fn fork_process_entry(module: *mut c_void, spec: *const abi::ForkSpec
                 if code == abi::E_PANIC { crate::error::EXIT_FAULT } else { EXIT_FAILED }
             }
         };
-        match fork_checked(module, phase, spec.rank, process, spec.flags, Entry::Run(std::sync::Arc::new(work))) {
+        match fork_checked(module, phase, spec.rank, process, spec.flags, Entry::Run(Work::of(work))) {
             Ok(Side::Parent(pid)) => pid.as_raw(),
             // A process with an entry leaves; it never comes back here.
             Ok(Side::Child) => abi::E_FAILED,

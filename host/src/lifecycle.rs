@@ -25,7 +25,7 @@ use crate::net::stream::directory::{Directory, MAX_WORKERS};
 use crate::net::stream::hub::HubLink;
 use crate::net::{resolve, stream, udp};
 use crate::plan::Plan;
-use crate::process::family::{Family, Kind, Reserved, Spec};
+use crate::process::family::{Family, Kind, Reserved, Spec, Work};
 use crate::process::slots::{Slot, Slots, State as SlotState};
 use crate::process::watch::{Event, Watch, describe};
 use crate::state::{State, Streams, Wanted};
@@ -34,8 +34,10 @@ use crate::supervise::certificates::{Certificates, Judge};
 use crate::supervise::policy::{End, Reached};
 use crate::supervise::protocol::{FromMain, FromSupervisor};
 use crate::supervise::supervisor::Cradle;
+use crate::sys::fork::Alone;
 use crate::sys::passing::Link;
 use crate::sys::signal::{self, Signals};
+use crate::sys::text::among_first_steps;
 use crate::sys::title::{self, Comm};
 use crate::sys::wide::Socket;
 use crate::sys::{census, cred, datagrams, descriptor, fork, local, random, time};
@@ -111,6 +113,8 @@ pub fn main_process(mut cradle: Cradle, plan: Arc<Plan>, started_ns: u64) -> u8 
 }
 
 /// No-fork mode: this very process is main, without a supervisor. Returns its exit code, or why it could not start.
+/// Not inlined: what a caller's frame takes of the stack is copied with every fork of the main that is forked from there.
+#[inline(never)]
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(crate::supervise::pid_file::PidFile::claim).transpose()?;
     let certificates = Certificates::of(plan.tls(), Judge::Here);
@@ -151,7 +155,7 @@ impl Main {
 
     /// What main and its children share.
     fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
-        local::prepare()?;
+        local::prepare(datagrams::buffers_bytes())?;
         signal::prepare_stop_by_flag()?;
         let pid = if plan.config.host.fork == Fork::Processes { getppid() } else { Pid::this() };
         State::new(pid.as_raw(), slots, plan.config.host.shared_memory_bytes, plan.listeners.len(), tls)?.install()
@@ -343,13 +347,13 @@ impl Main {
     fn processes(&mut self) -> Vec<Option<Spec>> {
         let row = |kind, rank, name, work| Some(Spec::new(kind, rank, name, work));
         let state = self.state;
-        let mut rows = vec![row(Kind::Main, abi::PROC_MAIN, "main".into(), Arc::new(|| EXIT_FAILED))];
+        let mut rows = vec![row(Kind::Main, abi::PROC_MAIN, "main".into(), Work::of(|| EXIT_FAILED))];
         let mut rank = 0;
         if self.forks() {
-            for listener in state.listeners.get().into_iter().flatten() {
+            for (place, listener) in state.listeners.get().into_iter().flatten().enumerate() {
                 for _ in 0..listener.workers {
                     rank += 1;
-                    rows.push(row(Kind::Worker, rank, format!("worker {rank} {listener}"), Arc::new(move || udp::work(listener))));
+                    rows.push(row(Kind::Worker, rank, format!("worker {rank} {listener}"), Work::Numbered(udp_worker, place)));
                 }
             }
         }
@@ -358,12 +362,11 @@ impl Main {
                 Kind::Timer,
                 abi::PROC_TIMER,
                 which.to_string(),
-                Arc::new(move || timer::run::work(&timer_functions(state, which))),
+                Work::of(move || timer::run::work(&timer_functions(state, which))),
             ));
         }
         if let Some(server) = self.control.take() {
-            let server = Arc::new(server);
-            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Arc::new(move || server.work(state.family.slots, &state.stats))));
+            rows.push(row(Kind::Control, abi::PROC_RPC, "control".into(), Work::of(move || server.work(state.family.slots, &state.stats))));
         }
         let registered: u32 = self.modules().iter().map(|module| module.registered.load(Relaxed)).sum();
         rows.extend((0..registered).map(|_| None));
@@ -371,9 +374,9 @@ impl Main {
             for index in 0..streams.directory.worker_count() {
                 rank += 1;
                 let work = move || tcp_worker(state, streams, index);
-                rows.push(row(Kind::TcpWorker, rank, format!("TCP worker {rank}"), Arc::new(work)));
+                rows.push(row(Kind::TcpWorker, rank, format!("TCP worker {rank}"), Work::of(work)));
             }
-            rows.push(row(Kind::TcpMain, abi::PROC_TCP_MAIN, "TCP main".into(), Arc::new(move || tcp_main(state, streams))));
+            rows.push(row(Kind::TcpMain, abi::PROC_TCP_MAIN, "TCP main".into(), Work::of(move || tcp_main(state, streams))));
         }
         rows
     }
@@ -391,22 +394,22 @@ impl Main {
     /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
     fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
         // What only main's start has needed is not copied for every child.
+        let alone = fork::alone()?;
         census::let_go();
         fork::give_back_memory();
-        self.fork_each(|kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain))?;
+        fork::on_a_page_of_its_own(|| self.fork_each(&alone, |kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain)))?;
         Ok(Forked(()))
     }
 
-    /// Forks the processes of these kinds, in the order of the table.
-    fn fork_each(&mut self, is_due: impl Fn(Kind) -> bool) -> Step<()> {
-        // No module runs in main until the last of them is forked: what is counted here stays true.
-        let alone = fork::alone()?;
+    /// Forks the processes of these kinds, in the order of the table. No module runs in main until the last of them is forked, so that it stays alone.
+    #[inline(never)]
+    fn fork_each(&mut self, alone: &Alone, is_due: impl Fn(Kind) -> bool) -> Step<()> {
         for (forked, process_no) in (1..self.state.family.slots.count()).enumerate() {
             if forked % FORKS_BEFORE_LOOK == 0 {
                 self.heed_stop()?;
             }
             if self.state.family.spec(process_no).is_some_and(|spec| is_due(spec.kind)) {
-                self.state.family.start(&alone, process_no, 0)?;
+                self.state.family.start(alone, process_no, 0)?;
             }
         }
         Ok(())
@@ -423,7 +426,8 @@ impl Main {
 
     /// Step 10: the TCP workers, then the TCP main process. In no-fork mode main is the first process, too: it gets rank 1 after `PROC_MAIN`.
     fn start_last(&mut self, _: MainCalled) -> Step<Started> {
-        self.fork_each(|kind| matches!(kind, Kind::TcpWorker | Kind::TcpMain))?;
+        let alone = fork::alone()?;
+        fork::on_a_page_of_its_own(|| self.fork_each(&alone, |kind| matches!(kind, Kind::TcpWorker | Kind::TcpMain)))?;
         if !self.forks() {
             local::local().take_rank(1);
             for module in self.modules() {
@@ -705,6 +709,20 @@ impl Main {
             FromSupervisor::Stop => Err(Halt::Stopped),
         }
     }
+}
+
+among_first_steps! {
+/// What a UDP worker does, for the listener at that place among the bound ones.
+#[inline(never)]
+fn udp_worker(place: usize) -> u8 {
+    match State::current().and_then(|state| state.listeners.get()?.get(place)) {
+        Some(listener) => udp::work(listener),
+        None => {
+            tracing::error!(target: "fault", "a worker has no listener");
+            EXIT_FAILED
+        }
+    }
+}
 }
 
 /// What a TCP worker does.

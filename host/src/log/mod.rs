@@ -61,6 +61,7 @@ struct Buffer([u8; RECORD_BYTES]);
 ///
 /// # Errors
 /// The target cannot be opened, no memory can be shared, or the log is installed already.
+#[inline(never)]
 pub fn init(settings: &LogSettings) -> Result<()> {
     let log: &'static Log = Box::leak(Box::new(Log::open(settings)?));
     let twice = || Error::fault("the log was initialised twice");

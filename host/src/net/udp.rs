@@ -55,6 +55,7 @@ pub fn work(listener: &Listener) -> u8 {
     }
 }
 
+#[inline(always)]
 fn work_at_one(server: &Server, listener: &Listener, socket: &Socket) -> Result<(), GaveUp> {
     while !signal::stop_requested() {
         server.serve(listener, socket, Wait::Block)?;

@@ -26,11 +26,33 @@ use crate::log::ProcessName;
 use crate::module::{Module, call};
 use crate::state::State;
 use crate::sys::fork::{Alone, Side};
+use crate::sys::text::among_first_steps;
 use crate::sys::title::{self, Comm};
 use crate::sys::{descriptor, exit, first, fork, handing, local::local, signal, time};
 
 /// What a process does once it is initialised. Returns its exit code.
-pub type Work = Arc<dyn Fn() -> u8 + Send + Sync>;
+#[derive(Clone)]
+pub enum Work {
+    /// A function, and the number of what it works on. Not on the heap, and where the function stands can be said: see `sys::text`.
+    Numbered(fn(usize) -> u8, usize),
+    /// Anything else.
+    Made(Arc<dyn Fn() -> u8 + Send + Sync>),
+}
+
+impl Work {
+    /// Of a closure.
+    pub fn of(work: impl Fn() -> u8 + Send + Sync + 'static) -> Self {
+        Self::Made(Arc::new(work))
+    }
+
+    #[inline(always)]
+    fn run(&self) -> u8 {
+        match self {
+            Self::Numbered(work, number) => work(*number),
+            Self::Made(work) => work(),
+        }
+    }
+}
 
 /// How a process goes on after its prologue.
 #[derive(Clone)]
@@ -308,8 +330,10 @@ impl Family {
         }
     }
 
+    among_first_steps! {
     /// Forks the process of a row, with its prologue. In the child the process is initialised when this returns.
     /// First start and restart are this one path.
+    #[inline(never)]
     pub fn fork(&self, alone: &Alone, process_no: usize, restarts: u32) -> Result<Side> {
         let spec = self.spec(process_no).ok_or_else(|| Error::fault(format!("process {process_no} does not exist")))?;
         let slot = self.slots.slot(process_no).ok_or_else(|| Error::fault(format!("process {process_no} has no slot")))?;
@@ -329,20 +353,24 @@ impl Family {
             }
         }
     }
+    }
 
-    /// Forks a process that never comes back here. A function of its own, so that the child goes on in code that it has just used.
+    among_first_steps! {
+    /// Forks a process that never comes back here.
     #[inline(never)]
     pub fn start(&self, alone: &Alone, process_no: usize, restarts: u32) -> Result<Pid> {
         match self.fork(alone, process_no, restarts)? {
             Side::Parent(pid) => Ok(pid),
             Side::Child => match self.spec(process_no) {
-                Some(Spec { entry: Entry::Run(work), .. }) => exit::leave(work()),
+                Some(Spec { entry: Entry::Run(work), .. }) => exit::leave(work.run()),
                 _ => exit::leave(EXIT_FAILED),
             },
         }
     }
+    }
 
     /// What every child does first, in this order; none can skip it.
+    #[inline(always)]
     fn prologue(&self, process_no: usize, spec: &Spec, slot: Slot) {
         let pid = first::own_pid().as_raw();
         // Identity first: from here on a module call of this process is blamed on this process.

@@ -30,6 +30,7 @@ pub enum Detached {
 }
 
 /// Forks into the background.
+#[inline(never)]
 pub fn detach() -> Result<Detached> {
     let failed = |call: &str, errno: nix::errno::Errno| Error::failed("cannot go into daemon mode").detail(format!("{call}: {errno}"));
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe", errno))?;

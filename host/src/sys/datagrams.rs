@@ -2,15 +2,16 @@
 //!
 //! *Runs in:* every process that serves datagrams. *Never:* trusts a length it did not set itself.
 //!
-//! All buffers are one private mapping of this process. A page of it costs memory only once it is touched, so the layout puts what
-//! every datagram needs close together and what only large ones need far behind:
+//! All buffers are one piece of this process's own memory. A page of it costs memory only once it is touched, so the layout puts what
+//! every datagram needs close together and what only large ones need far before it:
 //! ```text
-//! headers, addresses        one page
-//! wide                      two pages: what sockets need that are not bound to one address of the internet
-//! small  16 × 1536 bytes    the first bytes of each datagram; most have no more
 //! large  16 × 64 KiB        the whole of a datagram that does not fit
 //! out    1 MiB              answers, filled from the start for each batch
+//! small  16 × 1536 bytes    the first bytes of each datagram; most have no more
+//! wide                      two pages: what sockets need that are not bound to one address of the internet
+//! headers, addresses        one page
 //! ```
+//! What is touched at once is the end, next to the process's own page (`local`).
 
 use std::cell::Cell;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -19,8 +20,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use module_api::abi;
 use nix::errno::Errno;
 
+use super::local::local;
 use super::mapping::{Mapping, page_bytes};
 use super::raw;
+use super::text::among_first_steps;
 use super::wide::{Form, Socket, Wide};
 use crate::error::Result;
 
@@ -31,6 +34,7 @@ pub const MAX_DATAGRAM_BYTES: usize = 65_507;
 
 const SMALL_BYTES: usize = 1536;
 const LARGE_BYTES: usize = 65_536;
+const ALL_LARGE_BYTES: usize = BATCH * LARGE_BYTES;
 const OUT_BYTES: usize = BATCH * LARGE_BYTES;
 /// Room for a `sockaddr_in6`.
 const ADDRESS_BYTES: usize = 28;
@@ -40,7 +44,7 @@ const BATCHES_UNTIL_RELEASE: u32 = 4096;
 /// After a batch of one, so many datagrams are received one at a time before a batch is tried again.
 const RECEIVE_ALONE: u32 = 15;
 
-/// What the kernel and the module read and write; lives at the start of the mapping.
+/// What the kernel and the module read and write; lives at the end of the mapping.
 #[repr(C)]
 struct Headers {
     engine: MaybeUninit<Datagrams>,
@@ -55,6 +59,35 @@ struct Headers {
 
 // The headers of a process that serves plain sockets are one page.
 const _: () = assert!(size_of::<Headers>() <= 4096);
+
+/// Where in the memory what is.
+struct Layout {
+    small_offset_bytes: usize,
+    wide_offset_bytes: usize,
+    headers_offset_bytes: usize,
+    all_bytes: usize,
+}
+
+impl Layout {
+    #[inline(always)]
+    fn new() -> Self {
+        let page = page_bytes();
+        let small_offset_bytes = ALL_LARGE_BYTES + OUT_BYTES;
+        let wide_offset_bytes = (small_offset_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
+        let headers_offset_bytes = wide_offset_bytes + size_of::<Wide>().next_multiple_of(page);
+        Self {
+            small_offset_bytes,
+            wide_offset_bytes,
+            headers_offset_bytes,
+            all_bytes: headers_offset_bytes + size_of::<Headers>().next_multiple_of(page),
+        }
+    }
+}
+
+/// What the buffers of one process take.
+pub fn buffers_bytes() -> usize {
+    Layout::new().all_bytes
+}
 
 /// Whether to wait for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +107,6 @@ pub struct Datagrams {
     large: *mut u8,
     out: *mut u8,
     memory: Mapping,
-    large_offset_bytes: usize,
     /// Number of datagrams in the batch being handled.
     received: Cell<usize>,
     queued: Cell<usize>,
@@ -106,22 +138,21 @@ fn nothing(errno: Errno) -> Result<usize, Errno> {
 }
 
 impl Datagrams {
-    /// Maps the buffers, itself among them; touches one page. They live as long as the process.
+    /// Takes the buffers, itself among them; touches one page. They live as long as the process.
     #[inline(always)]
     pub fn new() -> Result<&'static Self> {
-        let page = page_bytes();
-        let headers_bytes = size_of::<Headers>().next_multiple_of(page);
-        let small_offset_bytes = headers_bytes + size_of::<Wide>().next_multiple_of(page);
-        let large_offset_bytes = (small_offset_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
-        let out_offset_bytes = large_offset_bytes + BATCH * LARGE_BYTES;
-        let memory = Mapping::private(out_offset_bytes + OUT_BYTES)?;
+        let Layout { small_offset_bytes, wide_offset_bytes, headers_offset_bytes, all_bytes } = Layout::new();
+        let memory = match local().take_buffers(all_bytes) {
+            Some(memory) => memory,
+            None => Mapping::private(all_bytes)?,
+        };
         let start = memory.start().as_ptr();
         // SAFETY: the offsets lie inside the mapping made with their sum; its start is page-aligned, zeroed memory, and all zeros is a
         // valid `Headers` (integers, null pointers). The kernel and the module get only pointers into this mapping.
         let engine = unsafe {
-            let headers = start.cast::<Headers>();
+            let headers = start.add(headers_offset_bytes).cast::<Headers>();
             let small = start.add(small_offset_bytes);
-            let large = start.add(large_offset_bytes);
+            let large = start;
             for index in 0..BATCH {
                 (*headers).in_parts[index] = [
                     libc::iovec { iov_base: small.add(index * SMALL_BYTES).cast(), iov_len: SMALL_BYTES },
@@ -147,12 +178,11 @@ impl Datagrams {
             };
             (*headers).engine.write(Self {
                 headers,
-                wide: start.add(headers_bytes).cast(),
+                wide: start.add(wide_offset_bytes).cast(),
                 small,
                 large,
-                out: start.add(out_offset_bytes),
+                out: start.add(ALL_LARGE_BYTES),
                 memory,
-                large_offset_bytes,
                 received: Cell::new(0),
                 queued: Cell::new(0),
                 out_used_bytes: Cell::new(0),
@@ -171,6 +201,7 @@ impl Datagrams {
         Ok(engine)
     }
 
+    among_first_steps! {
     /// Receives up to a batch from the socket. 0: nothing there, or interrupted.
     #[inline]
     pub fn receive(&self, socket: &Socket, listener: u32, wait: Wait) -> Result<usize, Errno> {
@@ -210,6 +241,7 @@ impl Datagrams {
         }
         self.note_size(largest);
         Ok(count)
+    }
     }
 
     /// Describes what was received from a plain socket. How many datagrams, and the length of the largest.
@@ -330,7 +362,7 @@ impl Datagrams {
             let batches = self.batches_since_large.get() + 1;
             self.batches_since_large.set(batches);
             if batches >= BATCHES_UNTIL_RELEASE {
-                self.memory.release_from(self.large_offset_bytes);
+                self.memory.release_first(ALL_LARGE_BYTES + OUT_BYTES);
                 self.large_touched.set(false);
             }
         }

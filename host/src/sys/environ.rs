@@ -2,6 +2,7 @@
 //!
 //! *Runs in:* the first process, before any module is loaded. *Never:* changes it once there is a second thread.
 
+use super::census;
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 
@@ -19,8 +20,11 @@ pub fn take(name: &str) -> Result<Option<OsString>> {
     Ok(value)
 }
 
-/// An error when this process has more than one thread.
+/// An error when this process has more than one thread. Before any module is loaded.
 pub(super) fn require_one_thread() -> Result<()> {
+    if census::one_thread_so_far() {
+        return Ok(());
+    }
     match super::fork::thread_count()? {
         1 => Ok(()),
         threads => Err(Error::fault("the environment may not be changed now").detail(format_args!("threads={threads}"))),

@@ -29,6 +29,11 @@ pub fn alone() -> Result<Alone> {
     }
 }
 
+/// The same for a process in which no module runs.
+pub fn alone_so_far() -> Result<Alone> {
+    if census::one_thread_so_far() { Ok(Alone(())) } else { alone() }
+}
+
 /// Forks. Inlined, as are other first steps of a child: code that stands in one place costs it one page fault.
 #[inline(always)]
 pub fn fork(_: &Alone) -> Result<Side> {
@@ -58,6 +63,20 @@ pub fn give_back_memory() {
     // but the stack is mapped so close below: the kernel keeps a larger gap. Where the stack does not reach as far, the call says so after having
     // done the rest.
     unsafe { libc::madvise(std::ptr::without_provenance_mut(end - GIVEN_BACK_BYTES), GIVEN_BACK_BYTES, libc::MADV_DONTNEED) };
+}
+
+/// Calls with the stack at the start of a page, the way that it grows. A child writes to the stack from the fork on, and each page that it writes to is
+/// copied for it: so it is one.
+#[inline(never)]
+pub fn on_a_page_of_its_own<T>(call: impl FnOnce() -> T) -> T {
+    /// Pages of most machines; of others a part.
+    #[repr(align(4096))]
+    struct Start;
+    let start = Start;
+    let result = call();
+    // SAFETY: no instruction. A frame that holds what has this address ends where a page does.
+    unsafe { std::arch::asm!("/* {} */", in(reg) &raw const start, options(nostack, readonly, preserves_flags)) };
+    result
 }
 
 /// Writes what stands in the buffers of C streams: after a fork, parent and child would both write it. After each call into a module

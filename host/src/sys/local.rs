@@ -1,4 +1,4 @@
-//! What this process is, on a page that the kernel wipes in every forked process.
+//! What this process is, in memory that the kernel wipes in every forked process; and with it memory of its own for whoever needs much.
 //!
 //! *Runs in:* every process; written by main at its start and by the child prologue. *Never:* shared between processes.
 //!
@@ -6,13 +6,14 @@
 //! trampoline that it came back in another process than it left from (`tests/promises.rs`, L19).
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use module_api::abi::StatHome;
 
 use super::datagrams::Datagrams;
-use super::mapping::Mapping;
-use crate::error::Result;
+use super::mapping::{Mapping, page_bytes};
+use crate::error::{Error, Result};
 
 /// Identity of one process. Zeros in a process that the host did not fork.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Local {
     stat_home: StatHome,
     /// What its records begin with.
     name: [AtomicU64; NAME_BYTES / 8],
+    /// Somebody has the buffers.
+    buffers_taken: AtomicBool,
 }
 
 /// Of the name in the log.
@@ -41,10 +44,17 @@ const PANICKED: u64 = 1 << 32;
 
 static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
 
-/// Maps the page. Once, before the first fork.
-pub fn prepare() -> Result<()> {
+/// The memory in front of the page.
+static BUFFERS: OnceLock<Mapping> = OnceLock::new();
+
+/// Maps the page, and in front of it so many bytes for buffers, whole pages: each process has its own, and no call to make for them.
+/// Once, before the first fork.
+pub fn prepare(buffers_bytes: usize) -> Result<()> {
     if LOCAL.load(Relaxed).is_null() {
-        LOCAL.store(Mapping::wiped_on_fork()?.start().cast().as_ptr(), Relaxed);
+        let all = Mapping::wiped_on_fork(buffers_bytes + page_bytes())?;
+        let (buffers, page) = all.split(buffers_bytes).ok_or_else(|| Error::fault("a process has no page of its own"))?;
+        BUFFERS.get_or_init(|| buffers);
+        LOCAL.store(page.start().cast().as_ptr(), Relaxed);
     }
     Ok(())
 }
@@ -66,6 +76,7 @@ pub fn local() -> &'static Local {
         serving: AtomicPtr::new(ptr::null_mut()),
         stat_home: StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) },
         name: [const { AtomicU64::new(0) }; NAME_BYTES / 8],
+        buffers_taken: AtomicBool::new(false),
     };
     let page = LOCAL.load(Relaxed);
     if page.is_null() {
@@ -100,6 +111,13 @@ impl Local {
     /// What the records of this process begin with; zeros behind it.
     pub fn name(&self) -> &[AtomicU64; NAME_BYTES / 8] {
         &self.name
+    }
+
+    /// This process's buffers of at least that size, zeroed; for the first who asks.
+    #[inline(always)]
+    pub fn take_buffers(&self, size_bytes: usize) -> Option<Mapping> {
+        let buffers = BUFFERS.get().filter(|buffers| buffers.size_bytes() >= size_bytes)?;
+        (!self.buffers_taken.swap(true, Relaxed)).then_some(*buffers)
     }
 
     /// In no-fork mode main becomes the process of rank 1, too.

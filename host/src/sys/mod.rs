@@ -28,6 +28,7 @@ pub mod robust;
 pub mod shared;
 pub mod signal;
 pub mod socket;
+pub mod text;
 pub mod time;
 pub mod title;
 pub mod wide;
