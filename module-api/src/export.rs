@@ -244,11 +244,9 @@ impl<M: Module> ModuleCell<M> {
         if self.state.get() != State::Frozen {
             return Err(no_module());
         }
-        // SAFETY: a frozen module is changed by `destroy_f` only, which the host calls outside of every other call.
-        match unsafe { &*self.module.get() } {
-            Some(module) => function(module),
-            None => Err(no_module()),
-        }
+        // SAFETY: only `proc_init` freezes, and only a module that there is; `destroy_f`, which the host calls outside of every other call, leaves this
+        // state before it takes the module away.
+        function(unsafe { (*self.module.get()).as_ref().unwrap_unchecked() })
     }
 
     /// Calls `function` with the module, for another module: from the end of `init` on, and not while the module is being changed.

@@ -24,13 +24,15 @@ pub(crate) fn guard(entry: impl FnOnce() -> Result<()>) -> i32 {
     // in a serving process the host ends the process.
     match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(())) => abi::OK,
-        Ok(Err(error)) => failed(&error),
+        Ok(Err(error)) => failed(error),
         Err(payload) => panicked(payload),
     }
 }
 
+// Not inlined, with the error to drop: the way without one needs no stack.
 #[cold]
-fn failed(error: &Error) -> i32 {
+#[inline(never)]
+fn failed(error: Error) -> i32 {
     if let Some(host) = try_host() {
         host.set_error(error.text());
     }
@@ -38,6 +40,7 @@ fn failed(error: &Error) -> i32 {
 }
 
 #[cold]
+#[inline(never)]
 fn panicked(payload: Box<dyn Any + Send>) -> i32 {
     let text = LAST_PANIC.take().unwrap_or_else(|| format!("panicked: {}", message(&*payload)));
     if let Some(host) = try_host() {

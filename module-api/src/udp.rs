@@ -38,7 +38,6 @@ pub struct Batch<'b> {
     stride: usize,
     count: u32,
     listener: u32,
-    host: Host,
     /// Whether the host's answer buffer is lent to a closure, during which the host must not touch its answers.
     buffer_lent: Cell<bool>,
     lifetime: Invariant<'b>,
@@ -57,7 +56,6 @@ impl<'b> Batch<'b> {
             stride: batch.stride as usize,
             count: batch.count,
             listener: batch.listener,
-            host: host(),
             buffer_lent: Cell::new(false),
             lifetime: PhantomData,
         }
@@ -257,7 +255,7 @@ impl<'b> Datagram<'_, 'b> {
     /// The host, unless a closure is writing to its buffer.
     #[inline]
     fn idle(&self) -> Result<Host, SendError> {
-        if self.batch.buffer_lent.get() { Err(SendError::Nested) } else { Ok(self.batch.host) }
+        if self.batch.buffer_lent.get() { Err(SendError::Nested) } else { Ok(host()) }
     }
 }
 
