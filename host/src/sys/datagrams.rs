@@ -9,9 +9,10 @@
 //! out    1 MiB              answers, filled from the start for each batch
 //! small  16 × 1536 bytes    the first bytes of each datagram; most have no more
 //! wide                      two pages: what sockets need that are not bound to one address of the internet
-//! headers, addresses        one page
+//! answers                   their headers
+//! headers, addresses        of what is received
 //! ```
-//! What is touched at once is the end, next to the process's own page (`local`).
+//! What is touched at once is the end, on the page that the process has written to already: see `local`.
 
 use std::cell::Cell;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -20,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use module_api::abi;
 use nix::errno::Errno;
 
-use super::local::local;
+use super::local::{OWN_BYTES, local};
 use super::mapping::{Mapping, page_bytes};
 use super::raw;
 use super::text::among_first_steps;
@@ -44,7 +45,7 @@ const BATCHES_UNTIL_RELEASE: u32 = 4096;
 /// After a batch of one, so many datagrams are received one at a time before a batch is tried again.
 const RECEIVE_ALONE: u32 = 15;
 
-/// What the kernel and the module read and write; lives at the end of the mapping.
+/// What the kernel and the module read and write; lives at the end of the memory.
 #[repr(C)]
 struct Headers {
     engine: MaybeUninit<Datagrams>,
@@ -53,17 +54,23 @@ struct Headers {
     in_headers: [libc::mmsghdr; BATCH],
     in_parts: [[libc::iovec; 2]; BATCH],
     in_addresses: [[u32; ADDRESS_BYTES / 4]; BATCH],
-    out_headers: [libc::mmsghdr; BATCH],
-    out_parts: [libc::iovec; BATCH],
 }
 
-// The headers of a process that serves plain sockets are one page.
-const _: () = assert!(size_of::<Headers>() <= 4096);
+/// What the kernel reads of the answers. Not touched before the first one.
+#[repr(C)]
+struct Answers {
+    headers: [libc::mmsghdr; BATCH],
+    parts: [libc::iovec; BATCH],
+}
+
+// What a process that waits for datagrams has touched is one page.
+const _: () = assert!(size_of::<Headers>() + OWN_BYTES <= 4096);
 
 /// Where in the memory what is.
 struct Layout {
     small_offset_bytes: usize,
     wide_offset_bytes: usize,
+    answers_offset_bytes: usize,
     headers_offset_bytes: usize,
     all_bytes: usize,
 }
@@ -74,13 +81,10 @@ impl Layout {
         let page = page_bytes();
         let small_offset_bytes = ALL_LARGE_BYTES + OUT_BYTES;
         let wide_offset_bytes = (small_offset_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
-        let headers_offset_bytes = wide_offset_bytes + size_of::<Wide>().next_multiple_of(page);
-        Self {
-            small_offset_bytes,
-            wide_offset_bytes,
-            headers_offset_bytes,
-            all_bytes: headers_offset_bytes + size_of::<Headers>().next_multiple_of(page),
-        }
+        let answers_offset_bytes = wide_offset_bytes + size_of::<Wide>().next_multiple_of(page);
+        let headers_offset_bytes = answers_offset_bytes + size_of::<Answers>().next_multiple_of(page);
+        let all_bytes = headers_offset_bytes + size_of::<Headers>();
+        Self { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, all_bytes }
     }
 }
 
@@ -103,6 +107,7 @@ pub enum Wait {
 pub struct Datagrams {
     headers: *mut Headers,
     wide: *mut Wide,
+    answers: *mut Answers,
     small: *mut u8,
     large: *mut u8,
     out: *mut u8,
@@ -141,7 +146,7 @@ impl Datagrams {
     /// Takes the buffers, itself among them; touches one page. They live as long as the process.
     #[inline(always)]
     pub fn new() -> Result<&'static Self> {
-        let Layout { small_offset_bytes, wide_offset_bytes, headers_offset_bytes, all_bytes } = Layout::new();
+        let Layout { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, all_bytes } = Layout::new();
         let memory = match local().take_buffers(all_bytes) {
             Some(memory) => memory,
             None => Mapping::private(all_bytes)?,
@@ -164,10 +169,6 @@ impl Datagrams {
                 header.msg_hdr.msg_iov = (&raw mut (*headers).in_parts[index]).cast();
                 header.msg_hdr.msg_iovlen = 2;
                 (*headers).in_headers[index] = header;
-                let mut answer: libc::mmsghdr = zeroed();
-                answer.msg_hdr.msg_iov = &raw mut (*headers).out_parts[index];
-                answer.msg_hdr.msg_iovlen = 1;
-                (*headers).out_headers[index] = answer;
             }
             (*headers).batch = abi::UdpBatch {
                 size: size_of::<abi::UdpBatch>() as u32,
@@ -179,6 +180,7 @@ impl Datagrams {
             (*headers).engine.write(Self {
                 headers,
                 wide: start.add(wide_offset_bytes).cast(),
+                answers: start.add(answers_offset_bytes).cast(),
                 small,
                 large,
                 out: start.add(ALL_LARGE_BYTES),
@@ -333,7 +335,7 @@ impl Datagrams {
                 } else {
                     Wide::arm(self.wide, index, header);
                 }
-                let answer = &mut (*self.headers).out_headers[index].msg_hdr;
+                let answer = &mut (*self.answers).headers[index].msg_hdr;
                 answer.msg_control = std::ptr::null_mut();
                 answer.msg_controllen = 0;
             }
@@ -386,8 +388,9 @@ impl Datagrams {
         let slot = self.queued.get();
         // SAFETY: slot < BATCH, index < received <= BATCH; nobody else reads or writes the headers while this runs.
         unsafe {
-            (*self.headers).out_parts[slot] = libc::iovec { iov_base: data.cast_mut().cast(), iov_len: length_bytes };
-            let header = &mut (*self.headers).out_headers[slot].msg_hdr;
+            (*self.answers).parts[slot] = libc::iovec { iov_base: data.cast_mut().cast(), iov_len: length_bytes };
+            let header = &mut (*self.answers).headers[slot].msg_hdr;
+            (header.msg_iov, header.msg_iovlen) = (&raw mut (*self.answers).parts[slot], 1);
             if self.form.get() == Form::Plain {
                 header.msg_name = (&raw mut (*self.headers).in_addresses[index]).cast();
                 header.msg_namelen = (*self.headers).datagrams[index].peer_len.into();
@@ -458,18 +461,13 @@ impl Datagrams {
             // SAFETY: the first `queued` headers are filled in; what they point to is valid until the handler's batch ends.
             let outcome = unsafe {
                 if queued == 1 && form == Form::Plain {
-                    let header = &(*self.headers).out_headers[0].msg_hdr;
-                    let part = &(*self.headers).out_parts[0];
+                    let header = &(*self.answers).headers[0].msg_hdr;
+                    let part = &(*self.answers).parts[0];
                     let bytes =
                         libc::sendto(self.descriptor.get(), part.iov_base, part.iov_len, flags, header.msg_name.cast(), header.msg_namelen);
                     if bytes < 0 { -1 } else { 1 }
                 } else {
-                    libc::sendmmsg(
-                        self.descriptor.get(),
-                        (&raw mut (*self.headers).out_headers[sent]).cast(),
-                        (queued - sent) as u32,
-                        flags,
-                    )
+                    libc::sendmmsg(self.descriptor.get(), (&raw mut (*self.answers).headers[sent]).cast(), (queued - sent) as u32, flags)
                 }
             };
             if outcome > 0 {

@@ -44,17 +44,20 @@ const PANICKED: u64 = 1 << 32;
 
 static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
 
-/// The memory in front of the page.
+/// What it takes of memory that is shared with buffers, with what makes it begin where it may.
+pub const OWN_BYTES: usize = size_of::<Local>() + align_of::<Local>();
+
+/// The memory in front of it.
 static BUFFERS: OnceLock<Mapping> = OnceLock::new();
 
-/// Maps the page, and in front of it so many bytes for buffers, whole pages: each process has its own, and no call to make for them.
-/// Once, before the first fork.
+/// Maps its memory, and in front of it so many bytes for buffers: each process has its own, and no call to make for them. Once, before the first fork.
 pub fn prepare(buffers_bytes: usize) -> Result<()> {
     if LOCAL.load(Relaxed).is_null() {
-        let all = Mapping::wiped_on_fork(buffers_bytes + page_bytes())?;
-        let (buffers, page) = all.split(buffers_bytes).ok_or_else(|| Error::fault("a process has no page of its own"))?;
+        let buffers_bytes = buffers_bytes.next_multiple_of(align_of::<Local>());
+        let all = Mapping::wiped_on_fork((buffers_bytes + size_of::<Local>()).next_multiple_of(page_bytes()))?;
+        let (buffers, own) = all.split(buffers_bytes).ok_or_else(|| Error::fault("a process has no memory of its own"))?;
         BUFFERS.get_or_init(|| buffers);
-        LOCAL.store(page.start().cast().as_ptr(), Relaxed);
+        LOCAL.store(own.start().cast().as_ptr(), Relaxed);
     }
     Ok(())
 }
@@ -82,7 +85,7 @@ pub fn local() -> &'static Local {
     if page.is_null() {
         return &NONE;
     }
-    // SAFETY: the pointer leads to a page that is mapped for the process's life; every bit pattern, all zeros included, is a Local.
+    // SAFETY: the pointer leads to memory that is mapped for the process's life; all zeros, which it begins with, are a Local.
     unsafe { &*page }
 }
 
