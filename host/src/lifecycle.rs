@@ -220,7 +220,7 @@ impl Main {
 
     /// Step 3.
     fn load(&mut self) -> Step<Loaded> {
-        // Until the first fork: threads and descriptors are counted around every call into a module.
+        // Threads and descriptors are counted around every call into a module.
         census::keep();
         let mut modules = Vec::with_capacity(self.plan.modules.len());
         // The index is that of the plan, which the supervisor has too, also when an optional module before it is left out.
@@ -417,6 +417,7 @@ impl Main {
 
     /// Step 9. Modules fork the processes they registered from here.
     fn proc_main(&mut self, _: Forked) -> Step<MainCalled> {
+        census::keep();
         for module in self.modules() {
             self.heed_stop()?;
             call::init_child(module, abi::PROC_MAIN)?;
@@ -445,6 +446,7 @@ impl Main {
                 call::init_child(module, abi::PROC_POSTCHILDINIT)?;
             }
         }
+        census::let_go();
         if let Some(main) = self.state.family.slots.slot(0) {
             main.set_state(SlotState::Serving);
         }

@@ -34,6 +34,7 @@ extern "C" {
 #define MODHOST_RUST 1u
 #define MODHOST_PANIC_ABORT 2u
 #define MODHOST_WANTS_POSTCHILDINIT 4u /* call init_child_f(PROC_POSTCHILDINIT) in main once every child is ready */
+#define MODHOST_NO_CHILD_INIT 8u       /* nothing to do in forked processes: call init_child_f in main only */
 
 /* Ranks. 1, 2, 3, ... are ordinary workers. */
 #define PROC_MAIN 0              /* main, workers and timers are forked: the place for fork_process */
@@ -552,7 +553,7 @@ extern __attribute__((visibility("hidden"))) struct modhost_slot modhost_slot;
 
 /* Once per module, at file scope, followed by a semicolon:
  *     MODULE_EXPORTS(.name = "x", .version = "1.0", .init_f = mod_init, .init_child_f = mod_child);
- * Also: .summary, .destroy_f, .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(a), MODHOST_HANDLERS(a), MODHOST_DEPENDS(a),
+ * Also: .summary, .destroy_f, .header.flags = MODHOST_..., MODHOST_PARAMS(a), MODHOST_HANDLERS(a), MODHOST_DEPENDS(a),
  * MODHOST_INTERFACES(a), MODHOST_BINDS(a). */
 #define MODULE_EXPORTS(...) \
     struct modhost_slot modhost_slot = {NULL, NULL, NULL, NULL}; \

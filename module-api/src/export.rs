@@ -357,16 +357,31 @@ pub const fn note(flags: u32) -> Note {
 }
 
 /// Flags of a module of this crate.
-pub const fn flags(post_child_init: bool) -> u32 {
+pub const fn flags(child_init: bool, post_child_init: bool) -> u32 {
     let mut flags = abi::FLAG_RUST;
     if cfg!(panic = "abort") {
         flags |= abi::FLAG_PANIC_ABORT;
+    }
+    if !child_init {
+        flags |= abi::FLAG_NO_CHILD_INIT;
     }
     if post_child_init {
         flags |= abi::FLAG_WANTS_POSTCHILDINIT;
     }
     flags
 }
+
+/// What an export says of `child_init`: whether the host is to call it.
+pub struct Calls<const CHILD_INIT: bool>;
+
+/// Without the call there is nobody who makes a state.
+#[diagnostic::on_unimplemented(
+    message = "`child_init: false` needs `type Child = ()`: without a call of `child_init` no process has a state"
+)]
+pub trait Allows<Child> {}
+
+impl<Child> Allows<Child> for Calls<true> {}
+impl Allows<()> for Calls<false> {}
 
 /// First bytes of an exports table of this crate.
 pub const fn header(flags: u32) -> abi::Header {
@@ -475,6 +490,7 @@ macro_rules! __c_text {
 ///     requires: ["locations"],             // must be loaded, and is initialised before this one
 ///     after: ["metrics"],                  // if loaded, is initialised before this one
 ///     // exports: [Sums], binds: [Routes], binds_if_present: [Metrics],  see `interface`
+///     child_init: false,                   // nothing to do there, saves each process the call; with `type Child = ()` only
 ///     post_child_init: true,               // wants `Module::post_child_init`
 ///     udp: {
 ///         /// Sends each datagram back.       (shown by `modhost inspect`)
@@ -502,6 +518,7 @@ macro_rules! export_module {
         $(, exports: [$($exports:ty),* $(,)?])?
         $(, binds: [$($binds:ty),* $(,)?])?
         $(, binds_if_present: [$($binds_if_present:ty),* $(,)?])?
+        $(, child_init: $child_init:literal)?
         $(, post_child_init: $post_child_init:literal)?
         $(, udp: { $( $(#[doc = $help:literal])* $handler_name:literal => $handler:expr ),* $(,)? })?
         $(, stream: { $( $(#[doc = $stream_help:literal])* $stream_name:literal => $stream:ty ),* $(,)? })?
@@ -511,7 +528,7 @@ macro_rules! export_module {
             use ::core::ffi::c_int;
             use ::core::option::Option::{None, Some};
             use $crate::abi::{Bind, Dependency, Handler, Interface, ModuleExports, Note, Param, Stream, StreamFunctions, UdpBatch};
-            use $crate::export::{ModuleCell, checked_name, checked_version, flags, header, help_text, note};
+            use $crate::export::{Allows, Calls, ModuleCell, checked_name, checked_version, flags, header, help_text, note};
 
             static MODULE: ModuleCell<$module> = ModuleCell::new();
 
@@ -557,7 +574,10 @@ macro_rules! export_module {
                 $($( <$binds>::bind($crate::abi::BIND_REQUIRED), )*)?
                 $($( <$binds_if_present>::bind($crate::abi::BIND_OPTIONAL), )*)?
             ];
-            const FLAGS: u32 = flags(false $(|| $post_child_init)?);
+            const CHILD_INIT: bool = true $(&& $child_init)?;
+            const fn allowed<Said: Allows<Child>, Child>() {}
+            const _: () = allowed::<Calls<CHILD_INIT>, <$module as $crate::Module>::Child>();
+            const FLAGS: u32 = flags(CHILD_INIT, false $(|| $post_child_init)?);
             // The first of these counts.
             const VERSION: &str = [$($version,)? ::core::env!("CARGO_PKG_VERSION")][0];
             const PARAMS: &[Param] = <<$module as $crate::Module>::Params as $crate::params::ParamSet>::TABLE;

@@ -52,7 +52,7 @@ pub trait Module: Sized + 'static {
     }
 
     /// Runs once in each forked process, before that process does any work, at the same time as in others: the place for connections,
-    /// threads and runtimes. Makes the state that only this process has.
+    /// threads and runtimes. Makes the state that only this process has. Not called if the export says `child_init: false`.
     ///
     /// # Errors
     /// An error or a panic ends the process; during start-up that stops the start of the host.

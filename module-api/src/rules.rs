@@ -438,3 +438,20 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # The state of a process
+//!
+//! Without a call of `child_init` nobody makes one:
+//! ```compile_fail,E0277
+//! # use module_api::prelude::*;
+//! # struct Bad;
+//! struct Child;
+//! impl Module for Bad {
+//!     type Params = ();
+//!     type Child = Child;
+//! #     fn init(_: &mut ModInit<'_, Self>, _: ()) -> Result<Self> { Ok(Bad) }
+//! #     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<Child> { Ok(Child) }
+//! }
+//! module_api::export_module! { Bad, name: "bad", child_init: false }
+//! # fn main() {}
+//! ```

@@ -66,6 +66,27 @@ fn l09_child_init_once_before_work() {
 }
 
 #[test]
+fn l09_no_call_where_there_is_nothing_to_do() {
+    let host = Setup::new()
+        .module(fixture("quiet"))
+        .module(fixture("recorder_a"))
+        .listen("recorder_a:serve", 2)
+        .expect_log("was killed by SIGKILL")
+        .start();
+    let worker = |record: &Record| record.event == "init_child_f" && record.rank() > 0;
+    host.kill(host.records().that(worker)[0].pid());
+    host.wait_for_records("the successor", 3, worker);
+    let ended = host.stop();
+    // In main, before and after the forks; in no worker and no timer, nor in the successor of one.
+    assert_eq!(ended.log.count("quiet: called with rank "), 2, "{}", ended.log);
+    for rank in [PROC_INIT, PROC_MAIN] {
+        assert_eq!(ended.log.count(&format!("quiet: called with rank {rank}")), 1);
+    }
+    // The other module is called as ever.
+    assert_eq!(ended.records.that(worker).len(), 3);
+}
+
+#[test]
 fn l10_calls_in_main() {
     let host = everything("", "").start();
     wait_for_everything(&host);

@@ -140,6 +140,8 @@ pub fn init_child(module: &Module, rank: i32) -> Result<()> {
         return Ok(());
     };
     match Phase::of_rank(rank) {
+        // A call of its code, which is nowhere in the page tables of a forked process yet, would cost more than the call itself.
+        Phase::ChildInit if !module.wants_child_init() => Ok(()),
         Phase::ChildInit => {
             clear_error();
             let code = enter(module, Phase::ChildInit, || init_child_f(rank));

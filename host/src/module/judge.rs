@@ -15,7 +15,7 @@ use super::table::{EXPORTS_BYTES_1_0, Table, TableHeader, TableInfo};
 use crate::config::is_name;
 use crate::error::Error;
 
-const FLAGS_KNOWN: u32 = abi::FLAG_RUST | abi::FLAG_PANIC_ABORT | abi::FLAG_WANTS_POSTCHILDINIT;
+const FLAGS_KNOWN: u32 = abi::FLAG_RUST | abi::FLAG_PANIC_ABORT | abi::FLAG_WANTS_POSTCHILDINIT | abi::FLAG_NO_CHILD_INIT;
 const VERSION_MAX_BYTES: usize = 31;
 
 /// What the host can load.

@@ -132,6 +132,11 @@ impl Module {
         self.flags & abi::FLAG_WANTS_POSTCHILDINIT != 0
     }
 
+    /// Whether it wants calls in forked processes.
+    pub fn wants_child_init(&self) -> bool {
+        self.flags & abi::FLAG_NO_CHILD_INIT == 0
+    }
+
     /// Its handler of that kind: by name, or the first.
     pub fn handler(&self, kind: u32, name: Option<&str>) -> Option<&Handler> {
         self.handlers.iter().find(|handler| handler.kind == kind && name.is_none_or(|name| handler.name == name))

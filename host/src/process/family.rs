@@ -28,7 +28,7 @@ use crate::state::State;
 use crate::sys::fork::{Alone, Side};
 use crate::sys::text::among_first_steps;
 use crate::sys::title::{self, Comm};
-use crate::sys::{descriptor, exit, first, fork, handing, local::local, signal, time};
+use crate::sys::{census, descriptor, exit, first, fork, handing, local::local, signal, time};
 
 /// What a process does once it is initialised. Returns its exit code.
 #[derive(Clone)]
@@ -393,6 +393,7 @@ impl Family {
             }
         }
         descriptor::close_private();
+        census::leave_to_parent();
         for (other_no, ends) in self.links() {
             if spec.kind != Kind::TcpMain {
                 first::close(ends.hub.as_raw_fd());

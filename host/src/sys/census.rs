@@ -1,12 +1,15 @@
 //! How many threads and open descriptors this process has, from the folders of `/proc` about it.
 //!
-//! *Runs in:* every process; mostly in main, around each call into a module until it forks. *Never:* lists a folder, or leaves one open in a child
-//! that the host forks.
+//! *Runs in:* every process; mostly in main, around each call into a module. *Never:* lists a folder, or leaves one open in a child that the host forks.
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+
+use super::first;
 
 const THREADS: &str = "/proc/self/task";
 const DESCRIPTORS: &str = "/proc/self/fd";
@@ -18,18 +21,32 @@ struct Folders {
 }
 
 static KEPT: Mutex<Option<Folders>> = Mutex::new(None);
+/// Whether there are some. Apart from the lock, which cannot be taken without writing to it.
+static IS_KEPT: AtomicBool = AtomicBool::new(false);
 
-/// Keeps the folders of this process open, if there are descriptors left for that; without, they are found anew each time. Until `let_go`, which
-/// comes before the next fork: they would be those of the parent in a child.
+/// Keeps the folders of this process open until `let_go`, if there are descriptors left for that; without, they are found anew each time.
 pub fn keep() {
     if let (Ok(threads), Ok(descriptors)) = (File::open(THREADS), File::open(DESCRIPTORS)) {
         *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Folders { threads, descriptors });
+        IS_KEPT.store(true, Relaxed);
     }
 }
 
-/// Closes what `keep` has opened.
+/// Closes what `keep` has opened. Before many processes are forked: each would have to close them.
 pub fn let_go() {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    IS_KEPT.store(false, Relaxed);
+}
+
+/// In a child: what its parent keeps are the parent's folders.
+pub fn leave_to_parent() {
+    if IS_KEPT.load(Relaxed) {
+        IS_KEPT.store(false, Relaxed);
+        if let Some(Folders { threads, descriptors }) = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            first::close(threads.into_raw_fd());
+            first::close(descriptors.into_raw_fd());
+        }
+    }
 }
 
 fn metadata(path: &str, kept: impl FnOnce(&Folders) -> &File) -> io::Result<Metadata> {
@@ -74,6 +91,9 @@ mod tests {
         assert!(threads().unwrap() >= 2);
         assert_eq!(before.is_some(), descriptors().is_some());
         let_go();
+        keep();
+        leave_to_parent();
+        assert!(KEPT.lock().unwrap().is_none());
         drop(stop);
         waiting.join().unwrap().unwrap_err();
     }

@@ -40,6 +40,9 @@ impl<'h, M: Exported> Child<'h, M> {
     }
 
     fn init(&mut self) -> Result<(), Failure> {
+        if self.host.exports.header.flags & abi::FLAG_NO_CHILD_INIT != 0 {
+            return Ok(());
+        }
         let rank = self.info.rank;
         let init_child_f = self.host.exports.init_child_f;
         self.call("child_init", Ends::WithError, || init_child_f.map_or(abi::E_FAILED, |init_child_f| init_child_f(rank)))

@@ -58,6 +58,7 @@ export_module! {
     Echo,
     name: "echo",
     summary: "sends back what it gets",
+    child_init: false,
     udp: {
         /// Sends each datagram back to where it came from.
         "echo" => Echo::serve,

@@ -99,6 +99,7 @@ export_module! {
     Ticker,
     name: "ticker",
     summary: "two processes of its own, a timer, and counters that they share",
+    child_init: false,
 }
 
 #[cfg(test)]
