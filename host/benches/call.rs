@@ -11,7 +11,8 @@ use std::hint::black_box;
 use std::path::Path;
 
 use as_main::per_call;
-use modhost::module::{Module, call};
+use modhost::module::Module;
+use modhost::module::call::Stand;
 use modhost::process::phase::Phase;
 use modhost::sys::datagrams::Datagrams;
 use module_api::abi;
@@ -54,7 +55,8 @@ fn direct_ns(plain: Handler, batch: *mut abi::UdpBatch) -> f64 {
 
 #[inline(never)]
 fn guarded_ns(module: &Module, handler: Handler, batch: *mut abi::UdpBatch) -> f64 {
-    per_call(CALLS, || call::enter(module, Phase::Handler, || black_box(handler)(black_box(batch))))
+    let stand = Stand::here();
+    per_call(CALLS, || stand.enter(module, Phase::Handler, || black_box(handler)(black_box(batch))))
 }
 
 extern "C" fn nothing(_batch: *mut abi::UdpBatch) -> i32 {

@@ -9,14 +9,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::raw::c_int;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use module_api::abi;
 
 use super::Module;
 use crate::error::{Error, Result};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::sys::{census, exit, fork, local::local};
+use crate::sys::local::{Local, local};
+use crate::sys::{census, exit, fork};
 
 thread_local! {
     /// What the module said about the failure that it is about to return.
@@ -33,20 +34,42 @@ pub fn set_error(text: &str) {
     });
 }
 
-/// Calls into a module. The one place where it happens.
+/// Where a process stands when it calls into a module, and whither it comes back. A loop looks once: what one call stores and the next one loads would
+/// make each wait for the one before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stand {
+    process: &'static Local,
+    identity: u64,
+    trail: &'static AtomicU64,
+    outer: u64,
+}
+
+impl Stand {
+    /// Here and now.
+    #[inline(always)]
+    pub fn here() -> Self {
+        let process = local();
+        let trail = process.trail();
+        Self { process, identity: process.identity(), trail, outer: trail.load(Relaxed) }
+    }
+
+    /// Calls into a module. The one place where it happens.
+    #[inline(always)]
+    pub fn enter(&self, module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
+        self.trail.store(Breadcrumb::word(module.index, phase), Relaxed);
+        let mut code = call();
+        if self.process.identity() != self.identity {
+            code = not_as_before(self.identity, code);
+        }
+        self.trail.store(self.outer, Relaxed);
+        code
+    }
+}
+
+/// Calls into a module from here.
 #[inline(always)]
 pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
-    let process = local();
-    let identity = process.identity();
-    let trail = process.trail();
-    let outer = trail.load(Relaxed);
-    trail.store(Breadcrumb::word(module.index, phase), Relaxed);
-    let mut code = call();
-    if process.identity() != identity {
-        code = not_as_before(identity, code);
-    }
-    trail.store(outer, Relaxed);
-    code
+    Stand::here().enter(module, phase, call)
 }
 
 /// A module is called by another one, inside of a call of the host's: it is the one to blame from here on. What `leave_interface` wants back.

@@ -251,7 +251,7 @@ fn each_bad_build_is_refused_with_its_reason() {
     let folder = Folder::new("bad");
     for (number, (options, parts)) in [
         (&["-DFLAGS=2"][..], &["panic = \"abort\"", "unwind"][..]),
-        (&["-DFLAGS=8"], &["unknown flags", "0x8"]),
+        (&["-DFLAGS=16"], &["unknown flags", "0x10"]),
         (&["-DMAJOR=2"], &["another module ABI", "the module has 2.0, this host has 1.0", "run it with a host of module ABI 2.x"]),
         (&["-DMAJOR=0"], &["another module ABI", "rebuild"]),
         (&["-DNEEDS=3"], &["needs a newer host", "1.3", "upgrade"]),

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::listener::Listener;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
-use crate::module::call;
+use crate::module::call::{self, Stand};
 use crate::process::phase::Phase;
 use crate::stats::{Own, OwnWords};
 use crate::sys::datagrams::{Datagrams, Wait};
@@ -22,6 +22,7 @@ use crate::sys::{local::local, signal};
 pub struct Server {
     datagrams: &'static Datagrams,
     counts: OwnWords,
+    stand: Stand,
 }
 
 /// A handler gave up: the process must end with that code.
@@ -84,7 +85,7 @@ impl Server {
     /// Maps the buffers of this process.
     #[inline(always)]
     pub fn new() -> Result<Self> {
-        Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process() })
+        Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process(), stand: Stand::here() })
     }
 
     /// Serves one batch that arrived at one socket of the listener.
@@ -105,7 +106,7 @@ impl Server {
         let batch = datagrams.batch();
         let process = local();
         process.serve(Some(datagrams));
-        let code = call::enter(listener.module, Phase::Handler, || (listener.on_datagrams)(batch));
+        let code = self.stand.enter(listener.module, Phase::Handler, || (listener.on_datagrams)(batch));
         // What the handler queued before it failed is owed to its clients.
         datagrams.send_queued();
         process.serve(None);
