@@ -235,10 +235,13 @@ fn unsafe_stands_in_few_places() {
 fn one_function_forks() {
     let product = sources("host/src", "rs").into_iter().filter(|source| !source.path.ends_with("/tests.rs"));
     let others: Vec<Source> = product.filter(|source| source.path != "host/src/sys/fork.rs").collect();
-    let calls = ["unistd::fork", "libc::fork", "libc::clone", "vfork", "SYS_clone", "process::Command", "posix_spawn"];
+    let calls = ["unistd::fork", "libc::fork", "_Fork(", "libc::clone", "vfork", "SYS_clone", "process::Command", "posix_spawn"];
     assert_none("a second way to make a process", lines_with(&others, &calls));
     let forking = sources("host/src/sys", "rs").into_iter().find(|source| source.path.ends_with("/fork.rs")).expect("fork.rs");
-    assert_eq!(forking.code().matches("unistd::fork()").count(), 1);
+    // The C library's two, in one expression.
+    let code = forking.code();
+    assert_eq!(["libc::fork()", "_Fork() }"].map(|call| code.matches(call).count()), [1, 1]);
+    assert!(lines_with(&[forking], &["libc::fork()"]).iter().all(|line| line.contains("_Fork()")));
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn l09_child_init_once_before_work() {
 }
 
 #[test]
-fn l09_no_call_where_there_is_nothing_to_do() {
+fn no_call_where_there_is_nothing_to_do() {
     let host = Setup::new()
         .module(fixture("quiet"))
         .module(fixture("recorder_a"))

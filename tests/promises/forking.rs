@@ -222,6 +222,16 @@ fn l31_customary_c_module() {
 }
 
 #[test]
+fn handlers_that_a_module_registers_for_forks_run() {
+    let host = Setup::new().module(fixture("atfork")).module(fixture("recorder_a")).listen("recorder_a:serve", 2).start();
+    let ended = host.stop();
+    // The first worker, the second, and main, which has forked two timers since.
+    for line in ["rank 1 before=1 parent=0 child=1", "rank 2 before=2 parent=1 child=1", "rank 0 before=4 parent=4 child=0"] {
+        assert_eq!(ended.log.count(&format!("atfork: {line}")), 1, "{line}: {}", ended.log);
+    }
+}
+
+#[test]
 fn l29_a_process_with_a_link_sends_on_connections_of_others() {
     let host =
         Setup::new().module(fixture("streams")).host("workers", "2").listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None).start();

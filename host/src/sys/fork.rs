@@ -2,10 +2,11 @@
 //!
 //! *Runs in:* the starting command, the supervisor, main. *Never:* forks a process that has more than one thread.
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::Pid;
 
-use super::{census, first};
+use super::{census, first, handlers};
 use crate::error::{Error, Result};
 
 /// Which side of a fork the caller is on.
@@ -19,31 +20,38 @@ pub enum Side {
 
 /// This process has one thread. Stays true as long as nothing but the host's own code runs, which starts none.
 #[derive(Debug)]
-pub struct Alone(());
+pub struct Alone {
+    /// Libraries may have registered functions to be called around a fork.
+    has_handlers: bool,
+}
 
 /// Counts the threads. An error if a second one exists: it would be gone in a child, with every lock it held locked for ever.
 pub fn alone() -> Result<Alone> {
     match thread_count()? {
-        1 => Ok(Alone(())),
+        1 => Ok(Alone { has_handlers: handlers::possible() }),
         threads => Err(Error::fault("refusing to fork a process with more than one thread").detail(format!("{threads} threads exist"))),
     }
 }
 
 /// The same for a process in which no module runs.
 pub fn alone_so_far() -> Result<Alone> {
-    if census::one_thread_so_far() { Ok(Alone(())) } else { alone() }
+    if census::one_thread_so_far() { Ok(Alone { has_handlers: true }) } else { alone() }
 }
 
 /// Forks. Inlined, as are other first steps of a child: code that stands in one place costs it one page fault.
 #[inline(always)]
-pub fn fork(_: &Alone) -> Result<Side> {
-    // SAFETY: the process is single-threaded (that is what it takes), so every lock of the C library and of ours is free in the child.
-    match unsafe { nix::unistd::fork() } {
-        Ok(ForkResult::Parent { child }) => Ok(Side::Parent(child)),
-        Ok(ForkResult::Child) => Ok(Side::Child),
-        Err(errno) => Err(Error::failed("cannot fork a process")
-            .detail(format!("fork: {errno}"))
+pub fn fork(alone: &Alone) -> Result<Side> {
+    unsafe extern "C" {
+        fn _Fork() -> libc::pid_t;
+    }
+    // SAFETY: the process is single-threaded (that is what it takes), so every lock of the C library and of ours is free in the child. Then the two
+    // functions differ in the handlers alone.
+    match unsafe { if alone.has_handlers { libc::fork() } else { _Fork() } } {
+        -1 => Err(Error::failed("cannot fork a process")
+            .detail(format!("fork: {}", Errno::last()))
             .hint("check the limits on processes (ulimit -u, pids.max of the control group) and on memory")),
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(Pid::from_raw(pid))),
     }
 }
 

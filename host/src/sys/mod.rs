@@ -14,6 +14,7 @@ pub mod first;
 pub mod fork;
 pub mod gone;
 pub mod handing;
+pub mod handlers;
 pub mod interfaces;
 pub mod local;
 pub mod mapping;
