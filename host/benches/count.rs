@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use as_main::per_call;
-use modhost::module::call;
+use modhost::module::call::Stand;
 use modhost::process::phase::Phase;
 use modhost::sys::datagrams::Datagrams;
 use module_api::abi;
@@ -29,9 +29,10 @@ fn main() {
     let module = as_main::load(state, path);
     let handler = |name| module.handler(abi::HANDLER_UDP, Some(name)).and_then(|handler| handler.on_datagrams).expect("a handler");
     let batch = Datagrams::new().expect("buffers").batch();
+    let stand = Stand::here();
     let run = |name| {
         let function = handler(name);
-        per_call(CALLS, || call::enter(module, Phase::Handler, || black_box(function)(black_box(batch)))) / f64::from(TIMES_IN_CALL)
+        per_call(CALLS, || stand.enter(module, Phase::Handler, || black_box(function)(black_box(batch)))) / f64::from(TIMES_IN_CALL)
     };
 
     const WORKS: [&str; 3] = ["count", "record", "atomic"];

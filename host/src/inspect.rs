@@ -107,7 +107,9 @@ pub fn report(inspection: &Inspection) -> Value {
         "needs_host_abi": claim.map(|claim| format!("{}.{}", claim.abi_major, claim.needs_host_minor)),
         "language": claim.map(|claim| if claim.flags & abi::FLAG_RUST != 0 { "rust" } else { "c" }),
         "panic": claim.map(|claim| if claim.flags & abi::FLAG_PANIC_ABORT != 0 { "abort" } else { "unwind" }),
-        "wants_child_init": table.map(|table| table.header.flags & abi::FLAG_NO_CHILD_INIT == 0),
+        "wants_child_init": table.map(|table| {
+            table.header.flags & abi::FLAG_NO_CHILD_INIT == 0 && table.functions.contains(&Function::InitChild)
+        }),
         "wants_postchildinit": table.map(|table| table.header.flags & abi::FLAG_WANTS_POSTCHILDINIT != 0),
         "sdk": note.map(|note| &note.sdk),
         "compiler": note.map(|note| &note.compiler),

@@ -155,7 +155,8 @@ impl Main {
 
     /// What main and its children share.
     fn state(plan: &Plan, slots: Slots, tls: Option<Source>) -> Result<&'static State> {
-        local::prepare(datagrams::buffers_bytes())?;
+        local::prepare()?;
+        datagrams::reserve()?;
         signal::prepare_stop_by_flag()?;
         let pid = if plan.config.host.fork == Fork::Processes { getppid() } else { Pid::this() };
         State::new(pid.as_raw(), slots, plan.config.host.shared_memory_bytes, plan.listeners.len(), tls)?.install()
@@ -393,8 +394,8 @@ impl Main {
 
     /// Step 8. What the table says, in its order; workers serve from the moment they are initialised.
     fn fork_all(&mut self, _: Prepared) -> Step<Forked> {
-        // What only main's start has needed is not copied for every child.
         let alone = fork::alone()?;
+        // What only main's start has needed is not copied for every child.
         census::let_go();
         fork::give_back_memory();
         fork::on_a_page_of_its_own(|| self.fork_each(&alone, |kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain)))?;
@@ -428,6 +429,10 @@ impl Main {
     /// Step 10: the TCP workers, then the TCP main process. In no-fork mode main is the first process, too: it gets rank 1 after `PROC_MAIN`.
     fn start_last(&mut self, _: MainCalled) -> Step<Started> {
         let alone = fork::alone()?;
+        if self.state.streams.get().is_some() {
+            // Each of these processes would have to close them.
+            census::let_go();
+        }
         fork::on_a_page_of_its_own(|| self.fork_each(&alone, |kind| matches!(kind, Kind::TcpWorker | Kind::TcpMain)))?;
         if !self.forks() {
             local::local().take_rank(1);

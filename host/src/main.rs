@@ -15,7 +15,6 @@ use modhost::log::{self, ProcessName};
 use modhost::output::{self, complain};
 use modhost::plan::{self, Plan};
 use modhost::process::slots;
-use modhost::state::State;
 use modhost::supervise::daemon::{self, Detached};
 use modhost::supervise::supervisor::{Charge, Supervisor};
 use modhost::sys::mapping::Mapping;
@@ -115,12 +114,8 @@ fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         None
     };
     let signals = Signals::watch()?;
-    // In one piece, what is made below, by the supervisor and by its first main: the log's thresholds, the process table, the state.
-    let own = [log::LEVELS_BYTES, slots::TABLE_BYTES];
-    if Mapping::reserve_shared(own.into_iter().chain(State::shared_bytes(plan.config.host.shared_memory_bytes))).is_err() {
-        // Main will find that, too, when there is a log to say it in.
-        Mapping::reserve_shared(own)?;
-    }
+    // In one piece, what is made below and by the supervisor: the log's thresholds and the process table. What main makes is another: it ends with main.
+    Mapping::reserve_shared(&[log::LEVELS_BYTES, slots::TABLE_BYTES])?;
     let prepared = log::init(&plan::log_settings(&plan.config));
     log::set_process(&ProcessName::new(if no_fork { "main" } else { "supervisor" }));
     for warning in &plan.warnings {

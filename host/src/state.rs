@@ -86,14 +86,9 @@ pub struct State {
 static STATE: OnceLock<State> = OnceLock::new();
 
 impl State {
-    /// Sizes of the shared memory that `new` takes.
-    pub fn shared_bytes(arena_bytes: usize) -> [usize; 4] {
-        [arena_bytes, Arena::tables_bytes(arena_bytes), OUTSIDE_BYTES, LATER_BYTES]
-    }
-
     /// For a main that has loaded nothing yet. `pid`: the one that the operator knows.
     pub fn new(pid: i32, slots: Slots, arena_bytes: usize, configured_listeners: usize, tls: Option<Source>) -> Result<Self> {
-        Mapping::reserve_shared(Self::shared_bytes(arena_bytes))?;
+        Mapping::reserve_shared(&[arena_bytes, Arena::tables_bytes(arena_bytes), OUTSIDE_BYTES, LATER_BYTES])?;
         Ok(Self {
             pid,
             family: Family::new(slots)?,

@@ -34,7 +34,7 @@ extern "C" {
 #define MODHOST_RUST 1u
 #define MODHOST_PANIC_ABORT 2u
 #define MODHOST_WANTS_POSTCHILDINIT 4u /* call init_child_f(PROC_POSTCHILDINIT) in main once every child is ready */
-#define MODHOST_NO_CHILD_INIT 8u       /* nothing to do in forked processes: call init_child_f in main only */
+#define MODHOST_NO_CHILD_INIT 8u       /* call init_child_f with PROC_INIT, PROC_MAIN and PROC_POSTCHILDINIT only, with no other rank */
 
 /* Ranks. 1, 2, 3, ... are ordinary workers. */
 #define PROC_MAIN 0              /* main, workers and timers are forked: the place for fork_process */
@@ -295,7 +295,7 @@ struct module_exports {
     const struct modhost_dependency *depends;
     uint32_t depend_count, depend_stride;
     int (*init_f)(void);           /* main, once, before any fork; 0 is success */
-    int (*init_child_f)(int rank); /* main with PROC_INIT and PROC_MAIN, each forked process once; negative is failure */
+    int (*init_child_f)(int rank); /* main with PROC_INIT and PROC_MAIN, each forked process once (see NO_CHILD_INIT); negative is failure */
     void (*destroy_f)(void);       /* main, at the end */
     const struct modhost_interface *interfaces;
     uint32_t interface_count, interface_stride;
@@ -671,7 +671,7 @@ MODHOST_INLINE int register_procs(int count) {
 }
 
 /* Forks a registered process. Returns its pid in main, 0 in the child, negative on failure. In the child, init_child_f(rank) of every
- * module has been called already (not for PROC_NOCHLDINIT), and returning from init_child_f(PROC_MAIN) ends it. It is not restarted.
+ * module has been called already (not for PROC_NOCHLDINIT; see MODHOST_NO_CHILD_INIT), and returning from init_child_f(PROC_MAIN) ends it. It is not restarted.
  * Where: PROC_MAIN. */
 MODHOST_INLINE int fork_process(int rank, const char *name, int make_sock) {
     return MODHOST_CALL(fork_process, rank, name, make_sock ? MODHOST_FORK_MAKE_SOCK : 0);

@@ -40,8 +40,8 @@ pub const FLAG_RUST: u32 = 1;
 pub const FLAG_PANIC_ABORT: u32 = 2;
 /// `Header::flags`: wants `init_child_f(PROC_POSTCHILDINIT)` in main once every child has finished its own init.
 pub const FLAG_WANTS_POSTCHILDINIT: u32 = 4;
-/// `Header::flags`: has nothing to do in forked processes: `init_child_f` is called in main only, with `PROC_INIT`, `PROC_MAIN` and, if wanted,
-/// `PROC_POSTCHILDINIT`.
+/// `Header::flags`: has nothing to do in processes that serve. `init_child_f` is called with `PROC_INIT`, `PROC_MAIN` and, if wanted,
+/// `PROC_POSTCHILDINIT` only: in no forked process, and not with rank 1 in no-fork mode.
 pub const FLAG_NO_CHILD_INIT: u32 = 8;
 
 /// Rank: main, when the workers and timers are forked and just before the TCP processes are.

@@ -372,16 +372,16 @@ pub const fn flags(child_init: bool, post_child_init: bool) -> u32 {
 }
 
 /// What an export says of `child_init`: whether the host is to call it.
-pub struct Calls<const CHILD_INIT: bool>;
+pub struct ChildInitCalled<const CALLED: bool>;
 
 /// Without the call there is nobody who makes a state.
 #[diagnostic::on_unimplemented(
     message = "`child_init: false` needs `type Child = ()`: without a call of `child_init` no process has a state"
 )]
-pub trait Allows<Child> {}
+pub trait CanHaveState<Child> {}
 
-impl<Child> Allows<Child> for Calls<true> {}
-impl Allows<()> for Calls<false> {}
+impl<Child> CanHaveState<Child> for ChildInitCalled<true> {}
+impl CanHaveState<()> for ChildInitCalled<false> {}
 
 /// First bytes of an exports table of this crate.
 pub const fn header(flags: u32) -> abi::Header {
@@ -528,7 +528,7 @@ macro_rules! export_module {
             use ::core::ffi::c_int;
             use ::core::option::Option::{None, Some};
             use $crate::abi::{Bind, Dependency, Handler, Interface, ModuleExports, Note, Param, Stream, StreamFunctions, UdpBatch};
-            use $crate::export::{Allows, Calls, ModuleCell, checked_name, checked_version, flags, header, help_text, note};
+            use $crate::export::{CanHaveState, ChildInitCalled, ModuleCell, checked_name, checked_version, flags, header, help_text, note};
 
             static MODULE: ModuleCell<$module> = ModuleCell::new();
 
@@ -575,8 +575,8 @@ macro_rules! export_module {
                 $($( <$binds_if_present>::bind($crate::abi::BIND_OPTIONAL), )*)?
             ];
             const CHILD_INIT: bool = true $(&& $child_init)?;
-            const fn allowed<Said: Allows<Child>, Child>() {}
-            const _: () = allowed::<Calls<CHILD_INIT>, <$module as $crate::Module>::Child>();
+            const fn allowed<Said: CanHaveState<Child>, Child>() {}
+            const _: () = allowed::<ChildInitCalled<CHILD_INIT>, <$module as $crate::Module>::Child>();
             const FLAGS: u32 = flags(CHILD_INIT, false $(|| $post_child_init)?);
             // The first of these counts.
             const VERSION: &str = [$($version,)? ::core::env!("CARGO_PKG_VERSION")][0];

@@ -84,6 +84,14 @@ fn no_call_where_there_is_nothing_to_do() {
     }
     // The other module is called as ever.
     assert_eq!(ended.records.that(worker).len(), 3);
+
+    // Nor when main takes rank 1, nor in a process that another module forks.
+    let script = "init_f: register 1; proc_main: fork 7 entry";
+    let host = Setup::new().argument("--no-fork").module(fixture("quiet")).module(fixture("recorder_a").script(script)).start();
+    host.wait_for_record("the process", |record| record.event == "process");
+    let ended = host.stop();
+    assert_eq!(ended.log.count("quiet: called with rank "), 2, "{}", ended.log);
+    assert_eq!(ended.records.that(worker).len(), 2);
 }
 
 #[test]

@@ -221,6 +221,16 @@ fn l31_customary_c_module() {
     assert_eq!(ended.records.event("destroy_f").len(), 1);
 }
 
+/// It has a copy of the batch, as of all memory of the process.
+#[test]
+fn what_a_handler_forks_reads_its_datagrams() {
+    let host = Setup::new().module(fixture("forks_to_answer")).listen("forks_to_answer:serve", 1).start();
+    for text in ["one", "another that is longer"] {
+        assert_eq!(host.client().ask_text(text), text);
+    }
+    host.stop();
+}
+
 #[test]
 fn handlers_that_a_module_registers_for_forks_run() {
     let host = Setup::new().module(fixture("atfork")).module(fixture("recorder_a")).listen("recorder_a:serve", 2).start();

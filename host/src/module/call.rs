@@ -34,8 +34,8 @@ pub fn set_error(text: &str) {
     });
 }
 
-/// Where a process stands when it calls into a module, and whither it comes back. A loop looks once: what one call stores and the next one loads would
-/// make each wait for the one before it.
+/// Where a process stands when it calls into a module, and returns to afterwards. A loop looks once: if each call loaded what the one before it stored, it
+/// would wait for that.
 #[derive(Debug, Clone, Copy)]
 pub struct Stand {
     process: &'static Local,

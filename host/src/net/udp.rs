@@ -82,7 +82,7 @@ fn work_at_several(server: &Server, listener: &Listener, sockets: &[Socket]) -> 
 }
 
 impl Server {
-    /// Maps the buffers of this process.
+    /// Takes the buffers of this process, and notes where it stands.
     #[inline(always)]
     pub fn new() -> Result<Self> {
         Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process(), stand: Stand::here() })

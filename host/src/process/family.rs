@@ -33,7 +33,7 @@ use crate::sys::{census, descriptor, exit, first, fork, handing, local::local, s
 /// What a process does once it is initialised. Returns its exit code.
 #[derive(Clone)]
 pub enum Work {
-    /// A function, and the number of what it works on. Not on the heap, and where the function stands can be said: see `sys::text`.
+    /// A function, and the number of what it works on: nothing on the heap, and the function's place in the program can be chosen (`sys::text`).
     Numbered(fn(usize) -> u8, usize),
     /// Anything else.
     Made(Arc<dyn Fn() -> u8 + Send + Sync>),

@@ -24,7 +24,6 @@ use crate::net::bind;
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::slots::Slots;
 use crate::sys::fork::Side;
-use crate::sys::mapping::Mapping;
 use crate::sys::notify::ServiceManager;
 use crate::sys::passing::Link;
 use crate::sys::signal::Signals;
@@ -188,11 +187,9 @@ impl Supervisor {
         let pid = match fork::fork(&fork::alone_so_far()?)? {
             Side::Parent(pid) => {
                 drop((theirs, tls));
-                Mapping::give_reserve_away();
                 pid
             }
             Side::Child => {
-                Mapping::adopt_reserve();
                 let mut supervisors_own = vec![ours.as_fd().as_raw_fd(), self.signals.as_fd().as_raw_fd()];
                 supervisors_own.extend(self.pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()));
                 supervisors_own.extend(self.starter.iter().map(|starter| starter.pipe().as_raw_fd()));

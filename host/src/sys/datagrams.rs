@@ -12,16 +12,17 @@
 //! answers                   their headers
 //! headers, addresses        of what is received
 //! ```
-//! What is touched at once is the end, on the page that the process has written to already: see `local`.
+//! What is touched at once is the last page, next to the process's own (`local`).
 
 use std::cell::Cell;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use module_api::abi;
 use nix::errno::Errno;
 
-use super::local::{OWN_BYTES, local};
 use super::mapping::{Mapping, page_bytes};
 use super::raw;
 use super::text::among_first_steps;
@@ -48,6 +49,8 @@ const RECEIVE_ALONE: u32 = 15;
 /// What the kernel and the module read and write; lives at the end of the memory.
 #[repr(C)]
 struct Headers {
+    /// Whether a process has these buffers: this one, or one that it was forked from while that was serving.
+    taken: AtomicU32,
     engine: MaybeUninit<Datagrams>,
     batch: abi::UdpBatch,
     datagrams: [abi::Datagram; BATCH],
@@ -64,7 +67,7 @@ struct Answers {
 }
 
 // What a process that waits for datagrams has touched is one page.
-const _: () = assert!(size_of::<Headers>() + OWN_BYTES <= 4096);
+const _: () = assert!(size_of::<Headers>() <= 4096);
 
 /// Where in the memory what is.
 struct Layout {
@@ -83,14 +86,33 @@ impl Layout {
         let wide_offset_bytes = (small_offset_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
         let answers_offset_bytes = wide_offset_bytes + size_of::<Wide>().next_multiple_of(page);
         let headers_offset_bytes = answers_offset_bytes + size_of::<Answers>().next_multiple_of(page);
-        let all_bytes = headers_offset_bytes + size_of::<Headers>();
+        let all_bytes = headers_offset_bytes + size_of::<Headers>().next_multiple_of(page);
         Self { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, all_bytes }
     }
 }
 
-/// What the buffers of one process take.
-pub fn buffers_bytes() -> usize {
-    Layout::new().all_bytes
+/// The buffers that each process finds.
+static RESERVED: OnceLock<Mapping> = OnceLock::new();
+
+/// Maps buffers for every process that is forked later, so that none has to. They are ordinary private memory: a process that a handler forks has a copy of
+/// the batch. In main, before the first fork.
+pub fn reserve() -> Result<()> {
+    let buffers = Mapping::private_below_shared(Layout::new().all_bytes)?.in_small_pages();
+    RESERVED.get_or_init(|| buffers);
+    Ok(())
+}
+
+/// Buffers that nobody has touched.
+#[inline(always)]
+fn fresh(layout: &Layout) -> Result<Mapping> {
+    if let Some(reserved) = RESERVED.get() {
+        // SAFETY: the reserved memory has this layout, and zeros are a valid flag. Written, not read first: what is read first is brought in twice.
+        let taken = unsafe { &(*reserved.start().as_ptr().add(layout.headers_offset_bytes).cast::<Headers>()).taken };
+        if taken.swap(1, Relaxed) == 0 {
+            return Ok(*reserved);
+        }
+    }
+    Ok(Mapping::private(layout.all_bytes)?.in_small_pages())
 }
 
 /// Whether to wait for a datagram.
@@ -146,11 +168,9 @@ impl Datagrams {
     /// Takes the buffers, itself among them; touches one page. They live as long as the process.
     #[inline(always)]
     pub fn new() -> Result<&'static Self> {
-        let Layout { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, all_bytes } = Layout::new();
-        let memory = match local().take_buffers(all_bytes) {
-            Some(memory) => memory,
-            None => Mapping::private(all_bytes)?,
-        };
+        let layout = Layout::new();
+        let memory = fresh(&layout)?;
+        let Layout { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, .. } = layout;
         let start = memory.start().as_ptr();
         // SAFETY: the offsets lie inside the mapping made with their sum; its start is page-aligned, zeroed memory, and all zeros is a
         // valid `Headers` (integers, null pointers). The kernel and the module get only pointers into this mapping.

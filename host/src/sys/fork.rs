@@ -82,7 +82,7 @@ pub fn on_a_page_of_its_own<T>(call: impl FnOnce() -> T) -> T {
     struct Start;
     let start = Start;
     let result = call();
-    // SAFETY: no instruction. A frame that holds what has this address ends where a page does.
+    // SAFETY: no instruction: it only keeps `start` in the frame, whose lower end the compiler then aligns to a page.
     unsafe { std::arch::asm!("/* {} */", in(reg) &raw const start, options(nostack, readonly, preserves_flags)) };
     result
 }
@@ -114,6 +114,23 @@ pub fn die_with_parent(parent: Pid) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stack_goes_on_where_a_page_begins() {
+        #[inline(never)]
+        fn frame_end() -> usize {
+            let here = std::hint::black_box(0_u8);
+            (&raw const here).addr()
+        }
+        fn deeper(levels: usize) -> usize {
+            // Frames of all sizes, so that the stack is somewhere else each time.
+            let room = std::hint::black_box([0_u8; 48]);
+            if levels == 0 { on_a_page_of_its_own(frame_end) } else { deeper(levels - 1) + usize::from(room[0]) }
+        }
+        for levels in 0..200 {
+            assert!(4096 - deeper(levels) % 4096 < 256, "{levels} levels deep it is not close below the end of a page");
+        }
+    }
 
     #[test]
     fn what_is_alive_is_not_given_back() {

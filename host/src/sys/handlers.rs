@@ -3,7 +3,8 @@
 //! The C library's `fork` writes to three pages in each child, for the sake of handlers and of threads that are not there any more. Where there can be
 //! neither, `_Fork` does the same (POSIX.1-2024: it is `fork` but for the handlers).
 //!
-//! *Runs in:* main, before it forks. *Never:* guesses: a file that cannot be read may have registered some.
+//! *Runs in:* main, before it forks. *Never:* takes a file that it cannot read for one without. It does not see who looks the function up by name
+//! while running (`dlsym`).
 
 use std::ffi::{CStr, c_int, c_void};
 use std::slice;

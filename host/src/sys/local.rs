@@ -1,4 +1,4 @@
-//! What this process is, in memory that the kernel wipes in every forked process; and with it memory of its own for whoever needs much.
+//! What this process is, on a page that the kernel wipes in every forked process.
 //!
 //! *Runs in:* every process; written by main at its start and by the child prologue. *Never:* shared between processes.
 //!
@@ -6,14 +6,13 @@
 //! trampoline that it came back in another process than it left from (`tests/promises.rs`, L19).
 
 use std::ptr;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use module_api::abi::StatHome;
 
 use super::datagrams::Datagrams;
-use super::mapping::{Mapping, page_bytes};
-use crate::error::{Error, Result};
+use super::mapping::Mapping;
+use crate::error::Result;
 
 /// Identity of one process. Zeros in a process that the host did not fork.
 #[derive(Debug)]
@@ -32,8 +31,6 @@ pub struct Local {
     stat_home: StatHome,
     /// What its records begin with.
     name: [AtomicU64; NAME_BYTES / 8],
-    /// Somebody has the buffers.
-    buffers_taken: AtomicBool,
 }
 
 /// Of the name in the log.
@@ -44,20 +41,10 @@ const PANICKED: u64 = 1 << 32;
 
 static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
 
-/// What it takes of memory that is shared with buffers, with what makes it begin where it may.
-pub const OWN_BYTES: usize = size_of::<Local>() + align_of::<Local>();
-
-/// The memory in front of it.
-static BUFFERS: OnceLock<Mapping> = OnceLock::new();
-
-/// Maps its memory, and in front of it so many bytes for buffers: each process has its own, and no call to make for them. Once, before the first fork.
-pub fn prepare(buffers_bytes: usize) -> Result<()> {
+/// Maps the page. Once, before the first fork.
+pub fn prepare() -> Result<()> {
     if LOCAL.load(Relaxed).is_null() {
-        let buffers_bytes = buffers_bytes.next_multiple_of(align_of::<Local>());
-        let all = Mapping::wiped_on_fork((buffers_bytes + size_of::<Local>()).next_multiple_of(page_bytes()))?;
-        let (buffers, own) = all.split(buffers_bytes).ok_or_else(|| Error::fault("a process has no memory of its own"))?;
-        BUFFERS.get_or_init(|| buffers);
-        LOCAL.store(own.start().cast().as_ptr(), Relaxed);
+        LOCAL.store(Mapping::wiped_on_fork()?.start().cast().as_ptr(), Relaxed);
     }
     Ok(())
 }
@@ -79,13 +66,12 @@ pub fn local() -> &'static Local {
         serving: AtomicPtr::new(ptr::null_mut()),
         stat_home: StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) },
         name: [const { AtomicU64::new(0) }; NAME_BYTES / 8],
-        buffers_taken: AtomicBool::new(false),
     };
     let page = LOCAL.load(Relaxed);
     if page.is_null() {
         return &NONE;
     }
-    // SAFETY: the pointer leads to memory that is mapped for the process's life; all zeros, which it begins with, are a Local.
+    // SAFETY: the pointer leads to a page that is mapped for the process's life; every bit pattern, all zeros included, is a Local.
     unsafe { &*page }
 }
 
@@ -114,13 +100,6 @@ impl Local {
     /// What the records of this process begin with; zeros behind it.
     pub fn name(&self) -> &[AtomicU64; NAME_BYTES / 8] {
         &self.name
-    }
-
-    /// This process's buffers of at least that size, zeroed; for the first who asks.
-    #[inline(always)]
-    pub fn take_buffers(&self, size_bytes: usize) -> Option<Mapping> {
-        let buffers = BUFFERS.get().filter(|buffers| buffers.size_bytes() >= size_bytes)?;
-        (!self.buffers_taken.swap(true, Relaxed)).then_some(*buffers)
     }
 
     /// In no-fork mode main becomes the process of rank 1, too.

@@ -1,6 +1,6 @@
 //! Anonymous memory mappings: shared between a process and its children, or private to one process.
 //!
-//! *Runs in:* supervisor and main (shared), every process (private). *Never:* unmaps what somebody has: it lives as long as its process.
+//! *Runs in:* supervisor and main (shared), every process (private). *Never:* unmaps: a mapping lives as long as its process.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 use nix::unistd::Pid;
 
 use super::first;
@@ -36,16 +36,12 @@ impl Mapping {
         }
     }
 
-    /// Has shared mappings of these sizes, in any order, made of one: each one more is one more for every fork to copy. Nothing to do where as much is
-    /// reserved already.
-    pub fn reserve_shared(sizes: impl IntoIterator<Item = usize>) -> Result<()> {
-        let pages = |size_bytes: usize| size_bytes.div_ceil(page_bytes());
-        let all = sizes.into_iter().map(pages).fold(0, usize::saturating_add).saturating_mul(page_bytes());
+    /// Has shared mappings of these sizes, in any order, made of one: each one more is one more for every fork to copy.
+    pub fn reserve_shared(sizes: &[usize]) -> Result<()> {
+        let pages = |size_bytes: &usize| size_bytes.div_ceil(page_bytes());
+        let all = sizes.iter().map(pages).fold(0, usize::saturating_add).saturating_mul(page_bytes());
         let whole_bytes = all.saturating_add(FAULT_AROUND_BYTES);
         let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
-        if reserve.as_ref().is_some_and(|before| before.owner == Pid::this() && before.rest.size_bytes >= all) {
-            return Ok(());
-        }
         // Away from the C library: what is loaded later has its place there, and shares page tables with it, which every fork makes anew.
         let above = reserve.as_ref().map_or((libc::getpid as *const () as usize).saturating_sub(AWAY_BYTES), |before| before.lowest);
         let whole = Self::near(above.saturating_sub(whole_bytes), whole_bytes, MapFlags::MAP_SHARED)?;
@@ -56,22 +52,6 @@ impl Mapping {
         Ok(())
     }
 
-    /// After a fork, in the child: what is reserved is its own. The parent calls `give_reserve_away`.
-    pub fn adopt_reserve() {
-        if let Some(reserve) = &mut *RESERVE.lock().unwrap_or_else(PoisonError::into_inner) {
-            reserve.owner = Pid::this();
-        }
-    }
-
-    /// After a fork, in the parent: it does without what is reserved, so that it ends with the child.
-    pub fn give_reserve_away() {
-        let Some(Reserve { rest, .. }) = RESERVE.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        // SAFETY: nobody has taken any of it, and with the reserve gone nobody will.
-        if let Err(errno) = unsafe { munmap(rest.start.cast(), rest.size_bytes) } {
-            tracing::debug!("memory that belongs to main stays mapped: munmap: {errno}");
-        }
-    }
-
     /// Memory of this process alone. One of the first things that a worker does.
     #[inline(always)]
     pub fn private(size_bytes: usize) -> Result<Self> {
@@ -80,22 +60,34 @@ impl Mapping {
         Ok(Self { start, size_bytes })
     }
 
-    /// Private memory that reads as zeros in every process forked later, however it was forked.
-    pub fn wiped_on_fork(size_bytes: usize) -> Result<Self> {
+    /// Private memory for processes that are forked later. Right below what is shared, which they use, too: one page table leads to both.
+    pub fn private_below_shared(size_bytes: usize) -> Result<Self> {
         let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
-        // Right below what is shared: one page table has both.
         let address = reserve.as_ref().map_or(0, |before| before.lowest.saturating_sub(size_bytes));
         let memory = Self::near(address, size_bytes, MapFlags::MAP_PRIVATE)?;
         if let Some(reserve) = reserve.as_mut().filter(|_| memory.start.addr().get() == address) {
             reserve.lowest = address;
         }
-        // SAFETY: the range is exactly what was just mapped, and nothing points into it yet.
-        unsafe { madvise(memory.start.cast(), memory.size_bytes, MmapAdvise::MADV_WIPEONFORK) }.map_err(|errno| {
-            Error::failed("cannot prepare the memory that tells processes apart")
+        Ok(memory)
+    }
+
+    /// One private page that reads as zeros in every process forked later, however it was forked.
+    pub fn wiped_on_fork() -> Result<Self> {
+        let page = Self::private_below_shared(page_bytes())?;
+        // SAFETY: the range is exactly the page that was just mapped, and nothing points into it yet.
+        unsafe { madvise(page.start.cast(), page.size_bytes, MmapAdvise::MADV_WIPEONFORK) }.map_err(|errno| {
+            Error::failed("cannot prepare the page that tells processes apart")
                 .detail(format!("madvise(MADV_WIPEONFORK): {errno}"))
                 .hint("Linux 4.14 or newer is needed")
         })?;
-        Ok(memory)
+        Ok(page)
+    }
+
+    /// Whatever the system's setting: a page that is touched is one page, not the 512 around it.
+    pub fn in_small_pages(self) -> Self {
+        // SAFETY: advice that changes no contents. A kernel that knows no huge pages refuses it, and does as it says.
+        let _ = unsafe { madvise(self.start.cast(), self.size_bytes, MmapAdvise::MADV_NOHUGEPAGE) };
+        self
     }
 
     /// At this address, if it is not 0 and nothing is in the way.
@@ -107,14 +99,6 @@ impl Mapping {
         let start = unsafe { mmap_anonymous(address, length, access, kind | MapFlags::MAP_NORESERVE) }
             .map_err(|errno| cannot_map(size_bytes, errno))?;
         Ok(Self { start: start.cast(), size_bytes })
-    }
-
-    /// Its first bytes, and the rest. None if it has no more.
-    pub fn split(&self, first_bytes: usize) -> Option<(Self, Self)> {
-        let rest_bytes = self.size_bytes.checked_sub(first_bytes).filter(|rest_bytes| *rest_bytes > 0)?;
-        // SAFETY: inside the mapping, as was just computed.
-        let rest = unsafe { self.start.add(first_bytes) };
-        Some((Self { start: self.start, size_bytes: first_bytes }, Self { start: rest, size_bytes: rest_bytes }))
     }
 
     /// The mapping as words that any process may read and write at any time.
@@ -150,7 +134,7 @@ fn cannot_map(size_bytes: usize, errno: Errno) -> Error {
 
 /// What is left of a mapping that shared memory is taken from.
 struct Reserve {
-    /// Address of the whole, and of what was put below it.
+    /// Address of the whole, or of what was put below it.
     lowest: usize,
     rest: Mapping,
     /// What is left belongs to this process alone: of two that take from it, each would have the other's memory.

@@ -19,7 +19,7 @@ static LOG_LEVEL: AtomicU32 = AtomicU32::new(0);
 
 /// The state, with an arena of that size. Once.
 pub fn state(arena_bytes: usize) -> &'static State {
-    local::prepare(0).expect("the page of this process");
+    local::prepare().expect("the page of this process");
     let slots = Slots::new().expect("the process table");
     State::new(0, slots, arena_bytes, 0, None).and_then(State::install).expect("the state")
 }
