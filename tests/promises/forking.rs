@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-use harness::{Record, Records, Setup, fixture};
+use harness::{Host, Record, Records, Setup, fixture};
 
 use crate::init_f::refused_in_later_phases;
 use crate::{E_INVALID, E_LIMIT};
@@ -239,6 +239,46 @@ fn handlers_that_a_module_registers_for_forks_run() {
     for line in ["rank 1 before=1 parent=0 child=1", "rank 2 before=2 parent=1 child=1", "rank 0 before=4 parent=4 child=0"] {
         assert_eq!(ended.log.count(&format!("atfork: {line}")), 1, "{line}: {}", ended.log);
     }
+}
+
+/// The mapping right before the data of a file: what could be written to until the file was loaded.
+fn tables_of(pid: i32, file: &str) -> String {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let lines: Vec<&str> = maps.lines().collect();
+    let data = lines.iter().rposition(|line| line.ends_with(file)).unwrap_or_else(|| panic!("{file} in {maps}"));
+    assert!(lines[data].contains(" rw-p "), "{maps}");
+    lines[data - 1].to_owned()
+}
+
+/// What the dynamic linker wrote to when it loaded a file is not copied for each process, nor can one process change it for the others.
+#[test]
+fn tables_of_functions_are_shared_by_all_processes() {
+    let is_shared = |line: &str| line.contains(" r--s ") && line.contains("memfd:relocated");
+    let host =
+        Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2).expect_log("a process died and is replaced").start();
+    let check = |host: &Host| {
+        let children = host.children();
+        assert_eq!(children.len(), 4, "workers and timers");
+        for pid in [&children[..], &[host.main_pid()]].concat() {
+            for file in ["/librecorder_a.so", "/libc.so.6"] {
+                let line = tables_of(pid, file);
+                assert!(is_shared(&line), "{line}");
+            }
+            // A core dump of which nobody says what program it is must show it as it was loaded.
+            assert!(tables_of(pid, "/modhost").ends_with("/modhost"));
+        }
+    };
+    check(&host);
+    host.kill(host.records().child_inits(1)[0].pid());
+    host.wait_for_records("the replacement", 2, |record| record.is_child_init(1));
+    check(&host);
+    host.stop();
+
+    let host = Setup::new().host("share_tables", "false").module(fixture("recorder_a")).listen("recorder_a:serve", 1).start();
+    for pid in host.processes() {
+        assert!(!is_shared(&tables_of(pid, "/libc.so.6")));
+    }
+    host.stop();
 }
 
 #[test]

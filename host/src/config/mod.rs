@@ -80,6 +80,8 @@ pub struct Host {
     pub module_path: Vec<PathBuf>,
     /// Size of the memory that modules share.
     pub shared_memory_bytes: usize,
+    /// Whether what the dynamic linker has relocated in modules and libraries becomes one for all processes, which nobody can write to.
+    pub share_tables: bool,
     /// From the first module's `init_f` to readiness.
     pub start_timeout: Duration,
     /// For each stage of a stop.
@@ -99,6 +101,7 @@ impl Default for Host {
             control: None,
             module_path: MODULE_PATH_DEFAULT.map(PathBuf::from).to_vec(),
             shared_memory_bytes: 64 << 20,
+            share_tables: true,
             start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(10),
         }

@@ -21,6 +21,7 @@ pid_file = "run/modhost.pid"
 control = "/run/modhost.sock"
 module_path = ["/usr/lib/modhost", "target/release"]
 shared_memory = "32 MiB"
+share_tables = false
 start_timeout = "1m30s"
 stop_timeout = "500ms"
 
@@ -64,7 +65,7 @@ fn parse_test(text: &str) -> Result<Config, Vec<String>> {
 fn everything_is_read() {
     let config = parse_test(FULL).unwrap();
     let host = &config.host;
-    assert_eq!((host.workers, host.daemon, host.shared_memory_bytes), (3, true, 32 << 20));
+    assert_eq!((host.workers, host.daemon, host.shared_memory_bytes, host.share_tables), (3, true, 32 << 20, false));
     assert_eq!((host.start_timeout, host.stop_timeout), (Duration::from_secs(90), Duration::from_millis(500)));
     assert_eq!(host.module_path, ["/usr/lib/modhost", "target/release"].map(PathBuf::from));
     assert_eq!((host.user.as_deref(), host.group.as_deref()), (Some("nobody"), Some("nogroup")));
@@ -77,10 +78,10 @@ fn everything_is_read() {
     assert_eq!(
         params,
         [
-            ("zeta", Value::String("200 OK".into()), "etc/t.toml:23:8".to_string()),
-            ("answers", Value::Int(16), "etc/t.toml:24:11".to_string()),
-            ("quiet", Value::Bool(true), "etc/t.toml:25:9".to_string()),
-            ("ratio", Value::Float(1.5), "etc/t.toml:26:9".to_string()),
+            ("zeta", Value::String("200 OK".into()), "etc/t.toml:24:8".to_string()),
+            ("answers", Value::Int(16), "etc/t.toml:25:11".to_string()),
+            ("quiet", Value::Bool(true), "etc/t.toml:26:9".to_string()),
+            ("ratio", Value::Float(1.5), "etc/t.toml:27:9".to_string()),
         ],
         "in the order of the file"
     );
@@ -93,7 +94,7 @@ fn everything_is_read() {
             ("unix://run/echo.sock".to_string(), "echo".to_string(), None),
         ]
     );
-    assert_eq!(config.listeners[0].position.to_string(), "etc/t.toml:32:1");
+    assert_eq!(config.listeners[0].position.to_string(), "etc/t.toml:33:1");
 }
 
 #[test]

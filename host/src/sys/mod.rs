@@ -25,6 +25,7 @@ pub mod pidfd;
 pub mod random;
 pub mod raw;
 pub mod ready;
+pub mod relocated;
 pub mod robust;
 pub mod shared;
 pub mod signal;
