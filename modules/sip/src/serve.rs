@@ -59,10 +59,14 @@ enum More {
     Unsupported,
     MinExpires,
     RetryAfter,
-    /// The bindings, after a REGISTER.
-    Bindings,
+    /// The bindings, after a REGISTER, as they are at this second of the service's clock: the one at which it was carried out.
+    Bindings {
+        now: u32,
+    },
     /// The same to who looks for the user.
-    Contacts,
+    Contacts {
+        now: u32,
+    },
 }
 
 /// An answer that is decided and not written yet.
@@ -175,8 +179,9 @@ impl<S: Store> Server<S> {
         let (mut key, Some(store)) = ([0; MAX_KEY], &self.store) else { return Answer::new(b"404 Not Found", More::Nothing) };
         let Some(key) = record.canonical(&mut key) else { return Answer::new(b"404 Not Found", More::Nothing) };
         let marks = Marks { call: self.mark(request.call_id.unwrap_or_default()), transaction: answer::tag(request, &self.seed) as u32 };
-        match registrar::register(store, &self.configured.limits, key, request, marks, self.now(), buffers) {
-            Registered::Done => Answer::new(b"200 OK", More::Bindings),
+        let now = self.now();
+        match registrar::register(store, &self.configured.limits, key, request, marks, now, buffers) {
+            Registered::Done => Answer::new(b"200 OK", More::Bindings { now }),
             Registered::Malformed(reason) => Answer { status: [b"400 ", reason.as_bytes()], more: More::Nothing },
             Registered::TooBrief => Answer::new(b"423 Interval Too Brief", More::MinExpires),
             Registered::Refused(status) => Answer::new(status, More::Nothing),
@@ -191,9 +196,10 @@ impl<S: Store> Server<S> {
         let Some(key) = user.canonical(&mut key) else { return Answer::new(b"414 Request-URI Too Long", More::Nothing) };
         let list = &mut buffers.list;
         list.clear();
+        let now = self.now();
         // The lock is held for no longer than the copy takes.
         match store.read(key, |found| list.extend_from_slice(found)) {
-            Ok(()) if Bindings::at(list, self.now()).next().is_some() => Answer::new(b"302 Moved Temporarily", More::Contacts),
+            Ok(()) if Bindings::at(list, now).next().is_some() => Answer::new(b"302 Moved Temporarily", More::Contacts { now }),
             Ok(()) => Answer::new(b"404 Not Found", More::Nothing),
             Err(StoreError::Full | StoreError::Failed) => Answer::new(b"500 Server Internal Error", More::Nothing),
         }
@@ -209,7 +215,7 @@ impl<S: Store> Server<S> {
     #[inline]
     fn room(&self, request: &Request<'_>, datagram_bytes: usize, answer: &Answer<'_>, list: &[u8]) -> usize {
         let more = match answer.more {
-            More::Bindings | More::Contacts => list.len() + Bindings::at(list, 0).count() * BINDING_EXTRA,
+            More::Bindings { .. } | More::Contacts { .. } => list.len() + Bindings::at(list, 0).count() * BINDING_EXTRA,
             _ => 0,
         };
         let Configured { settings, tail, allow, accept, .. } = &self.configured;
@@ -246,37 +252,36 @@ impl<S: Store> Server<S> {
                 out.put(b"\r\n");
             }
             More::RetryAfter => out.put(RETRY_AFTER),
-            More::Bindings => {
-                self.write_bindings(out, list, answer.more);
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            More::Bindings { now } => {
+                write_bindings(out, list, now, true);
+                let date = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 out.put(b"Date: ");
-                out.put(&date::text(now.as_secs()));
+                out.put(&date::text(date.as_secs()));
                 out.put(b"\r\n");
             }
-            More::Contacts => self.write_bindings(out, list, answer.more),
+            More::Contacts { now } => write_bindings(out, list, now, false),
         }
         out.put(&configured.tail);
         out.len()
     }
+}
 
-    fn write_bindings(&self, out: &mut Out<'_>, list: &[u8], more: More) {
-        let now = self.now();
-        for binding in Bindings::at(list, now) {
-            out.put(b"Contact: <");
-            out.put(binding.uri);
-            out.put(b">");
-            if binding.q != NO_Q {
-                let digits = [b'0' + (binding.q / 1000) as u8, b'.'];
-                out.put(b";q=");
-                out.put(&digits);
-                out.put(&[100, 10, 1].map(|worth| b'0' + (binding.q / worth % 10) as u8));
-            }
-            if more == More::Bindings {
-                out.put(b";expires=");
-                out.put_number((binding.until - now).into());
-            }
-            out.put(binding.params);
-            out.put(b"\r\n");
+fn write_bindings(out: &mut Out<'_>, list: &[u8], now: u32, with_expires: bool) {
+    for binding in Bindings::at(list, now) {
+        out.put(b"Contact: <");
+        out.put(binding.uri);
+        out.put(b">");
+        if binding.q != NO_Q {
+            let digits = [b'0' + (binding.q / 1000) as u8, b'.'];
+            out.put(b";q=");
+            out.put(&digits);
+            out.put(&[100, 10, 1].map(|worth| b'0' + (binding.q / worth % 10) as u8));
         }
+        if with_expires {
+            out.put(b";expires=");
+            out.put_number((binding.until - now).into());
+        }
+        out.put(binding.params);
+        out.put(b"\r\n");
     }
 }

@@ -1,6 +1,6 @@
 //! REGISTER, and who is redirected where.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Bench, Reply, request};
 use crate::registrar::StoreError;
@@ -104,6 +104,23 @@ fn how_long_a_registration_lasts() {
     assert_eq!(invite(&mut bench, "sip:alice@example.com").code(), 404);
     // What is over counts neither against the limit nor in the order of requests.
     assert_eq!(register(&mut bench, 1, &["Contact: <sip:b@h>, <sip:c@h>, <sip:d@h>"]).code(), 200);
+}
+
+/// What is granted or found and what is answered are of one moment, also if a second of the clock ends in between.
+#[test]
+fn an_answer_is_of_one_moment() {
+    let mut bench = Bench::registrar();
+    let hold_until_second = |bench: &mut Bench, seconds: u64| {
+        let end = Instant::now() + Duration::from_millis(50);
+        bench.server.started = end.checked_sub(Duration::from_secs(seconds)).expect("a clock that began long ago");
+        bench.server.store.as_ref().unwrap().locked_until.set(Some(end));
+    };
+    hold_until_second(&mut bench, 100);
+    assert_eq!(register(&mut bench, 1, &["Contact: <sip:a@h>;expires=60"]).one("Contact"), "<sip:a@h>;expires=60");
+    hold_until_second(&mut bench, 159);
+    let found = invite(&mut bench, "sip:alice@example.com");
+    assert_eq!((found.code(), found.all("Contact")), (302, vec!["<sip:a@h>"]));
+    assert_eq!(invite(&mut bench, "sip:alice@example.com").code(), 404);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::registrar::{Change, Store, StoreError};
 
@@ -10,21 +11,31 @@ pub struct Here {
     lists: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
     /// What the next change fails with.
     pub fails: Cell<Option<StoreError>>,
+    /// When the lock is free.
+    pub locked_until: Cell<Option<Instant>>,
 }
 
 impl Here {
     pub fn keys(&self) -> Vec<String> {
         self.lists.borrow().keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
     }
+
+    fn lock(&self) {
+        while self.locked_until.get().is_some_and(|end| Instant::now() < end) {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 impl Store for Here {
     fn read<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError> {
+        self.lock();
         let lists = self.lists.borrow();
         Ok(read(lists.get(key).map(Vec::as_slice).unwrap_or_default()))
     }
 
     fn update<R>(&self, key: &[u8], new: &mut Vec<u8>, change: impl FnOnce(&[u8], &mut Vec<u8>) -> (Change, R)) -> Result<R, StoreError> {
+        self.lock();
         let mut lists = self.lists.borrow_mut();
         new.clear();
         let (change, result) = change(lists.get(key).map(Vec::as_slice).unwrap_or_default(), new);
