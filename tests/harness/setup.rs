@@ -251,8 +251,13 @@ impl Setup {
     /// As `start`, from a program that ignores these signals.
     #[track_caller]
     pub fn start_ignoring(self, signals: &str) -> Host {
-        let ignoring = format!("trap '' {signals}; exec \"$@\"");
-        self.start_through(&["sh", "-c", &ignoring, "sh"])
+        self.start_after(&format!("trap '' {signals}"))
+    }
+
+    /// As `start`, from a shell that does something before it becomes the host.
+    #[track_caller]
+    pub fn start_after(self, script: &str) -> Host {
+        self.start_through(&["sh", "-c", &format!("{script}; exec \"$@\""), "sh"])
     }
 
     /// As `start`, from a program that runs as that user. For root.
@@ -264,15 +269,21 @@ impl Setup {
 
     #[track_caller]
     fn start_through(self, before: &[&str]) -> Host {
+        let host = self.launch_through(before);
+        host.wait_for_log("ready in ");
+        host
+    }
+
+    /// As `launch`, by another program; its words come first.
+    #[track_caller]
+    pub fn launch_through(self, before: &[&str]) -> Host {
         let host = self.command("run");
         let mut command = Command::new(before[0]);
         command.args(&before[1..]).arg(host.get_program()).args(host.get_args());
         let stream = |name: &str| File::options().append(true).open(self.folder().join(name)).expect("a file for output");
         command.current_dir(self.folder()).stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
         let child = command.spawn().expect("the host can be started");
-        let host = Host::of_child(self.folder, child, self.expected, self.allowed);
-        host.wait_for_log("ready in ");
-        host
+        Host::of_child(self.folder, child, self.expected, self.allowed)
     }
 
     /// Starts a host that cannot start, and waits for its end.

@@ -1,7 +1,10 @@
 //! Where the log goes and what it looks like.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use harness::{Client, Host, Log, Setup, fixture, is_root};
 use rustix::process::Signal;
@@ -150,4 +153,122 @@ fn a_log_that_cannot_be_opened_fails_the_start() {
     let setup = Setup::new().module(fixture("recorder_a")).log("target", "\"/nonexistent/folder/log\"");
     let ended = setup.expect_log("modhost: cannot open the log file").fails(1);
     assert_eq!(ended.records.0.len(), 0);
+}
+
+/// Starts a host that sees what this script mounts. What it logs goes to this socket in its folder.
+fn mounted(setup: Setup, target: &str, script: &str, socket: &str) -> (Host, Receiver) {
+    let path = setup.folder().join(socket);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let receiver = Receiver::at(&path);
+    let host = two_workers(setup).log("target", &format!("{target:?}"));
+    (host.launch_through(&["unshare", "-m", "sh", "-ec", &format!("{script}; exec \"$@\""), "sh"]), receiver)
+}
+
+/// In the place of a daemon that logs what it gets.
+struct Receiver(UnixDatagram);
+
+impl Receiver {
+    fn at(path: &Path) -> Receiver {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+        Receiver(socket)
+    }
+
+    /// The next datagram with this text, however it stands there.
+    #[track_caller]
+    fn wait_for(&self, text: &str) -> Vec<u8> {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let length = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("{text}: {error}"));
+            if String::from_utf8_lossy(&buffer[..length]).contains(text) {
+                return buffer[..length].to_vec();
+            }
+        }
+    }
+}
+
+fn listener_in(text: &str) -> Client {
+    let port = text.rsplit_once("127.0.0.1:").unwrap().1.chars().take_while(char::is_ascii_digit).collect::<String>();
+    Client::of(format!("127.0.0.1:{port}").parse().unwrap())
+}
+
+#[test]
+fn syslog_gets_a_datagram_for_each_record() {
+    if !is_root() {
+        return;
+    }
+    // A folder of devices that has a log beside the few that programs need.
+    let script = "mkdir dev; mount -t tmpfs dev dev; for name in null zero full random urandom; do touch dev/$name; \
+                  mount --bind /dev/$name dev/$name; done; touch dev/log; mount --bind syslog/socket dev/log; mount --rbind dev /dev";
+    let (host, receiver) = mounted(Setup::new(), "syslog", script, "syslog/socket");
+    let ready = String::from_utf8(receiver.wait_for("ready in ")).unwrap();
+    assert!(ready.starts_with(&format!("<30>modhost[{}]: info [main] ready in ", host.main_pid())), "{ready}");
+    let listener = String::from_utf8(receiver.wait_for("  listener udp ")).unwrap();
+    let worker = host.children()[0];
+    let client = listener_in(&listener);
+    for (level, priority, word) in [(1, 27, "error"), (2, 28, "warn"), (3, 30, "info")] {
+        assert_eq!(client.ask_text(&format!("log {level} one\ntwo")), "0");
+        let line = String::from_utf8(receiver.wait_for("one")).unwrap();
+        assert!(line.starts_with(&format!("<{priority}>modhost[{worker}]: {word} [worker 1 udp 127.0.0.1:")), "{line}");
+        assert!(line.ends_with("] recorder_a: one\\ntwo"), "{line}");
+    }
+    host.stop();
+    receiver.wait_for("stopped");
+}
+
+/// The fields of a datagram of the journal's native protocol.
+fn fields(mut rest: &[u8]) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut fields = BTreeMap::new();
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap();
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        if let Some(equals) = line.iter().position(|byte| *byte == b'=') {
+            fields.insert(text(&line[..equals]), text(&line[equals + 1..]));
+            continue;
+        }
+        let (length, after) = rest.split_first_chunk().unwrap();
+        let (value, after) = after.split_at(u64::from_le_bytes(*length) as usize);
+        fields.insert(text(line), text(value));
+        rest = after.strip_prefix(b"\n").unwrap();
+    }
+    fields
+}
+
+#[test]
+fn the_journal_gets_fields_and_is_found_again_when_it_comes_back() {
+    if !is_root() {
+        return;
+    }
+    let script = "mount -t tmpfs run /run; mkdir -p /run/systemd/journal; mount --bind journal /run/systemd/journal";
+    let (host, receiver) = mounted(Setup::new(), "journald", script, "journal/socket");
+    let ready = fields(&receiver.wait_for("ready in "));
+    assert_eq!((ready["PRIORITY"].as_str(), ready["SYSLOG_IDENTIFIER"].as_str()), ("6", "modhost"));
+    assert_eq!(ready["MODHOST_PROCESS"], "main");
+    let client = listener_in(&fields(&receiver.wait_for("  listener udp "))["MESSAGE"]);
+    assert_eq!(client.ask_text("log 2 one\ntwo"), "0");
+    let record = fields(&receiver.wait_for("one"));
+    assert_eq!((record["PRIORITY"].as_str(), record["MODHOST_MODULE"].as_str()), ("4", "recorder_a"));
+    assert_eq!(record["MESSAGE"], "recorder_a: one\ntwo");
+    assert!(record["MODHOST_PROCESS"].starts_with("worker 1 udp 127.0.0.1:") && !record.contains_key("MODHOST_LOST"));
+
+    // While nobody listens, records are counted.
+    drop(receiver);
+    fs::remove_file(host.path("journal/socket")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.ask_text("log 3 to nobody"), "0");
+    }
+    let receiver = Receiver::at(&host.path("journal/socket"));
+    assert_eq!(client.ask_text("log 3 again"), "0");
+    let record = fields(&receiver.wait_for("again"));
+    assert_eq!((record["MESSAGE"].as_str(), record["MODHOST_LOST"].as_str()), ("recorder_a: again lost=2", "2"));
+    host.stop();
+
+    // Without a journal there is no start.
+    let nothing = "mount -t tmpfs run /run; exec \"$@\"";
+    let setup = two_workers(Setup::new()).log("target", "\"journald\"");
+    let host = setup.expect_log("cannot log to the journal").launch_through(&["unshare", "-m", "sh", "-ec", nothing, "sh"]);
+    let ended = host.ends(1, harness::PATIENCE);
+    assert!(ended.log.contains("/run/systemd/journal/socket: no such file or directory"), "{}", ended.log);
 }

@@ -279,6 +279,14 @@ fn tables_of_functions_are_shared_by_all_processes() {
         assert!(!is_shared(&tables_of(pid, "/libc.so.6")));
     }
     host.stop();
+
+    // Beyond this limit, of at most 16 KiB, the kernel ends who writes to a file.
+    let host =
+        Setup::new().log("level", "\"debug\"").module(fixture("recorder_a")).listen("recorder_a:serve", 1).start_after("ulimit -f 16");
+    for pid in host.processes() {
+        assert!(!is_shared(&tables_of(pid, "/libc.so.6")));
+    }
+    assert!(host.stop().log.contains("tables of functions are not shared: EFBIG"));
 }
 
 #[test]

@@ -172,6 +172,13 @@ fn l34_replacement_in_the_same_slot() {
     host.stop();
 }
 
+/// The objects whose memory a process shares, by their numbers.
+fn shared_objects(pid: i32) -> BTreeSet<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let shared = maps.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|fields| fields[1] == "rw-s");
+    shared.map(|fields| fields[4].to_owned()).collect()
+}
+
 #[test]
 fn l34_a_new_main_starts_empty_and_listeners_are_kept() {
     let setup = Setup::new();
@@ -187,6 +194,9 @@ fn l34_a_new_main_starts_empty_and_listeners_are_kept() {
         .start();
     let (client, address, first) = (host.client(), host.address(0), host.main_pid());
     assert_eq!(client.ask_text("value"), "4");
+    let supervisors = shared_objects(host.pid());
+    let firsts = &shared_objects(first) - &supervisors;
+    assert!(!supervisors.is_empty() && !firsts.is_empty());
 
     // The new main waits in init_f: there is nobody to answer, and yet nothing is lost.
     fs::remove_file(&gate).unwrap();
@@ -205,6 +215,11 @@ fn l34_a_new_main_starts_empty_and_listeners_are_kept() {
     assert_eq!(host.address(1), address, "the listener is the same");
     assert_eq!(client.ask_text("value"), "4");
     assert_ne!(host.main_pid(), first);
+    // The memory of the first one is freed: nobody has it mapped.
+    assert_eq!(shared_objects(host.pid()), supervisors);
+    for pid in host.processes() {
+        assert!(shared_objects(pid).is_disjoint(&firsts));
+    }
     let records = host.stop().records;
     let inits: Vec<&Record> = records.event("init_f");
     assert_eq!(inits.len(), 2);
