@@ -44,19 +44,8 @@ fn play(scenario: &str, calls: u64) {
         .arg("-sf")
         .arg(built::root().join(format!("tests/sip/{scenario}.xml")))
         .args(["-r", "5000", "-m", &calls.to_string(), "-l", "15000", "-i", "127.0.0.1", "-buff_size", "4194304", "-nostdin"])
-        .args([
-            "-trace_stat",
-            "-stf",
-            "sipp.csv",
-            "-fd",
-            "1",
-            "-timeout",
-            "90",
-            "-trace_err",
-            "-error_file",
-            "sipp.err",
-            &host.address(0).to_string(),
-        ])
+        .args(["-trace_stat", "-stf", "sipp.csv", "-fd", "1", "-trace_err", "-error_file", "sipp.err", "-timeout", "90"])
+        .arg(host.address(0).to_string())
         .current_dir(&folder)
         .stdin(Stdio::null())
         .stderr(output.try_clone().expect("a file for output"))

@@ -397,7 +397,9 @@ impl Main {
         let alone = fork::alone()?;
         // What only main's start has needed is not copied for every child.
         census::let_go();
-        self.share_tables(&alone);
+        if self.forks() && self.plan.config.host.share_tables {
+            relocated::share(&alone);
+        }
         fork::give_back_memory();
         fork::on_a_page_of_its_own(|| self.fork_each(&alone, |kind| !matches!(kind, Kind::TcpWorker | Kind::TcpMain)))?;
         Ok(Forked(()))
@@ -622,13 +624,6 @@ impl Main {
         self.plan.config.host.fork == Fork::Processes
     }
 
-    /// When all modules are loaded.
-    fn share_tables(&self, alone: &Alone) {
-        if self.forks() && self.plan.config.host.share_tables {
-            relocated::share(alone);
-        }
-    }
-
     /// Between two calls of a start: has somebody asked to stop?
     fn heed_stop(&mut self) -> Step<()> {
         if self.watch.stop_asked()? { Err(Halt::Stopped) } else { Ok(()) }
@@ -718,10 +713,6 @@ impl Main {
             return Ok(socket);
         };
         supervisor.tell(&FromMain::Bind(address.clone()))?;
-        // While it binds. A second thread is for the fork to refuse.
-        if let Ok(alone) = fork::alone() {
-            self.share_tables(&alone);
-        }
         match supervisor.wait()? {
             FromSupervisor::Bound(socket) => Ok(socket),
             FromSupervisor::NotBound(error) => Err(Halt::Failed(error)),

@@ -155,13 +155,18 @@ fn a_log_that_cannot_be_opened_fails_the_start() {
     assert_eq!(ended.records.0.len(), 0);
 }
 
-/// Starts a host that sees what this script mounts. What it logs goes to this socket in its folder.
-fn mounted(setup: Setup, target: &str, script: &str, socket: &str) -> (Host, Receiver) {
+/// Starts a host that sees what this script mounts, and nobody else does.
+fn with_mounts(setup: Setup, script: &str) -> Host {
+    setup.launch_through(&["unshare", "-m", "sh", "-ec", &format!("{script}; exec \"$@\""), "sh"])
+}
+
+/// The same, with somebody at this socket in its folder.
+fn with_receiver(target: &str, script: &str, socket: &str) -> (Host, Receiver) {
+    let setup = two_workers(Setup::new()).log("target", &format!("{target:?}"));
     let path = setup.folder().join(socket);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let receiver = Receiver::at(&path);
-    let host = two_workers(setup).log("target", &format!("{target:?}"));
-    (host.launch_through(&["unshare", "-m", "sh", "-ec", &format!("{script}; exec \"$@\""), "sh"]), receiver)
+    (with_mounts(setup, script), receiver)
 }
 
 /// In the place of a daemon that logs what it gets.
@@ -187,7 +192,8 @@ impl Receiver {
     }
 }
 
-fn listener_in(text: &str) -> Client {
+/// A client of the listener that a line of the log names.
+fn client_of(text: &str) -> Client {
     let port = text.rsplit_once("127.0.0.1:").unwrap().1.chars().take_while(char::is_ascii_digit).collect::<String>();
     Client::of(format!("127.0.0.1:{port}").parse().unwrap())
 }
@@ -200,12 +206,12 @@ fn syslog_gets_a_datagram_for_each_record() {
     // A folder of devices that has a log beside the few that programs need.
     let script = "mkdir dev; mount -t tmpfs dev dev; for name in null zero full random urandom; do touch dev/$name; \
                   mount --bind /dev/$name dev/$name; done; touch dev/log; mount --bind syslog/socket dev/log; mount --rbind dev /dev";
-    let (host, receiver) = mounted(Setup::new(), "syslog", script, "syslog/socket");
+    let (host, receiver) = with_receiver("syslog", script, "syslog/socket");
     let ready = String::from_utf8(receiver.wait_for("ready in ")).unwrap();
     assert!(ready.starts_with(&format!("<30>modhost[{}]: info [main] ready in ", host.main_pid())), "{ready}");
     let listener = String::from_utf8(receiver.wait_for("  listener udp ")).unwrap();
     let worker = host.children()[0];
-    let client = listener_in(&listener);
+    let client = client_of(&listener);
     for (level, priority, word) in [(1, 27, "error"), (2, 28, "warn"), (3, 30, "info")] {
         assert_eq!(client.ask_text(&format!("log {level} one\ntwo")), "0");
         let line = String::from_utf8(receiver.wait_for("one")).unwrap();
@@ -242,11 +248,11 @@ fn the_journal_gets_fields_and_is_found_again_when_it_comes_back() {
         return;
     }
     let script = "mount -t tmpfs run /run; mkdir -p /run/systemd/journal; mount --bind journal /run/systemd/journal";
-    let (host, receiver) = mounted(Setup::new(), "journald", script, "journal/socket");
+    let (host, receiver) = with_receiver("journald", script, "journal/socket");
     let ready = fields(&receiver.wait_for("ready in "));
     assert_eq!((ready["PRIORITY"].as_str(), ready["SYSLOG_IDENTIFIER"].as_str()), ("6", "modhost"));
     assert_eq!(ready["MODHOST_PROCESS"], "main");
-    let client = listener_in(&fields(&receiver.wait_for("  listener udp "))["MESSAGE"]);
+    let client = client_of(&fields(&receiver.wait_for("  listener udp "))["MESSAGE"]);
     assert_eq!(client.ask_text("log 2 one\ntwo"), "0");
     let record = fields(&receiver.wait_for("one"));
     assert_eq!((record["PRIORITY"].as_str(), record["MODHOST_MODULE"].as_str()), ("4", "recorder_a"));
@@ -266,9 +272,8 @@ fn the_journal_gets_fields_and_is_found_again_when_it_comes_back() {
     host.stop();
 
     // Without a journal there is no start.
-    let nothing = "mount -t tmpfs run /run; exec \"$@\"";
     let setup = two_workers(Setup::new()).log("target", "\"journald\"");
-    let host = setup.expect_log("cannot log to the journal").launch_through(&["unshare", "-m", "sh", "-ec", nothing, "sh"]);
+    let host = with_mounts(setup.expect_log("cannot log to the journal"), "mount -t tmpfs run /run");
     let ended = host.ends(1, harness::PATIENCE);
     assert!(ended.log.contains("/run/systemd/journal/socket: no such file or directory"), "{}", ended.log);
 }

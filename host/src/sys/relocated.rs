@@ -11,7 +11,6 @@ use std::ffi::{c_int, c_void};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -21,6 +20,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::fork::Alone;
 use super::mapping::page_bytes;
+use super::raw;
 use crate::error::EXIT_FAILED;
 
 /// Memory that is read-only since its file was loaded: whole pages.
@@ -29,15 +29,13 @@ struct Range {
     size_bytes: usize,
 }
 
-/// Whether this process has tried.
-static TRIED: AtomicBool = AtomicBool::new(false);
+/// The last words of a process whose files have lost their tables, the C library maybe among them.
+const LOST: &str = "modhost: cannot share tables of functions\n  mmap: ENOMEM: out of memory\n  \
+                    hint: give the host more memory, or set share_tables = false\n";
 
-/// Puts a shared copy in the place of all such memory, which nobody can make writable again. Once in a process. Where that cannot be had, all stays as
-/// it was, and forks take longer. Takes that no other thread loads a file meanwhile.
+/// Puts a shared copy in the place of all such memory, which nobody can make writable again. Where that cannot be had, all stays as it was, and forks
+/// take longer. That nobody else is running is needed because another thread might load a file meanwhile.
 pub fn share(_: &Alone) {
-    if TRIED.swap(true, Relaxed) {
-        return;
-    }
     if let Err(errno) = try_share() {
         tracing::debug!("tables of functions are not shared: {errno}");
     }
@@ -62,8 +60,10 @@ fn try_share() -> nix::Result<usize> {
             // What a limit forbids, the kernel refuses before it takes anything away. But if it ran out of memory behind that, a file is without its tables.
             let mut residency = 0_u8;
             // SAFETY: asks about one page.
-            let asked = unsafe { libc::mincore(std::ptr::without_provenance_mut(start), page_bytes(), &raw mut residency) };
-            if asked != 0 {
+            let asked = unsafe { raw::call(libc::SYS_mincore, [start, page_bytes(), &raw mut residency as usize, 0, 0, 0]) };
+            if asked.is_err() {
+                // SAFETY: reads a text of the program. Where nobody hears it there is nothing else to do.
+                let _ = unsafe { raw::call(libc::SYS_write, [2, LOST.as_ptr() as usize, LOST.len(), 0, 0, 0]) };
                 super::exit::leave_now(EXIT_FAILED);
             }
             return Err(errno);
