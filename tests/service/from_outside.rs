@@ -127,15 +127,16 @@ pub(super) fn workers(host: &Host) -> Vec<i32> {
     host.children().into_iter().filter(|pid| processes::title(*pid).contains("TCP worker")).collect()
 }
 
-/// How many of the clients with these ports the server cannot send to because of a window of zero, as the kernel says: there is something to
-/// send, and the running timer is the one that asks for a window.
-pub(super) fn zero_windows(clients: &[u16]) -> usize {
+/// To how many clients the server cannot send because of a window of zero, as the kernel says: there is something to send, and the running timer
+/// is the one that asks for a window. Each is named by the server's port and its own, which a client of another server may have, too.
+pub(super) fn zero_windows(clients: &[(u16, u16)]) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
     let port = |address: &str| address.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
     let stands = |line: &&str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let field = |number: usize| fields.get(number).copied().unwrap_or_default();
-        port(field(2)).is_some_and(|port| clients.contains(&port)) && field(5).starts_with("04:") && !field(4).starts_with("00000000:")
+        let is_theirs = port(field(1)).zip(port(field(2))).is_some_and(|ports| clients.contains(&ports));
+        is_theirs && field(5).starts_with("04:") && !field(4).starts_with("00000000:")
     };
     table.lines().filter(stands).count()
 }

@@ -114,7 +114,8 @@ fn stands_still(tls: bool) {
             client
         })
         .collect();
-    assert_is_bounded(&host, &greedy, before_kib, || {
+    let ports = ports(&greedy);
+    assert_is_bounded(&host, &ports, before_kib, || {
         in_time("a page", || try_ok(&mut pages)).expect("a page");
         in_time("a value", || get(&mut keys, "small", b"small"));
     });
@@ -124,16 +125,17 @@ fn stands_still(tls: bool) {
     wait_until(&host, "a reset of each", || {
         greedy.iter().all(|client| client.socket().take_error().expect("its state").is_some() || is_reset(client.socket()))
     });
-    assert_eq!(zero_windows(&ports(&greedy)), 0);
+    assert_eq!(zero_windows(&ports), 0);
     assert_eq!(workers(&host), [worker]);
     drop((pages, keys, greedy));
     wait_for_no_connection(&host);
     host.stop();
 }
 
-/// Their own ports.
-fn ports(clients: &[Client]) -> Vec<u16> {
-    clients.iter().map(|client| client.socket().local_addr().expect("an address").port()).collect()
+/// The ports of the server and of each client, while they are connected.
+fn ports(clients: &[Client]) -> Vec<(u16, u16)> {
+    let port = |address: std::io::Result<SocketAddr>| address.expect("an address").port();
+    clients.iter().map(|client| (port(client.socket().peer_addr()), port(client.socket().local_addr()))).collect()
 }
 
 /// Whether the kernel has taken a reset for that connection.
@@ -146,9 +148,8 @@ fn is_reset(socket: &TcpStream) -> bool {
 
 /// Until the greedy ones are ended: all of them stand at a window of zero, cost no more than they may, and others are served.
 #[track_caller]
-fn assert_is_bounded(host: &Host, greedy: &[Client], before_kib: u64, mut others: impl FnMut()) {
+fn assert_is_bounded(host: &Host, greedy: &[(u16, u16)], before_kib: u64, mut others: impl FnMut()) {
     let worker = workers(host)[0];
-    let ports = ports(greedy);
     let (mut stand, mut most_kib, mut rounds) = (0, 0, 0);
     let deadline = Deadline::after(PATIENCE);
     while counted(host, "closed_by_timeout") < greedy.len() as i64 {
@@ -156,7 +157,7 @@ fn assert_is_bounded(host: &Host, greedy: &[Client], before_kib: u64, mut others
         // Several times: to look at the kernel's table may take long.
         (0..10).for_each(|_| others());
         rounds += 10;
-        stand = stand.max(zero_windows(&ports));
+        stand = stand.max(zero_windows(greedy));
         most_kib = most_kib.max(own_kib(worker));
     }
     assert_eq!(stand, greedy.len(), "windows of zero");
