@@ -59,7 +59,9 @@ pub struct Log {
 
 impl Log {
     pub fn parse(text: &str) -> Self {
-        Self { lines: text.lines().map(Line::parse).collect() }
+        // A line without its newline is still being written.
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        Self { lines: complete.lines().map(Line::parse).collect() }
     }
 
     pub fn contains(&self, text: &str) -> bool {

@@ -105,11 +105,23 @@ impl Process {
         signal_process(self.pid, signal);
     }
 
+    /// Waits until it sleeps. One that has said that it serves has a few steps left until it waits for something to do.
+    #[track_caller]
+    pub fn rests(&self, deadline: Deadline) {
+        self.is_in_state('S', deadline);
+    }
+
     /// Stops it with SIGSTOP and waits until it stands still: until then it may take another datagram into its hand.
+    #[track_caller]
     pub fn stop(&self, deadline: Deadline) {
         self.signal(Signal::STOP);
-        while !status(self.pid).get("State").is_some_and(|state| state.starts_with('T')) {
-            assert!(!deadline.has_passed(), "process {} does not stand still", self.pid);
+        self.is_in_state('T', deadline);
+    }
+
+    #[track_caller]
+    fn is_in_state(&self, wanted: char, deadline: Deadline) {
+        while !status(self.pid).get("State").is_some_and(|state| state.starts_with(wanted)) {
+            assert!(!deadline.has_passed(), "process {} does not get into state {wanted}", self.pid);
             // Only its parent is told, so look again when a moment is over.
             self.ends(Deadline::after(Duration::from_millis(1)));
         }

@@ -231,10 +231,14 @@ impl Host {
     /// As `ends` for a supervisor that was killed: the others may take a moment.
     #[track_caller]
     pub fn ends_with_its_supervisor(mut self) -> Ended {
+        // A process runs no program any more a moment before the kernel closes what it has open, sockets among it.
+        let all: Vec<Process> = self.processes().into_iter().filter_map(Process::open).collect();
         self.kill(self.pid());
         if let Some(child) = &mut self.child {
             child.wait().expect("a status");
         }
+        let deadline = Deadline::after(PATIENCE);
+        assert!(all.iter().all(|process| process.ends(deadline)), "processes are left\n{}", self.report());
         let left = processes::wait_for_none_from(self.folder(), Deadline::after(PATIENCE));
         assert!(left.is_empty(), "processes are left: {left:?}\n{}", self.report());
         // Main may notice it a moment before the kernel ends it.

@@ -51,12 +51,12 @@ def numbers(r):
 def ends(r):
     assert r.ttl("none") == -2
     r.set("a", 1)
-    assert r.ttl("a") == -1 and r.expire("a", 100) and 99 <= r.ttl("a") <= 100 and 99_000 < r.pttl("a") <= 100_000
+    assert r.ttl("a") == -1 and r.expire("a", 100) and 90 <= r.ttl("a") <= 100 and 90_000 < r.pttl("a") <= 100_000
     assert r.persist("a") and not r.persist("a") and r.ttl("a") == -1
     r.set("a", 1, px=30)
     r.set("b", 1, ex=50)
     r.set("b", 2, keepttl=True)
-    assert 49 <= r.ttl("b") <= 50
+    assert 40 <= r.ttl("b") <= 50
     end = time.monotonic() + 20
     while r.exists("a"):
         assert time.monotonic() < end

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 
+use harness::processes::Process;
 use harness::setup::module;
-use harness::{Host, Setup, built, fixture, processes};
+use harness::{Deadline, Host, PATIENCE, Setup, built, fixture, processes};
 
 /// A host with everything that opens something.
 fn service() -> Host {
@@ -24,6 +25,10 @@ fn service() -> Host {
         .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
         .start();
     host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
+    // Some open and close the last of it after they have said that they serve.
+    for pid in host.children() {
+        Process::open(pid).unwrap().rests(Deadline::after(PATIENCE));
+    }
     host
 }
 

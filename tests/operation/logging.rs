@@ -210,7 +210,7 @@ fn syslog_gets_a_datagram_for_each_record() {
     let ready = String::from_utf8(receiver.wait_for("ready in ")).unwrap();
     assert!(ready.starts_with(&format!("<30>modhost[{}]: info [main] ready in ", host.main_pid())), "{ready}");
     let listener = String::from_utf8(receiver.wait_for("  listener udp ")).unwrap();
-    let worker = host.children()[0];
+    let worker = host.records().child_inits(1)[0].pid();
     let client = client_of(&listener);
     for (level, priority, word) in [(1, 27, "error"), (2, 28, "warn"), (3, 30, "info")] {
         assert_eq!(client.ask_text(&format!("log {level} one\ntwo")), "0");

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use harness::{PATIENCE, Setup, fixture};
+use harness::processes::Process;
+use harness::{Deadline, PATIENCE, Setup, fixture};
 use rustix::process::Signal;
 
 #[test]
@@ -69,8 +70,9 @@ fn a_process_of_a_module_that_has_finished_is_not_replaced_and_one_that_fails_is
 fn a_stop_signal_to_a_worker_means_a_new_worker() {
     let host =
         Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2).expect_log("a process died and is replaced").start();
-    let worker = host.records().child_inits(2)[0].pid();
-    harness::processes::signal_process(worker, Signal::TERM);
+    let worker = Process::open(host.records().child_inits(2)[0].pid()).unwrap();
+    worker.rests(Deadline::after(PATIENCE));
+    worker.signal(Signal::TERM);
     host.wait_for_record("the replacement", |record| record.is_child_init(2) && record.number("restarts") == 1);
     host.log().assert(&["process_no=2", "how=\"exited with status 0\""]);
     host.stop();
@@ -146,7 +148,7 @@ fn a_later_main_that_hangs_is_ended_by_the_start_timeout() {
     let gate = setup.folder().join("gate");
     fs::write(&gate, "").unwrap();
     let host = setup
-        .host("start_timeout", "\"500ms\"")
+        .host("start_timeout", "\"3s\"")
         .module(fixture("recorder_a").script(&format!("init_f: await_file {}", gate.display())))
         .expect_log("the start did not finish in time")
         .expect_log("in init_f of module \"recorder_a\"")

@@ -369,15 +369,15 @@ fn l25_a_child_init_that_hangs_fails_the_start() {
     for (place, name) in [("[2]", "worker 2"), ("[-2]", "control"), ("[7]", "entry")] {
         let started = Instant::now();
         let ended = everything("", &format!("child_init{place}: hang"))
-            .host("start_timeout", "\"1s\"")
+            .host("start_timeout", "\"3s\"")
             .pid_file()
             .expect_log("a process did not finish its initialisation in time")
             .allow_log("modhost:")
             .launch()
             .ends(1, PATIENCE);
         let took = started.elapsed();
-        assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
-        ended.log.assert(&["process ", name, "was in init_child_f(rank) of module \"recorder_b\" after 1 s"]);
+        assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&took), "{took:?}");
+        ended.log.assert(&["process ", name, "was in init_child_f(rank) of module \"recorder_b\" after 3 s"]);
         assert!(ended.log.contains("hint: raise host.start_timeout"));
         // The others were not held back.
         let inits =
@@ -389,16 +389,17 @@ fn l25_a_child_init_that_hangs_fails_the_start() {
 
 #[test]
 fn l25_a_call_in_main_that_hangs_fails_the_start() {
-    for (script, phase) in [
-        ("init_f: hang", "init_f"),
-        ("proc_init: hang", "init_child_f(PROC_INIT)"),
-        ("proc_main: hang_hard", "init_child_f(PROC_MAIN)"),
-        ("post_child_init: hang", "init_child_f(PROC_POSTCHILDINIT)"),
+    // The children need a moment before main gets to the last one.
+    for (script, phase, timeout) in [
+        ("init_f: hang", "init_f", "300ms"),
+        ("proc_init: hang", "init_child_f(PROC_INIT)", "300ms"),
+        ("proc_main: hang_hard", "init_child_f(PROC_MAIN)", "300ms"),
+        ("post_child_init: hang", "init_child_f(PROC_POSTCHILDINIT)", "3s"),
     ] {
         let ended = Setup::new()
             .module(fixture("recorder_a"))
             .module(fixture("recorder_b").script(script))
-            .host("start_timeout", "\"300ms\"")
+            .host("start_timeout", &format!("\"{timeout}\""))
             .pid_file()
             .control()
             .expect_log("did not finish in time")

@@ -92,7 +92,8 @@ fn l19_raw_forks_end_in_the_trampoline() {
             .start();
         let client = host.client();
         assert_eq!(client.ask_text("max_procs"), "5");
-        host.wait_for_record("the timer's fork", |record| {
+        // Two timers have forked in child_init, too.
+        host.wait_for_records("the timer's fork", 3, |record| {
             record.event == "did" && record.text("action") == "fork_raw" && record.rank() == -1
         });
         host.wait_for_records("the process's fork", 2, |record| {
@@ -296,8 +297,9 @@ fn tables_of_functions_stay_private_where_they_are_to_or_have_to() {
 
 #[test]
 fn l29_a_process_with_a_link_sends_on_connections_of_others() {
-    let host =
-        Setup::new().module(fixture("streams")).host("workers", "2").listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None).start();
+    let host = Setup::new().module(fixture("streams")).host("workers", "2").listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None);
+    // On a machine with much to do the bytes get there, and the answer does not in time.
+    let host = host.allow_log("no answer from a connection's worker").start();
     let mut stream = BufReader::new(TcpStream::connect(&host.addresses(0)[0]).unwrap());
     stream.get_ref().set_read_timeout(Some(harness::PATIENCE)).unwrap();
     let mut ask = |line: &str| {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 
+use harness::processes::Process;
 use harness::setup::module;
-use harness::{Client, Host, Record, Setup, fixture, processes};
+use harness::{Client, Deadline, Host, PATIENCE, Record, Setup, fixture, processes};
 
 use crate::{PROC_INIT, PROC_MAIN, PROC_POSTCHILDINIT, PROC_TIMER};
 
@@ -160,6 +161,8 @@ fn l34_replacement_in_the_same_slot() {
                 record.event == "init_child_f" && record.process_no() == old.process_no() && record.number("restarts") == life
             });
             assert_eq!((new.rank(), new.number("ppid")), (old.rank(), i64::from(main)));
+            // It has added its share, and has said that it serves: one that dies before makes the next one wait.
+            Process::open(new.pid()).unwrap().rests(Deadline::after(PATIENCE));
             // Main as it is now, not as it was when the first one was forked; shared memory as it was left.
             assert_eq!(new.number("variable"), 3);
             assert_eq!(new.number("shared_value"), (children + killed - 1) as i64);

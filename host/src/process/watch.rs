@@ -292,6 +292,8 @@ impl Watch {
         let limit_ns = time::now_ns() + limit.as_nanos() as u64;
         let mut killed = false;
         loop {
+            // Looked at once a round: where the limit passes in between, none would be named.
+            let over = time::now_ns() >= limit_ns;
             let mut alive = 0;
             for (process_no, slot) in family.slots.iter().skip(1) {
                 let pid = slot.pid();
@@ -299,8 +301,8 @@ impl Watch {
                     continue;
                 }
                 alive += 1;
-                let signal = if time::now_ns() < limit_ns { Signal::SIGTERM } else { Signal::SIGKILL };
-                if signal == Signal::SIGKILL && !killed {
+                let signal = if over { Signal::SIGKILL } else { Signal::SIGTERM };
+                if over && !killed {
                     let (name, where_) = (slot.name(), Self::blame(family, process_no));
                     tracing::warn!(
                         "a process did not stop in time and is killed process_no={process_no} name=\"{name}\" pid={pid} last={where_:?}"
@@ -315,7 +317,7 @@ impl Watch {
             if alive == 0 {
                 return Ok(());
             }
-            killed |= time::now_ns() >= limit_ns;
+            killed |= over;
             let again_ns = time::now_ns() + STOP_AGAIN.as_nanos() as u64;
             while time::now_ns() < again_ns && family.slots.iter().skip(1).any(|(_, slot)| slot.pid() > 0) {
                 match self.next(family, Some(again_ns))? {

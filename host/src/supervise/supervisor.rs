@@ -215,6 +215,8 @@ impl Supervisor {
         let mut forced = false;
         loop {
             self.wait(link, deadline_ns)?;
+            // Before what it said is read: once main has ended, all that it ever said is there.
+            let ended = reap(main);
             while let Some(message) = link.poll().unwrap_or_else(|error| {
                 tracing::error!(target: "fault", "{error}");
                 None
@@ -264,7 +266,7 @@ impl Supervisor {
                 match signal {
                     Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT if stage == Stage::Stopping => {
                         // Two at one moment are one wish: some tools signal a process and its group.
-                        if time::now_ns() < stopping_from_ns + INSIST.as_nanos() as u64 {
+                        if ended.is_some() || time::now_ns() < stopping_from_ns + INSIST.as_nanos() as u64 {
                             continue;
                         }
                         failure = Some(Error::failed("stopped by force, as asked").detail(format!("main was {}", self.blame(slots))));
@@ -285,7 +287,7 @@ impl Supervisor {
                     _ => {}
                 }
             }
-            if let Some(status) = reap(main) {
+            if let Some(status) = ended {
                 return Ok(self.ended(stage, status, failure, slots, served_from_ns));
             }
             if deadline_ns.is_some_and(|deadline_ns| time::now_ns() >= deadline_ns) && !forced {

@@ -102,6 +102,14 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// How long ago the last use was, by the lower bits of both moments. Another process may use a key after this one has looked at its clock,
+/// and somebody may set the clock back: that key was used just now, not 49 days ago.
+fn idle_ms(now_ms: u32, used_ms: u32) -> u32 {
+    const AHEAD_MAX_MS: u32 = 3_600_000;
+    let idle_ms = now_ms.wrapping_sub(used_ms);
+    if idle_ms > u32::MAX - AHEAD_MAX_MS { 0 } else { idle_ms }
+}
+
 /// Whether it has not ended.
 #[inline]
 pub fn is_alive(stored: &Stored, now_ms: u64) -> bool {
@@ -346,7 +354,7 @@ impl Store {
             self.map.scan_from(cursor, SAMPLE - seen, |key, stored| {
                 seen += 1;
                 let used_ms = stored.tag.used_ms.load(Relaxed);
-                let idle_ms = now.wrapping_sub(used_ms);
+                let idle_ms = idle_ms(now, used_ms);
                 if longest.is_none_or(|(longest_ms, _)| idle_ms > longest_ms) {
                     longest = Some((idle_ms, used_ms));
                     oldest.clear();
@@ -431,5 +439,20 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::idle_ms;
+
+    #[test]
+    fn a_use_after_the_look_at_the_clock_is_the_newest() {
+        for (now_ms, used_ms, idle) in
+            [(1000, 1000, 0), (1000, 400, 600), (5, u32::MAX, 6), (1000, 1001, 0), (0, 3_600_000, 0), (u32::MAX, 4, 0)]
+        {
+            assert_eq!(idle_ms(now_ms, used_ms), idle, "{now_ms} {used_ms}");
+        }
+        assert_eq!(idle_ms(3_000_000_000, 0), 3_000_000_000, "34 days");
     }
 }

@@ -19,7 +19,7 @@ fn fill(kv: &Kv) {
         peer.ask_bytes(&request(&[b"SET", format!("key{number}").as_bytes(), &vec![b'v'; number]]));
     }
     peer.ask("SET number 42");
-    peer.ask("SET later x EX 1000");
+    peer.ask("SET later x PXAT 4102444800000");
     peer.ask_bytes(&request(&[b"SET", b"\x00\xff", b"\r\n"]));
 }
 
@@ -35,7 +35,7 @@ fn what_is_saved_at_the_end_is_there_at_the_next_start() {
     for number in 0..500 {
         assert_eq!(peer.ask(&format!("GET key{number}")), format!("${number}\r\n{}\r\n", "v".repeat(number)));
     }
-    assert_eq!((peer.ask("INCR number"), peer.ask("TTL later")), (":43\r\n".to_owned(), ":1000\r\n".to_owned()));
+    assert_eq!((peer.ask("INCR number"), peer.ask("PEXPIRETIME later")), (":43\r\n".to_owned(), ":4102444800000\r\n".to_owned()));
     assert_eq!(peer.ask_bytes(&request(&[b"GET", b"\x00\xff"])), "$2\r\n\r\n\r\n");
     assert!(host.logs().contains("snapshot read keys=503"));
 }
