@@ -1,9 +1,7 @@
 //! The promise that shared memory survives a death anywhere: a process is killed after each single instruction of what it does in the
 //! allocator and in a map, and after each death all books are in order.
 //!
-//! A program of its own, because it forks: it has one thread and no test harness. A child is stepped through an operation once, which
-//! tells where it passes; then a new child is forked for each instruction, runs up to it (a breakpoint does most of the way), and is killed
-//! there. What the dead process left is put in order by whoever would: half of the times main, which hears of deaths, half of the times
+//! A program of its own, because it forks: it has one thread and no test harness. What the dead process left is put in order by whoever would: half of the times main, which hears of deaths, half of the times
 //! the next one that takes the lock that it held. `SCENARIO=name` runs one scenario only.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -18,12 +16,14 @@ fn main() {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod as_main;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod steps;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod stepping {
-    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::collections::{BTreeMap, HashSet};
     use std::ffi::c_void;
-    use std::mem::{offset_of, size_of_val};
+    use std::mem::size_of_val;
     use std::ptr::null_mut;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -37,7 +37,7 @@ mod stepping {
     use module_api::export::{ModuleCell, SLOT};
     use module_api::prelude::*;
 
-    use super::as_main;
+    use super::{as_main, steps};
 
     /// The slot of those that die.
     const VICTIM: i32 = 1;
@@ -308,105 +308,6 @@ mod stepping {
         as_main::become_module(as_main::state(ARENA_BYTES), &CELL);
     }
 
-    // One child ---------------------------------------------------------------------------------------------------------------
-
-    struct Child(libc::pid_t);
-
-    impl Child {
-        /// Forked, and stopped before the operation.
-        fn start(operation: fn()) -> Self {
-            // SAFETY: this process has one thread; the child only runs the operation and ends.
-            let pid = unsafe { libc::fork() };
-            assert!(pid >= 0, "fork");
-            if pid == 0 {
-                // SAFETY: plain calls on this very process.
-                unsafe {
-                    let own = libc::getpid();
-                    let trail = State::current().expect("the state").family.slots.slot(VICTIM as usize).expect("a slot").trail();
-                    local().become_process(own, VICTIM, VICTIM, trail);
-                    assert!(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == 0, "this system forbids ptrace");
-                    libc::raise(libc::SIGSTOP);
-                    operation();
-                    libc::raise(libc::SIGSTOP);
-                    libc::_exit(0);
-                }
-            }
-            let child = Self(pid);
-            assert_eq!(child.wait(), libc::SIGSTOP, "the child stops before the operation");
-            child
-        }
-
-        /// The signal that it stopped with.
-        fn wait(&self) -> i32 {
-            let mut status = 0;
-            // SAFETY: an own child.
-            assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0, "waitpid");
-            assert!(libc::WIFSTOPPED(status), "the child ended: status {status:#x}");
-            libc::WSTOPSIG(status)
-        }
-
-        fn request(&self, request: libc::c_uint, address: usize, data: usize) -> i64 {
-            // SAFETY: a stopped child of our own; what is written to it is its own memory.
-            unsafe { libc::ptrace(request, self.0, address, data) }
-        }
-
-        fn instruction(&self) -> usize {
-            self.request(libc::PTRACE_PEEKUSER, offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip), 0) as usize
-        }
-
-        /// One instruction; false when the operation is over.
-        fn step(&self) -> bool {
-            assert_eq!(self.request(libc::PTRACE_SINGLESTEP, 0, 0), 0, "PTRACE_SINGLESTEP");
-            match self.wait() {
-                libc::SIGTRAP => true,
-                libc::SIGSTOP => false,
-                signal => panic!("the operation ended with signal {signal}: a fault in it"),
-            }
-        }
-
-        /// Runs until it comes to that instruction for the `times`th time; false if it does not.
-        fn run_to(&self, address: usize, times: usize) -> bool {
-            const BREAKPOINT: i64 = 0xcc;
-            let rip = offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip);
-            let word = self.request(libc::PTRACE_PEEKTEXT, address, 0);
-            for time in 0..times {
-                // It stands on the instruction, which runs by itself first.
-                if time > 0 && !self.step() {
-                    return false;
-                }
-                self.request(libc::PTRACE_POKETEXT, address, ((word & !0xff) | BREAKPOINT) as usize);
-                assert_eq!(self.request(libc::PTRACE_CONT, 0, 0), 0, "PTRACE_CONT");
-                if self.wait() != libc::SIGTRAP {
-                    return false;
-                }
-                self.request(libc::PTRACE_POKETEXT, address, word as usize);
-                assert_eq!(self.request(libc::PTRACE_POKEUSER, rip, address), 0, "PTRACE_POKEUSER");
-            }
-            true
-        }
-
-        fn kill(self) {
-            let mut status = 0;
-            // SAFETY: an own child, which ends here and nowhere else.
-            unsafe {
-                libc::kill(self.0, libc::SIGKILL);
-                assert_eq!(libc::waitpid(self.0, &raw mut status, 0), self.0, "waitpid");
-            }
-            assert!(libc::WIFSIGNALED(status), "the child was not killed: status {status:#x}");
-        }
-    }
-
-    /// The addresses of all instructions of an operation, in order.
-    fn trace(operation: fn()) -> Vec<usize> {
-        let child = Child::start(operation);
-        let mut addresses = vec![child.instruction()];
-        while child.step() {
-            addresses.push(child.instruction());
-        }
-        child.kill();
-        addresses
-    }
-
     // All of them -------------------------------------------------------------------------------------------------------------
 
     fn check(scenario: &Scenario, steps: usize, before: &Facts, after: &Facts) {
@@ -459,53 +360,31 @@ mod stepping {
         // Once to the end, as it should be.
         as_victim(scenario.operation);
         let after = Facts::look();
-        image.restore();
-        let addresses = trace(scenario.operation);
-        // For each instruction the last one before it that was not met often by then: so far breakpoints lead.
-        let mut met: HashMap<usize, usize> = HashMap::new();
-        let mut last = (0, 0);
-        let breakpoints: Vec<(usize, usize)> = (0..addresses.len())
-            .map(|index| {
-                let times = met.entry(addresses[index]).or_default();
-                *times += 1;
-                if *times <= 150 {
-                    last = (index, *times);
+        steps::kill_after_each(
+            become_victim,
+            scenario.operation,
+            || image.restore(),
+            |steps, pid| {
+                let recover = || arena().recover(VICTIM as usize, pid).expect("recovery");
+                if steps % 2 == 0 {
+                    recover();
+                    drop(arena().tables().hold().expect("the lock"));
+                } else {
+                    // Whoever takes the map's lock next comes first.
+                    map().get(&key(3), |_| ()).expect("the map");
+                    drop(arena().tables().hold().expect("the lock"));
+                    recover();
                 }
-                last
-            })
-            .collect();
-        // A repeated instruction stops once for each byte of a copy: after the first few nothing new can happen.
-        let repeats = |steps: usize| steps > 4 && addresses[steps - 4..=steps].iter().all(|address| *address == addresses[steps]);
-        let deaths: Vec<usize> = (0..addresses.len()).filter(|steps| !repeats(*steps)).collect();
-        for steps in deaths.iter().copied() {
-            image.restore();
-            let child = Child::start(scenario.operation);
-            let (from, times) = breakpoints[steps];
-            // The child stands on the first instruction already.
-            let times = times - usize::from(addresses[from] == addresses[0]);
-            if from == 0 || child.run_to(addresses[from], times) {
-                for _ in from..steps {
-                    if !child.step() {
-                        break;
-                    }
-                }
-            }
-            let pid = child.0;
-            child.kill();
-            let recover = || arena().recover(VICTIM as usize, pid).expect("recovery");
-            if steps % 2 == 0 {
-                recover();
-                drop(arena().tables().hold().expect("the lock"));
-            } else {
-                // Whoever takes the map's lock next comes first.
-                map().get(&key(3), |_| ()).expect("the map");
-                drop(arena().tables().hold().expect("the lock"));
-                recover();
-            }
-            check(scenario, steps, &before, &after);
-            use_it();
-        }
-        deaths.len()
+                check(scenario, steps, &before, &after);
+                use_it();
+            },
+        )
+    }
+
+    /// In a new child: from now on it is the process that dies.
+    fn become_victim() {
+        let trail = State::current().expect("the state").family.slots.slot(VICTIM as usize).expect("a slot").trail();
+        local().become_process(std::process::id() as i32, VICTIM, VICTIM, trail);
     }
 
     pub fn main() {

@@ -12,6 +12,7 @@ use module_api::abi;
 use nix::errno::Errno;
 
 use super::local::local;
+use super::mapping::Mapping;
 
 /// What stands in [`abi::Mutex::opaque`].
 #[repr(C)]
@@ -59,6 +60,13 @@ impl RobustMutex {
     /// `mutex` points to a whole, aligned `abi::Mutex` in memory that stays mapped while any process uses the lock.
     pub unsafe fn from_raw(mutex: *mut abi::Mutex) -> Self {
         Self(mutex.cast())
+    }
+
+    /// The lock at the beginning of a mapping, which has nothing else there.
+    pub fn at_start_of(mapping: Mapping) -> Self {
+        assert!(mapping.size_bytes() >= size_of::<abi::Mutex>(), "a lock has room in its mapping");
+        // SAFETY: large enough, as was just checked; mappings are aligned to pages, and are never unmapped.
+        unsafe { Self::from_raw(mapping.start().as_ptr().cast()) }
     }
 
     /// Makes the lock usable. Before its first use, by one process.

@@ -1,12 +1,20 @@
 //! Which connections exist, in memory that every process reads: ids, load, and the counts behind limits.
 //!
-//! *Runs in:* mapped by main before anything is forked. A worker writes its own part, TCP main and accepting workers the counts.
-//! *Never:* gives the same id to two connections.
+//! *Runs in:* mapped by main before anything is forked. A worker writes its own part, and the counts while it holds their lock.
+//! *Never:* gives the same id to two connections; never counts what a dead process had, or forgets what a living one has.
+//!
+//! A connection of a listener that has limits is counted in one step with its entry: under a robust lock, whose holder first writes down
+//! what it is about to change and what that was. Whoever takes the lock after a death undoes what was half done, so a worker can be killed
+//! at any instruction. Listeners without limits take no lock.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
-use crate::error::Result;
+use module_api::abi;
+use nix::errno::Errno;
+
+use crate::error::{Error, Result};
 use crate::sys::mapping::Mapping;
+use crate::sys::robust::{Locked, Patience, RobustMutex};
 
 /// Most TCP workers of one host.
 pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
@@ -37,6 +45,11 @@ const FLAG_BITS: u32 = 2;
 const ADDRESS_CELLS: usize = 1 << 17;
 /// How far from its place an address may stand.
 const PROBES: usize = 16;
+
+/// Words before the counts of listeners: the lock; how many words its holder is changing; which ones, and what they were.
+const LOCK_WORDS: usize = size_of::<abi::Mutex>() / size_of::<u64>();
+const CHANGES_MAX: usize = 3;
+const UNDO_WORDS: usize = 1 + 2 * CHANGES_MAX;
 
 /// A connection's name: worker, slot, generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +86,53 @@ pub enum Status {
     Gone,
 }
 
-/// What a connection counts against: kept so that it can be given back, by the worker or by its successor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Charge {
-    /// The listener.
-    pub listener: u32,
-    /// Its address's cell plus one; 0: none.
-    pub address: u32,
+/// Most connections of a listener; 0: any number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// In all.
+    pub connections: u32,
+    /// From one address.
+    pub per_address: u32,
+}
+
+/// A word that counts or is an entry, by the part that it lies in and its place there.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    Listener(usize),
+    Address(usize),
+    Entry(usize),
+}
+
+impl Word {
+    const PLACE_BITS: u32 = 56;
+
+    fn number(self) -> u64 {
+        let (part, place) = match self {
+            Self::Listener(place) => (0, place),
+            Self::Address(place) => (1, place),
+            Self::Entry(place) => (2, place),
+        };
+        part << Self::PLACE_BITS | place as u64
+    }
+
+    fn of(number: u64) -> Option<Self> {
+        let place = (number & ((1 << Self::PLACE_BITS) - 1)) as usize;
+        match number >> Self::PLACE_BITS {
+            0 => Some(Self::Listener(place)),
+            1 => Some(Self::Address(place)),
+            2 => Some(Self::Entry(place)),
+            _ => None,
+        }
+    }
 }
 
 /// The directory. A handle: copies lead to the same memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Directory {
     workers: &'static [AtomicU64],
+    /// Begins with the lock that protects all counts, and the entries of what is counted.
+    counts: Mapping,
+    undo: &'static [AtomicU64],
     listeners: &'static [AtomicU64],
     addresses: &'static [AtomicU64],
     /// So that nobody can choose addresses that meet in one place.
@@ -96,7 +143,14 @@ impl Directory {
     /// An empty one. Pages cost nothing until they are touched.
     pub fn new(workers: usize, listeners: usize, seed: u64) -> Result<Self> {
         let words = |count: usize| Ok(Mapping::shared(count.max(1) * size_of::<u64>())?.words());
-        Ok(Self { workers: words(workers * WORKER_WORDS)?, listeners: words(listeners)?, addresses: words(ADDRESS_CELLS)?, seed })
+        let counts = Mapping::shared((LOCK_WORDS + UNDO_WORDS + listeners) * size_of::<u64>())?;
+        if listeners > 0 {
+            RobustMutex::at_start_of(counts)
+                .initialise()
+                .map_err(|errno| Error::failed("cannot make the lock of limits").detail(format!("pthread_mutex_init: {errno}")))?;
+        }
+        let (undo, listeners) = counts.words()[LOCK_WORDS..][..UNDO_WORDS + listeners].split_at(UNDO_WORDS);
+        Ok(Self { workers: words(workers * WORKER_WORDS)?, counts, undo, listeners, addresses: words(ADDRESS_CELLS)?, seed })
     }
 
     /// Number of workers.
@@ -108,20 +162,61 @@ impl Directory {
         &self.workers[worker * WORKER_WORDS + word]
     }
 
+    fn place(worker: usize, slot: usize) -> usize {
+        worker * WORKER_WORDS + HEAD_WORDS + (slot % MAX_CONNECTIONS) * ENTRY_WORDS
+    }
+
+    /// An entry, and what its connection counts against: its listener plus one, 0 for none, and its address's cell plus one.
     fn entry(&self, worker: usize, slot: usize) -> (&'static AtomicU64, &'static AtomicU64) {
-        let at = worker * WORKER_WORDS + HEAD_WORDS + (slot % MAX_CONNECTIONS) * ENTRY_WORDS;
+        let at = Self::place(worker, slot);
         (&self.workers[at], &self.workers[at + 1])
     }
 
-    /// By a worker: `slot` is a connection now.
-    pub fn open(&self, worker: usize, slot: usize, charge: Charge) -> Id {
+    fn word(&self, word: Word) -> Option<&'static AtomicU64> {
+        match word {
+            Word::Listener(place) => self.listeners.get(place),
+            Word::Address(place) => self.addresses.get(place),
+            Word::Entry(place) => self.workers.get(place),
+        }
+    }
+
+    /// By a worker: `slot` is a connection now. None: that is one more than a limit of its listener allows.
+    pub fn open(&self, worker: usize, slot: usize, listener: usize, address: Option<&[u8]>, limits: Limits) -> Result<Option<Id>, Errno> {
         let (entry, charged) = self.entry(worker, slot);
         // Never 0: a number that nobody has written yet names no connection.
         let generation = (entry.load(Relaxed) >> FLAG_BITS).max(1);
-        charged.store((u64::from(charge.listener) << 32) | u64::from(charge.address), Relaxed);
-        entry.store((generation << FLAG_BITS) | OPEN, SeqCst);
+        let opened = (generation << FLAG_BITS) | OPEN;
+        let address = address.filter(|_| limits.per_address > 0);
+        if limits.connections == 0 && address.is_none() {
+            charged.store(0, Relaxed);
+            entry.store(opened, SeqCst);
+        } else {
+            let counts = self.counts()?;
+            let mut changes = Changes::default();
+            let mut charge = 0;
+            if limits.connections > 0
+                && let Some(count) = self.listeners.get(listener)
+            {
+                let count = count.load(Relaxed);
+                if count >= u64::from(limits.connections) {
+                    return Ok(None);
+                }
+                changes.add(Word::Listener(listener), count + 1);
+                charge |= (listener as u64 + 1) << 32;
+            }
+            if let Some((at, word)) = address.and_then(|address| self.find_address(listener, address)) {
+                if word as u32 >= limits.per_address {
+                    return Ok(None);
+                }
+                changes.add(Word::Address(at), word + 1);
+                charge |= at as u64 + 1;
+            }
+            changes.add(Word::Entry(Self::place(worker, slot)), opened);
+            charged.store(charge, Relaxed);
+            counts.change(&changes);
+        }
         self.head(worker, OPEN_COUNT).fetch_add(1, Relaxed);
-        Id::new(worker, slot, generation)
+        Ok(Some(Id::new(worker, slot, generation)))
     }
 
     /// Whether no id is left for this place: years of connections have been in it.
@@ -130,24 +225,18 @@ impl Directory {
     }
 
     /// By its worker: it is over, and its id will never be valid again.
-    pub fn close(&self, id: Id) {
-        if self.retire(id.worker(), id.slot()) {
-            self.head(id.worker(), OPEN_COUNT).fetch_sub(1, Relaxed);
+    pub fn close(&self, id: Id) -> Result<(), Errno> {
+        let (entry, charged) = self.entry(id.worker(), id.slot());
+        if entry.load(Relaxed) & OPEN == 0 {
+            return Ok(());
         }
-    }
-
-    /// Whether there was a connection.
-    fn retire(&self, worker: usize, slot: usize) -> bool {
-        let (entry, charged) = self.entry(worker, slot);
-        let word = entry.load(Relaxed);
-        if word & OPEN == 0 {
-            return false;
+        if charged.load(Relaxed) == 0 {
+            entry.store(closed(entry.load(Relaxed)), SeqCst);
+        } else {
+            self.counts()?.retire(id.worker(), id.slot());
         }
-        let generation = ((word >> FLAG_BITS) + 1).min(LAST_GENERATION);
-        let charge = charged.load(Relaxed);
-        entry.store(generation << FLAG_BITS, SeqCst);
-        self.give_back(Charge { listener: (charge >> 32) as u32, address: charge as u32 });
-        true
+        self.head(id.worker(), OPEN_COUNT).fetch_sub(1, Relaxed);
+        Ok(())
     }
 
     /// By its worker: whether its queue is at its high-water mark.
@@ -173,11 +262,14 @@ impl Directory {
     }
 
     /// By a worker that begins: what its predecessor had is over.
-    pub fn adopt(&self, worker: usize, slots: usize) {
-        for slot in 0..slots.min(MAX_CONNECTIONS) {
-            self.retire(worker, slot);
+    pub fn adopt(&self, worker: usize, slots: usize) -> Result<(), Errno> {
+        if slots > 0 {
+            // Also what the predecessor has left half done is undone here, at the latest.
+            let counts = self.counts()?;
+            (0..slots.min(MAX_CONNECTIONS)).for_each(|slot| counts.retire(worker, slot));
         }
         self.head(worker, OPEN_COUNT).store(0, Relaxed);
+        Ok(())
     }
 
     /// Connections that a worker has, and those on their way to it.
@@ -221,73 +313,116 @@ impl Directory {
         self.head(worker, TAKEN).store(handed, Relaxed);
     }
 
-    /// Counts a connection against its listener and, if there is one, its address. None: over a limit.
-    pub fn charge(&self, listener: u32, address: Option<&[u8]>, connections: u32, per_address: u32) -> Option<Charge> {
-        let count = self.listeners.get(listener as usize)?;
-        if count.fetch_add(1, Relaxed) >= u64::from(connections) && connections > 0 {
-            count.fetch_sub(1, Relaxed);
-            return None;
-        }
-        let mut charge = Charge { listener, address: 0 };
-        if let (Some(address), true) = (address, per_address > 0) {
-            match self.count_address(listener, address, per_address) {
-                Ok(cell) => charge.address = cell,
-                Err(OverLimit) => {
-                    count.fetch_sub(1, Relaxed);
-                    return None;
+    /// Takes the lock of the counts. What its last holder has left half done is undone.
+    fn counts(&self) -> Result<Counts<'_>, Errno> {
+        let lock = RobustMutex::at_start_of(self.counts);
+        if let Locked::OwnerDied { .. } = lock.lock(Patience::Wait)? {
+            let (count, words) = (&self.undo[0], &self.undo[1..]);
+            for change in words.chunks_exact(2).take(count.load(Relaxed) as usize) {
+                if let Some(word) = Word::of(change[0].load(Relaxed)).and_then(|word| self.word(word)) {
+                    word.store(change[1].load(Relaxed), SeqCst);
                 }
             }
+            compiler_fence(SeqCst);
+            count.store(0, Relaxed);
+            lock.repaired()?;
         }
-        Some(charge)
+        Ok(Counts { directory: self, lock })
     }
 
-    /// The opposite of `charge`.
-    pub fn give_back(&self, charge: Charge) {
-        let less = |cell: &AtomicU64| {
-            // A worker that died between two stores may have been counted too little; never below zero.
-            let _ = cell.fetch_update(Relaxed, Relaxed, |word| if word as u32 == 0 { None } else { Some(word - 1) });
-        };
-        if let Some(count) = self.listeners.get(charge.listener as usize) {
-            less(count);
-        }
-        if let Some(cell) = (charge.address as usize).checked_sub(1).and_then(|at| self.addresses.get(at)) {
-            less(cell);
-        }
-    }
-
-    /// The cell plus one. Cells hold 32 bits of the address's hash and a count; one whose count is 0 is free.
-    fn count_address(&self, listener: u32, address: &[u8], limit: u32) -> Result<u32, OverLimit> {
-        let hash = hash(self.seed ^ u64::from(listener), address);
+    /// The cell of an address, and what it holds: 32 bits of the address's hash and a count; one whose count is 0 is free. None: there is no
+    /// room, so this one is not counted.
+    fn find_address(&self, listener: usize, address: &[u8]) -> Option<(usize, u64)> {
+        let hash = hash(self.seed ^ listener as u64, address);
         let (tag, start) = (hash >> 32, hash as usize);
-        loop {
-            let mut free = None;
-            let mut found = None;
-            for probe in 0..PROBES {
-                let at = (start + probe) % ADDRESS_CELLS;
-                let word = self.addresses[at].load(Relaxed);
-                if word as u32 == 0 {
-                    free = free.or(Some((at, word)));
-                } else if word >> 32 == tag {
-                    found = Some((at, word));
-                    break;
-                }
-            }
-            // No room: this one is not counted.
-            let Some((at, word)) = found.or(free) else { return Ok(0) };
-            let count = word as u32;
-            if count >= limit {
-                return Err(OverLimit);
-            }
-            let next = (tag << 32) | u64::from(count + 1);
-            if self.addresses[at].compare_exchange(word, next, Relaxed, Relaxed).is_ok() {
-                return Ok(at as u32 + 1);
+        let mut free = None;
+        for probe in 0..PROBES {
+            let at = start.wrapping_add(probe) % ADDRESS_CELLS;
+            let word = self.addresses[at].load(Relaxed);
+            if word as u32 == 0 {
+                free = free.or(Some((at, tag << 32)));
+            } else if word >> 32 == tag {
+                return Some((at, word));
             }
         }
+        free
     }
 }
 
-/// The address has as many connections as it may.
-struct OverLimit;
+/// What an entry becomes when its connection is over.
+fn closed(entry: u64) -> u64 {
+    ((entry >> FLAG_BITS) + 1).min(LAST_GENERATION) << FLAG_BITS
+}
+
+/// What is to become of some words, all at once.
+#[derive(Default)]
+struct Changes {
+    words: [Option<(Word, u64)>; CHANGES_MAX],
+    count: usize,
+}
+
+impl Changes {
+    fn add(&mut self, word: Word, value: u64) {
+        self.words[self.count] = Some((word, value));
+        self.count += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Word, u64)> {
+        self.words.iter().flatten().copied()
+    }
+}
+
+/// The right to change counts.
+struct Counts<'a> {
+    directory: &'a Directory,
+    lock: RobustMutex,
+}
+
+impl Counts<'_> {
+    /// All of it, or nothing if this process dies meanwhile. A process is killed between two instructions, and those before have happened:
+    /// it is enough that the compiler keeps the order.
+    fn change(&self, changes: &Changes) {
+        let (count, words) = (&self.directory.undo[0], &self.directory.undo[1..]);
+        let places = || changes.iter().filter_map(|(word, value)| Some((word, self.directory.word(word)?, value)));
+        for (saved, (word, place, _)) in words.chunks_exact(2).zip(places()) {
+            saved[0].store(word.number(), Relaxed);
+            saved[1].store(place.load(Relaxed), Relaxed);
+        }
+        compiler_fence(SeqCst);
+        count.store(places().count() as u64, Relaxed);
+        compiler_fence(SeqCst);
+        places().for_each(|(_, place, value)| place.store(value, SeqCst));
+        compiler_fence(SeqCst);
+        count.store(0, Relaxed);
+    }
+
+    /// Ends a connection, if there is one, and gives back what it counted.
+    fn retire(&self, worker: usize, slot: usize) {
+        let (entry, charged) = self.directory.entry(worker, slot);
+        let (word, charge) = (entry.load(Relaxed), charged.load(Relaxed));
+        if word & OPEN == 0 {
+            return;
+        }
+        let mut changes = Changes::default();
+        let listener = ((charge >> 32) as usize).checked_sub(1).map(Word::Listener);
+        let address = (charge as u32 as usize).checked_sub(1).map(Word::Address);
+        for counted in listener.into_iter().chain(address) {
+            if let Some(place) = self.directory.word(counted) {
+                changes.add(counted, place.load(Relaxed) - 1);
+            }
+        }
+        changes.add(Word::Entry(Directory::place(worker, slot)), closed(word));
+        self.change(&changes);
+    }
+}
+
+impl Drop for Counts<'_> {
+    fn drop(&mut self) {
+        if let Err(errno) = self.lock.unlock() {
+            tracing::error!(target: "fault", "the lock of limits was not released: {errno}");
+        }
+    }
+}
 
 /// A keyed mixing of some bytes; different enough for a table of counters, and not to be guessed without the seed.
 fn hash(seed: u64, bytes: &[u8]) -> u64 {
@@ -309,23 +444,23 @@ mod tests {
     #[test]
     fn an_id_is_valid_once() {
         let directory = Directory::new(2, 1, 7).unwrap();
-        let charge = directory.charge(0, None, 0, 0).unwrap();
-        let id = directory.open(1, 5, charge);
+        let open = |worker, slot| directory.open(worker, slot, 0, None, Limits::default()).unwrap().unwrap();
+        let id = open(1, 5);
         assert_eq!((id.worker(), id.slot()), (1, 5));
         assert_eq!(directory.status(id), Status::Open);
         assert_eq!((directory.load(0), directory.load(1)), (0, 1));
         directory.set_full(id, true);
         assert_eq!(directory.status(id), Status::Full);
-        directory.close(id);
-        directory.close(id);
+        directory.close(id).unwrap();
+        directory.close(id).unwrap();
         assert_eq!(directory.status(id), Status::Gone);
         assert_eq!(directory.load(1), 0);
-        let next = directory.open(1, 5, directory.charge(0, None, 0, 0).unwrap());
+        let next = open(1, 5);
         assert_ne!(next, id);
-        assert_ne!(directory.open(0, 0, directory.charge(0, None, 0, 0).unwrap()), Id(0));
+        assert_ne!(open(0, 0), Id(0));
         assert_eq!(directory.status(id), Status::Gone);
         assert_eq!(directory.status(next), Status::Open);
-        directory.adopt(1, 6);
+        directory.adopt(1, 6).unwrap();
         assert_eq!(directory.status(next), Status::Gone);
         for number in [0, u64::MAX, 1 << 63, 12345] {
             assert_eq!(directory.status(Id(number)), Status::Gone, "{number}");
@@ -337,9 +472,9 @@ mod tests {
         let directory = Directory::new(1, 1, 7).unwrap();
         directory.entry(0, 3).0.store((LAST_GENERATION - 1) << FLAG_BITS, Relaxed);
         assert!(!directory.is_used_up(0, 3));
-        let last = directory.open(0, 3, directory.charge(0, None, 0, 0).unwrap());
+        let last = directory.open(0, 3, 0, None, Limits::default()).unwrap().unwrap();
         assert_eq!(directory.status(last), Status::Open);
-        directory.close(last);
+        directory.close(last).unwrap();
         assert_eq!(directory.status(last), Status::Gone);
         assert!(directory.is_used_up(0, 3) && !directory.is_used_up(0, 4));
     }
@@ -347,23 +482,42 @@ mod tests {
     #[test]
     fn limits_count_and_are_given_back() {
         let directory = Directory::new(1, 2, 7).unwrap();
-        let charge = |address: &[u8]| directory.charge(1, Some(address), 4, 2);
-        let first = charge(b"one").unwrap();
-        charge(b"one").unwrap();
-        assert_eq!(charge(b"one"), None, "two from one address");
-        charge(b"two").unwrap();
-        charge(b"three").unwrap();
-        assert_eq!(charge(b"four"), None, "four in all");
-        assert!(directory.charge(0, Some(b"one"), 4, 2).is_some(), "another listener");
-        directory.give_back(first);
-        assert!(charge(b"one").is_some());
-        assert_eq!(charge(b"one"), None);
+        let open = |slot, listener, address: &[u8]| {
+            directory.open(0, slot, listener, Some(address), Limits { connections: 4, per_address: 2 }).unwrap()
+        };
+        let first = open(0, 1, b"one").unwrap();
+        open(1, 1, b"one").unwrap();
+        assert_eq!(open(2, 1, b"one"), None, "two from one address");
+        open(2, 1, b"two").unwrap();
+        open(3, 1, b"three").unwrap();
+        assert_eq!(open(4, 1, b"four"), None, "four in all");
+        assert_eq!(directory.load(0), 4);
+        open(4, 0, b"one").expect("another listener");
+        directory.close(first).unwrap();
+        open(0, 1, b"one").unwrap();
+        assert_eq!(open(5, 1, b"one"), None);
         // The successor of a worker gives back what its predecessor had.
+        directory.adopt(0, 6).unwrap();
+        assert_eq!(directory.load(0), 0);
+        for slot in 0..2 {
+            open(slot, 1, b"one").unwrap();
+        }
+        assert_eq!(open(2, 1, b"one"), None);
+    }
+
+    #[test]
+    fn addresses_beyond_all_cells_are_not_refused() {
         let directory = Directory::new(1, 1, 7).unwrap();
-        directory.open(0, 3, directory.charge(0, Some(b"one"), 0, 1).unwrap());
-        assert_eq!(directory.charge(0, Some(b"one"), 0, 1), None);
-        directory.adopt(0, 4);
-        assert!(directory.charge(0, Some(b"one"), 0, 1).is_some());
+        let limits = Limits { connections: 0, per_address: 1 };
+        let ids: Vec<Id> = (0..ADDRESS_CELLS + 1000)
+            .map(|number| directory.open(0, number, 0, Some(&number.to_le_bytes()), limits).unwrap().expect("another address"))
+            .collect();
+        assert!(
+            directory.open(0, ids.len(), 0, Some(&0_usize.to_le_bytes()), limits).unwrap().is_none(),
+            "it has a cell, and one connection"
+        );
+        ids.into_iter().for_each(|id| directory.close(id).unwrap());
+        assert!(directory.addresses.iter().all(|cell| cell.load(Relaxed) as u32 == 0));
     }
 
     #[test]

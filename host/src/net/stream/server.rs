@@ -118,7 +118,9 @@ impl Server {
     ) -> Result<Self> {
         let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
-        directory.adopt(index, directory.noted_slots(index));
+        directory
+            .adopt(index, directory.noted_slots(index))
+            .map_err(|errno| Error::failed("cannot take over from the worker before").detail(format!("the lock of limits: {errno}")))?;
         if let Some(link) = link {
             epoll.add(link, EpollEvent::new(EpollFlags::EPOLLIN, LINK)).map_err(failed)?;
         }
@@ -266,7 +268,9 @@ impl Server {
 
     /// Tells the handler that it is over. Afterwards `over` is none if the socket is to linger.
     fn close(&mut self, connection: &mut Connection, reason: Reason) {
-        self.directory.close(connection.id);
+        if let Err(errno) = self.directory.close(connection.id) {
+            tracing::error!("a connection that is over stays counted: the lock of limits: {errno}");
+        }
         self.counts.add(Own::closed(reason), 1);
         self.counts.take_one(Own::ConnectionsNow);
         if connection.opened

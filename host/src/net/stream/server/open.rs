@@ -10,7 +10,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::Server;
 use crate::net::stream::connection::Connection;
-use crate::net::stream::directory::MAX_CONNECTIONS;
+use crate::net::stream::directory::{Limits, MAX_CONNECTIONS};
 use crate::net::stream::link::Arrival;
 use crate::net::udp::GaveUp;
 use crate::stats::Own;
@@ -68,15 +68,22 @@ impl Server {
             tracing::warn!("a connection was refused: this worker has {MAX_CONNECTIONS}");
             return Ok(());
         };
-        let limits = &listener.options;
-        let charge = self.directory.charge(arrival.listener, arrival.peer.host(), limits.max_connections, limits.max_per_address);
-        let Some(charge) = charge else {
-            self.free.push(slot);
-            self.counts.add(Own::ConnectionsRefused, 1);
-            tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
-            return Ok(());
+        let limits = Limits { connections: listener.options.max_connections, per_address: listener.options.max_per_address };
+        let id = match self.directory.open(self.index, slot as usize, place, arrival.peer.host(), limits) {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                self.free.push(slot);
+                self.counts.add(Own::ConnectionsRefused, 1);
+                tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
+                return Ok(());
+            }
+            Err(errno) => {
+                self.free.push(slot);
+                self.counts.add(Own::ConnectionsRefused, 1);
+                tracing::error!("a connection was refused: it cannot be counted listener=\"{listener}\": the lock of limits: {errno}");
+                return Ok(());
+            }
         };
-        let id = self.directory.open(self.index, slot as usize, charge);
         self.counts.add(Own::Connections, 1);
         self.counts.add(Own::ConnectionsNow, 1);
         let tls = self.begin_tls(listener, place);
