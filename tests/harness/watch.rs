@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,24 +53,42 @@ pub fn readable(descriptors: &[BorrowedFd<'_>], deadline: Deadline) -> Vec<bool>
 /// Tells of every change to the files of a folder.
 #[derive(Debug)]
 pub struct Changes {
-    inotify: OwnedFd,
+    inotify: Arc<OwnedFd>,
+    watch: i32,
+}
+
+/// Those that nobody uses now. The kernel takes long to close one, seconds on a busy machine, in which the test would stand still.
+static IDLE: Mutex<Vec<Arc<OwnedFd>>> = Mutex::new(Vec::new());
+
+fn idle() -> MutexGuard<'static, Vec<Arc<OwnedFd>>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Changes {
     pub fn of(folder: &Path) -> Self {
-        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("inotify");
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let used = idle().pop();
+        let inotify = used.unwrap_or_else(|| Arc::new(inotify::init(flags).expect("inotify")));
         let events = inotify::WatchFlags::MODIFY
             | inotify::WatchFlags::CREATE
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::MOVED_TO
             | inotify::WatchFlags::CLOSE_WRITE;
-        inotify::add_watch(&inotify, folder, events).unwrap_or_else(|error| panic!("cannot watch {}: {error}", folder.display()));
-        Self { inotify }
+        let watch = inotify::add_watch(&inotify, folder, events);
+        Self { inotify, watch: watch.unwrap_or_else(|error| panic!("cannot watch {}: {error}", folder.display())) }
     }
 
     fn forget(&self) {
         let mut events = [0_u8; 4096];
         while rustix::io::read(&self.inotify, &mut events).is_ok_and(|length| length > 0) {}
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // It is gone already if the folder is.
+        let _ = inotify::remove_watch(&self.inotify, self.watch);
+        idle().push(Arc::clone(&self.inotify));
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use harness::processes::Process;
 use harness::setup::module;
 use harness::{Deadline, Fixture, Host, PATIENCE, Setup, processes};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -114,6 +115,15 @@ pub(super) fn wait_for_no_connection(host: &Host) {
 /// Descriptors of all processes of a host together.
 pub(super) fn descriptors(host: &Host) -> usize {
     host.processes().iter().map(|pid| processes::descriptors(*pid).len()).sum()
+}
+
+/// The same when none of them has anything to do: one that has just begun to serve, or has just passed on or ended a connection, opens and
+/// closes something until it waits.
+#[track_caller]
+pub(super) fn descriptors_at_rest(host: &Host) -> usize {
+    let deadline = Deadline::after(PATIENCE);
+    host.processes().into_iter().filter_map(Process::open).for_each(|process| process.rests(deadline));
+    descriptors(host)
 }
 
 /// Waits until the host has as many descriptors as before.

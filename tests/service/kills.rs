@@ -4,13 +4,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use harness::setup::module;
-use harness::{Deadline, Host, PATIENCE, Setup, fixture};
+use harness::{Deadline, Host, PATIENCE, Setup, fixture, processes};
+use rustix::process::Signal;
 
 use super::from_outside::{
-    GET_OK, address, connect, counted, descriptors, in_time, told, try_ok, wait_for_descriptors, wait_for_no_connection, wait_until,
-    workers,
+    GET_OK, address, connect, counted, descriptors, descriptors_at_rest, in_time, told, try_ok, wait_for_descriptors,
+    wait_for_no_connection, wait_until, workers,
 };
 use super::http_clients::is_installed;
 use super::kv::{Peer, Reply, assert_whole, has, request, whole_value};
@@ -39,17 +41,36 @@ fn start(accept: &str, keys: &str) -> Host {
     setup.expect_log("was killed by SIGKILL").start()
 }
 
-fn wrk(at: SocketAddr, seconds: u32) -> Child {
-    let mut command = Command::new("wrk");
-    command.args(["-t1", "-c", &LOAD.to_string(), &format!("-d{seconds}"), &format!("http://{at}/ok")]);
-    command.stdout(Stdio::piped()).spawn().expect("wrk")
+/// wrk at work; ends with the test, also if it fails.
+struct Load(Child);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-/// What wrk says of its sockets when it has come to its end: errors when connecting, reading, writing, waiting.
-fn errors_of(wrk: Child) -> [u64; 4] {
-    let output = wrk.wait_with_output().expect("the end of wrk");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("Requests/sec:"), "{said}");
+/// It goes on until it is told to end: how long a test takes is up to the machine.
+fn wrk(at: SocketAddr) -> Load {
+    let mut command = Command::new("wrk");
+    command.args(["-t1", "-c", &LOAD.to_string(), "-d5m", &format!("http://{at}/ok")]);
+    Load(command.stdout(Stdio::piped()).spawn().expect("wrk"))
+}
+
+/// Tells wrk to end, once whoever waits since the last death has waited too long. What it says of its sockets: errors when connecting,
+/// reading, writing, waiting.
+fn errors_of(mut load: Load, at: SocketAddr) -> [u64; 4] {
+    // An answer that takes longer than two seconds is an error for it.
+    let until = Deadline::after(Duration::from_secs(3));
+    while !until.has_passed() {
+        new_ones_are_served(at);
+    }
+    processes::signal_process(load.0.id() as i32, Signal::INT);
+    let mut said = String::new();
+    load.0.stdout.take().expect("its output").read_to_string(&mut said).expect("its words");
+    let status = load.0.wait().expect("the end of wrk");
+    assert!(status.success() && said.contains("Requests/sec:"), "{said}");
     assert!(!said.contains("Non-2xx"), "{said}");
     let Some(line) = said.lines().find_map(|line| line.trim().strip_prefix("Socket errors: ")) else { return [0; 4] };
     let numbers = line.split(", ").map(|part| part.rsplit(' ').next().expect("a number").parse().expect("a number"));
@@ -81,7 +102,7 @@ fn new_ones_are_served(at: SocketAddr) {
 
 /// TCP main, if there is one at the moment.
 fn tcp_mains(host: &Host) -> Vec<i32> {
-    host.children().into_iter().filter(|pid| harness::processes::title(*pid).contains("TCP main")).collect()
+    host.children().into_iter().filter(|pid| processes::title(*pid).contains("TCP main")).collect()
 }
 
 /// How many processes were replaced, as `ps` counts.
@@ -98,8 +119,8 @@ fn workers_that_are_killed_under_load_lose_their_connections_and_no_others() {
     let at = address(&host, 0);
     new_ones_are_served(at);
     wait_for_no_connection(&host);
-    let before = descriptors(&host);
-    let load = wrk(at, 6);
+    let before = descriptors_at_rest(&host);
+    let load = wrk(at);
     let mut untouched = 0;
     for round in 1..=KILLS {
         // Each worker has its part of the load.
@@ -120,7 +141,7 @@ fn workers_that_are_killed_under_load_lose_their_connections_and_no_others() {
         wait_until(&host, "both workers", || workers(&host).len() == 2);
     }
     assert!(untouched > 0, "connections of the other worker");
-    let [connecting, reading, writing, waiting] = errors_of(load);
+    let [connecting, reading, writing, waiting] = errors_of(load, at);
     assert_eq!([connecting, waiting], [0, 0], "nobody was refused, nobody waited in vain");
     let lost = reading + writing;
     assert!((1..=(KILLS * LOAD) as u64).contains(&lost), "{lost} connections of the load were lost");
@@ -137,9 +158,9 @@ fn tcp_main_that_is_killed_under_load_is_missed_by_nobody() {
     let at = address(&host, 0);
     new_ones_are_served(at);
     wait_for_no_connection(&host);
-    let before = descriptors(&host);
+    let before = descriptors_at_rest(&host);
     let mut clients = lines_at_each(&host);
-    let load = wrk(at, 3);
+    let load = wrk(at);
     wait_until(&host, "the load", || counted(&host, "connections") >= (clients.len() + LOAD) as i64);
     for round in 1..=KILLS {
         host.kill(process(&host, "TCP main"));
@@ -150,7 +171,7 @@ fn tcp_main_that_is_killed_under_load_is_missed_by_nobody() {
         host.wait_for_log_lines("a process died and is replaced", round);
         wait_until(&host, "a new TCP main", || !tcp_mains(&host).is_empty());
     }
-    assert_eq!(errors_of(load), [0; 4], "the load notices nothing");
+    assert_eq!(errors_of(load, at), [0; 4], "the load notices nothing");
     drop(clients);
     nothing_is_left(&host, at, before);
     host.stop();
@@ -244,14 +265,16 @@ fn the_store_goes_on_while_tcp_main_is_killed() {
         .module(module("kv"))
         .listen_with("tcp = \"127.0.0.1:0\"", "kv", None)
         .expect_log("was killed by SIGKILL")
+        .allow_log("a timer function is slower than its period")
         .start();
     let at = address(&host, 0);
     assert_eq!(Peer::at(at).ask("SET a b"), Reply::Line("+OK".into()));
     wait_for_no_connection(&host);
-    let before = descriptors(&host);
+    let before = descriptors_at_rest(&host);
     let benchmark = has("redis-benchmark", &["--version"]).then(|| {
         let mut command = Command::new("redis-benchmark");
-        command.args(["-p", &at.port().to_string(), "-t", "set,get,incr,mset", "-c", "20", "-n", "30000", "-r", "1000", "-q"]);
+        // One kind of request: each would begin with new connections.
+        command.args(["-p", &at.port().to_string(), "-t", "mset", "-c", "20", "-n", "100000", "-r", "1000", "-q"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("redis-benchmark")
     });
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -278,6 +301,9 @@ fn the_store_goes_on_while_tcp_main_is_killed() {
                 })
             })
             .collect();
+        // One that TCP main has accepted and not yet handed out ends with it, and neither the clients nor the benchmark go on after that.
+        let all = clients.len() as i64 + if benchmark.is_some() { 20 } else { 0 };
+        wait_until(&host, "all connections", || counted(&host, "connections") >= all);
         for round in 1..=KILLS {
             let seen = rounds.load(Ordering::Relaxed);
             wait_until(&host, "service", || rounds.load(Ordering::Relaxed) > seen + 200);
@@ -310,12 +336,6 @@ fn the_store_goes_on_while_tcp_main_is_killed() {
     host.stop();
 }
 
-/// The middle one.
-fn median(mut numbers: Vec<u64>) -> u64 {
-    numbers.sort_unstable();
-    numbers[numbers.len() / 2]
-}
-
 #[test]
 fn what_is_in_flight_through_tcp_main_fails_in_time() {
     let host = super::streams::lines("", 2).expect_log("was killed by SIGKILL").expect_log("no answer from a connection's worker").start();
@@ -329,7 +349,7 @@ fn what_is_in_flight_through_tcp_main_fails_in_time() {
         (outcome.to_owned(), ms.parse::<u64>().expect("a time"))
     };
     let main = process(&host, "TCP main");
-    harness::processes::Process::open(main).expect("TCP main").stop(Deadline::after(PATIENCE));
+    processes::Process::open(main).expect("TCP main").stop(Deadline::after(PATIENCE));
     let mut took: Vec<u64> = Vec::new();
     for _ in 0..11 {
         let (outcome, ms) = from_worker(&mut one);
@@ -345,9 +365,10 @@ fn what_is_in_flight_through_tcp_main_fails_in_time() {
     let linked: Vec<u64> = times.collect();
     for took in [took, linked] {
         assert_eq!(took.len(), 11);
-        // Not before somebody who is only slow has had his time; the longest is up to what else this machine does.
+        // Not before somebody who is only slow has had his time. The fastest shows the limit; the others are up to what else this machine
+        // does.
         assert!(took.iter().all(|ms| (80..1000).contains(ms)), "{took:?}");
-        assert!(median(took.clone()) <= 100, "{took:?}");
+        assert!(took.iter().any(|ms| *ms <= 100), "{took:?}");
     }
     host.kill(main);
     host.wait_for_log("a process died and is replaced");
@@ -363,9 +384,10 @@ fn what_is_in_flight_through_tcp_main_fails_in_time() {
         });
         let stops = Stops(&stop);
         for round in 2..=KILLS {
+            // It serves: one that died before would pass for one that cannot start, and its replacement would wait.
+            assert_eq!(Lines::to(&host, 0).ask("say x"), "x");
             host.kill(process(&host, "TCP main"));
             host.wait_for_log_lines("a process died and is replaced", round);
-            wait_until(&host, "a new TCP main", || !tcp_mains(&host).is_empty());
         }
         drop(stops);
         sender.join().expect("a sender")

@@ -352,7 +352,8 @@ fn ipv6_alone_by_default_and_both_families_on_request() {
     let port = port_of(&host);
     let v6: SocketAddr = format!("[::1]:{port}").parse().unwrap();
     assert_eq!(ask(v6, "local"), v6.to_string());
-    UdpSocket::bind(("0.0.0.0", port)).expect("IPv4 is free");
+    // An address that nobody else uses, whatever ports others have.
+    UdpSocket::bind(("127.77.88.99", port)).expect("IPv4 is free");
     host.stop();
 
     let host =

@@ -10,7 +10,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::from_outside::{
-    address, connect, counted, descriptors, http_with_file, in_time, reset, try_ok, wait_for_descriptors, wait_for_no_connection, workers,
+    address, connect, counted, descriptors_at_rest, http_with_file, in_time, reset, try_ok, wait_for_descriptors, wait_for_no_connection,
+    workers,
 };
 use super::kv::{Peer, Reply, request};
 use super::tls::{Authority, connect_over, files};
@@ -119,7 +120,7 @@ fn leave_nothing(accept: &str) {
     assert_eq!(Peer::at(to.store).try_ask(&[b"SET", b"large", &value]).expect("a reply"), Reply::Line("+OK".into()));
     everyone_is_served();
     wait_for_no_connection(&host);
-    let (before, pids, opened) = (descriptors(&host), workers(&host), counted(&host, "connections_opened"));
+    let (before, pids, opened) = (descriptors_at_rest(&host), workers(&host), counted(&host, "connections_opened"));
     // In turn, so that each state has all others beside it.
     for _ in 0..ROUNDS {
         let reached: Vec<TcpStream> = STATES.iter().map(|(_, state)| state(&to)).collect();

@@ -4,6 +4,8 @@ use std::process::Command;
 
 use harness::{Client, Host, Setup, built, fixture, processes};
 
+use super::from_outside::wait_until;
+
 const E_BUSY: &str = "-7";
 const E_DEADLOCK: &str = "-8";
 const E_NOT_RECOVERABLE: &str = "-9";
@@ -193,23 +195,25 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
     assert_eq!(host.client().ask_text("empty"), "0");
     let before = blocks(&host, "churn");
     let main = host.main_pid();
+    let workers = || -> Vec<i32> { host.children_of(main).into_iter().filter(|pid| processes::title(*pid).contains("worker")).collect() };
+    // Kept to the end: what they are still owed would go to whoever gets their ports.
+    let mut clients = Vec::new();
     for round in 1..=16 {
         let client = host.client();
         (0..24).for_each(|_| client.send(b"churn 300"));
         // One answer, so that the others are in the middle of it.
         client.receive();
-        let workers: Vec<i32> = host.children_of(main).into_iter().filter(|pid| processes::title(*pid).contains("worker")).collect();
-        host.kill(workers[round % workers.len()]);
-        host.wait("the replacement", |host| (host.children_of(main).len() >= workers.len()).then_some(()));
+        clients.push(client);
+        host.kill(workers()[round % 8]);
+        wait_until(&host, "the replacement", || workers().len() == 8);
     }
     let client = host.client();
     assert!(client.ask_text("churn 1000").parse::<u64>().is_ok());
     // A dead process may have owned a box, and a text that was in no list at that moment. The others may still be at what was asked of them
     // before, and fill anew what was emptied: what is left counts once they are through.
     let left = before..=before + 3 * 16;
-    host.wait("all that is in nobody's list to be what the dead had", |host| {
-        let emptied = host.client().ask_text("empty") == "0";
-        (emptied && left.contains(&blocks(host, "churn"))).then_some(())
+    wait_until(&host, "that all that is in nobody's list is what the dead had", || {
+        client.ask_text("empty") == "0" && left.contains(&blocks(&host, "churn"))
     });
     host.stop();
 }

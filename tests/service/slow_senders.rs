@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use harness::setup::module;
 use harness::{Deadline, PATIENCE, Setup};
 
-use super::from_outside::{address, connect, counted, descriptors, in_time, try_ok, wait_for_descriptors, wait_for_no_connection};
+use super::from_outside::{address, connect, counted, descriptors_at_rest, in_time, try_ok, wait_for_descriptors, wait_for_no_connection};
 
 const SLOW: usize = 500;
-/// Each of them sends a byte so often.
+/// How long each of them pauses between two bytes.
 const PACE: Duration = Duration::from_millis(50);
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(4);
+/// For a worker, all that it takes at one go has come when it began; on a busy machine some of it comes so much later.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// A client that never comes to the end of its head.
 struct Slow {
@@ -48,7 +50,7 @@ fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
     let at = address(&host, 0);
     let mut quick = connect(at);
     try_ok(&mut quick).expect("a page");
-    let before = descriptors(&host);
+    let before = descriptors_at_rest(&host);
     let mut slow: Vec<Slow> = (0..SLOW)
         .map(|_| {
             let socket = connect(at);
@@ -62,8 +64,8 @@ fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
     let (mut rounds, mut requests) = (0, 0);
     while slow.iter().any(|slow| slow.ended.is_none()) {
         assert!(!deadline.has_passed(), "{} are not ended", slow.iter().filter(|slow| slow.ended.is_none()).count());
-        let next = Deadline::after(PACE);
         slow.iter_mut().filter(|slow| slow.ended.is_none()).for_each(Slow::go_on);
+        let next = Deadline::after(PACE);
         rounds += 1;
         // Whoever is quick does as much as it can meanwhile, also with new connections.
         in_time("a page over a new connection", || try_ok(&mut connect(at))).expect("a page");
@@ -74,7 +76,7 @@ fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
     }
     for slow in &slow {
         let ended = slow.ended.expect("its end");
-        assert!(ended >= LIMIT.mul_f32(0.9), "ended after {ended:?}, which is too early");
+        assert!(ended >= LIMIT - SLACK, "ended after {ended:?}, which is too early");
         // Each byte that came did not give it more time.
         assert!(ended < 3 * LIMIT, "ended after {ended:?}");
         assert!(slow.sent > 5, "{} bytes were sent", slow.sent);

@@ -9,6 +9,7 @@ use harness::setup::module;
 use harness::{Attempt, Fixture, Host, PATIENCE, Setup, built, fixture};
 use serde_json::Value;
 
+use super::from_outside::wait_until;
 use super::http_clients::{is_installed, text as curl};
 use super::stats::own_address;
 
@@ -158,8 +159,11 @@ fn a_killed_worker_is_shown_as_restarted() {
     assert_eq!((before["restarts"].as_i64(), before["state"].as_str()), (Some(0), Some("serving")));
     host.kill(before["pid"].as_i64().expect("a pid") as i32);
     host.wait_for_log("a process died and is replaced");
-    let after =
-        host.wait("the replacement", |host| Some(worker(host)).filter(|row| row["state"] == "serving" && row["pid"] != before["pid"]));
+    let mut after = before.clone();
+    wait_until(&host, "the replacement", || {
+        after = worker(&host);
+        after["state"] == "serving" && after["pid"] != before["pid"]
+    });
     assert_eq!((after["restarts"].as_i64(), &after["slot"], &after["rank"]), (Some(1), &before["slot"], &before["rank"]));
     assert!(cells(&page(&host, "/status")).iter().any(|cells| cells[5] == "1" && cells[6].starts_with("worker 1 ")));
     host.stop();

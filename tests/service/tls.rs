@@ -271,6 +271,7 @@ fn garbage_and_silence_harm_nobody() {
     let authority = Authority::new();
     let host = setup(&authority, "handshake_timeout = \"700ms\"").log("level", "\"debug\"").start();
     let at = address(&host);
+    let begun = Instant::now();
     let silent = plain(at);
     let mut slow = plain(at);
     for garbage in [&b"GET / HTTP/1.0\r\n\r\n"[..], &[0xff; 40_000], &[22, 3, 1, 0, 5, 1, 0, 0, 1, 0], b"\x16\x03\x01\xff\xff"] {
@@ -281,7 +282,7 @@ fn garbage_and_silence_harm_nobody() {
         let _ = socket.read_to_end(&mut Vec::new());
     }
     // A handshake byte for byte, which would take longer than the limit; it is not counted from the last byte.
-    let (begun, mut byte) = (Instant::now(), 0);
+    let mut byte = 0;
     slow.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let slow_ended = loop {
         let head = [0x16, 3, 1, 0x02, 0x00, 1, 0, 0x01, 0xfc, 3, 3];

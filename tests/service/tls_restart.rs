@@ -27,7 +27,7 @@ fn a_waiting_worker_comes_back_with_new_certificates() {
     let first = written(&host, "server.pem");
     assert_eq!(offered(&offer, at), first);
     // The one worker dies again and again, until its replacement has to wait for long.
-    while !host.log().contains("delay_ms=1600") {
+    while !host.log().contains("delay_ms=3200") {
         wait_until(&host, "a worker", || !workers(&host).is_empty());
         let worker = workers(&host)[0];
         let deaths = |host: &Host| host.log().count("died and is replaced") + host.log().count("its replacement waits");
