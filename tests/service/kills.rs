@@ -11,8 +11,8 @@ use harness::{Deadline, Host, PATIENCE, Setup, fixture, processes};
 use rustix::process::Signal;
 
 use super::from_outside::{
-    GET_OK, address, connect, counted, descriptors, descriptors_at_rest, in_time, told, try_ok, wait_for_descriptors,
-    wait_for_no_connection, wait_until, workers,
+    GET_OK, address, connect, counted, descriptors_at_rest, in_time, told, try_ok, wait_for_descriptors, wait_for_no_connection,
+    wait_until, workers,
 };
 use super::http_clients::is_installed;
 use super::kv::{Peer, Reply, assert_whole, has, request, whole_value};
@@ -194,7 +194,7 @@ fn counts_stay_right(accept: &str, victims: impl Fn(&Host) -> Vec<i32>) {
     let at = address(&host, 0);
     new_ones_are_served(at);
     wait_for_no_connection(&host);
-    let before = descriptors(&host);
+    let before = descriptors_at_rest(&host);
     let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
     let once = || {
         let mut stream = connect(at);

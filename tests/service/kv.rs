@@ -136,7 +136,7 @@ fn what_one_worker_stores_all_of_them_have() {
 
 #[test]
 fn one_process_serves_without_forks_and_over_a_unix_socket() {
-    let setup = Setup::new().argument("--no-fork").module(module("kv"));
+    let setup = Setup::new().argument("--no-fork").module(module("kv")).allow_log("a timer function is slower than its period");
     let path = setup.path("socket");
     let host = setup.listen_with(&format!("unix = {path}"), "kv", None).start();
     let mut stream = std::os::unix::net::UnixStream::connect(host.path("socket")).expect("a connection");
@@ -331,7 +331,11 @@ fn memory_that_is_used_up_is_an_error_or_makes_room() {
     }
     // Without a limit of its own: what shared memory has.
     let host = Setup::new().host("shared_memory", "\"4MiB\"").module(module("kv").text("eviction", "lru"));
-    let host = host.listen_with("tcp = \"127.0.0.1:0\"", "kv", None).allow_log("shared memory").start();
+    let host = host
+        .listen_with("tcp = \"127.0.0.1:0\"", "kv", None)
+        .allow_log("shared memory")
+        .allow_log("a timer function is slower than its period")
+        .start();
     let mut peer = Peer::of(&host);
     for number in 0..8000 {
         assert_eq!(peer.try_ask(&[b"SET", format!("key{number}").as_bytes(), &value]).expect("a reply"), line("+OK"), "{number}");

@@ -103,6 +103,7 @@ fn leave_nothing(accept: &str) {
         .listen_with(&keys, "http", None)
         .listen_with(&format!("{keys}\ntls = {{ {} }}", files("server")), "http", None)
         .listen_with(&keys, "kv", None)
+        .allow_log("a timer function is slower than its period")
         .start();
     let to = Places { pages: address(&host, 0), hidden: address(&host, 1), store: address(&host, 2), config: authority.client().config() };
     let everyone_is_served = || {

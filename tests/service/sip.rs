@@ -37,7 +37,9 @@ fn invite(client: &Client, user: &str) -> String {
 
 fn registrar(workers: u32, memory: &str) -> Host {
     let sip = module("sip").param("registrar", "true").param("domains", r#"["example.com"]"#).text("min_expires", "1s");
-    Setup::new().host("shared_memory", &format!("\"{memory}\"")).module(sip).listen("sip", workers).start()
+    let setup = Setup::new().host("shared_memory", &format!("\"{memory}\"")).module(sip).listen("sip", workers);
+    // It removes what has expired four times a second, which on a busy machine may take longer.
+    setup.allow_log("a timer function is slower than its period").start()
 }
 
 #[test]

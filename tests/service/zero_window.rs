@@ -94,6 +94,7 @@ fn stands_still(tls: bool) {
     }
     let http = http_with_file(&setup, 1 << 20);
     let host = setup.host("workers", "1").host("shared_memory", "\"128MiB\"").control().module(http).module(module("kv"));
+    let host = host.allow_log("a timer function is slower than its period");
     let host = host.listen_with(&keys, "http", None).listen_with(&keys, "kv", None).start();
     let at: [SocketAddr; 2] = [address(&host, 0), address(&host, 1)];
     let [mut pages, mut keys] = at.map(|at| Client::over(connect(at), offer.as_ref()));
