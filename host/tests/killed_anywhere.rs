@@ -1,8 +1,9 @@
 //! The promise that shared memory survives a death anywhere: a process is killed after each single instruction of what it does in the
 //! allocator and in a map, and after each death all books are in order.
 //!
-//! A program of its own, because it forks: it has one thread and no test harness. What the dead process left is put in order by whoever would: half of the times main, which hears of deaths, half of the times
-//! the next one that takes the lock that it held. `SCENARIO=name` runs one scenario only.
+//! A program of its own, because it forks: it has one thread and no test harness. What the dead process left is put in order by whoever
+//! would: half of the times main, which hears of deaths, half of the times the next one that takes the lock that it held. `SCENARIO=name`
+//! runs one scenario only.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 fn main() {

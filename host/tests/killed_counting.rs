@@ -37,9 +37,8 @@ mod counting {
     const SLOTS: usize = 8;
 
     static DIRECTORY: OnceLock<Directory> = OnceLock::new();
-    /// The victim's connections, by slot, and the one that it closes.
+    /// The victim's connections, by slot.
     static OPENED: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
-    static TO_CLOSE: AtomicU64 = AtomicU64::new(0);
 
     fn directory() -> Directory {
         *DIRECTORY.get().expect("the directory")
@@ -66,14 +65,8 @@ mod counting {
         }
     }
 
-    /// The victim's connection in that slot is the one to be closed.
-    fn will_close(slot: usize) {
-        let of_slot = |id: &u64| Id(*id).worker() == VICTIM && Id(*id).slot() == slot;
-        TO_CLOSE.store(OPENED.iter().map(|id| id.load(SeqCst)).find(of_slot).expect("a connection"), SeqCst);
-    }
-
-    fn close() {
-        directory().close(Id(TO_CLOSE.load(SeqCst))).expect("the lock");
+    fn close(slot: usize) {
+        directory().close(Id(OPENED[slot].load(SeqCst))).expect("the lock");
     }
 
     struct Scenario {
@@ -107,22 +100,14 @@ mod counting {
                 operation: || assert!(open(VICTIM, 2, ADDRESSES[0]).is_none()),
                 alive: &[ADDRESSES[0], ADDRESSES[1], b"elsewhere", b"elsewhere"],
             },
-            scenario(
-                "close",
-                || {
-                    one_of_each();
-                    will_close(0);
-                },
-                close,
-            ),
+            scenario("close", one_of_each, || close(0)),
             scenario(
                 "close the last of an address",
                 || {
                     one_of_each();
                     open(VICTIM, 2, b"elsewhere").expect("room");
-                    will_close(2);
                 },
-                close,
+                || close(2),
             ),
             scenario("take over", one_of_each, || adopt(VICTIM)),
         ]
