@@ -62,9 +62,12 @@ impl RobustMutex {
         Self(mutex.cast())
     }
 
+    /// Size of a lock.
+    pub const SIZE_BYTES: usize = size_of::<abi::Mutex>();
+
     /// The lock at the beginning of a mapping, which has nothing else there.
     pub fn at_start_of(mapping: Mapping) -> Self {
-        assert!(mapping.size_bytes() >= size_of::<abi::Mutex>(), "a lock has room in its mapping");
+        assert!(mapping.size_bytes() >= Self::SIZE_BYTES, "a lock has room in its mapping");
         // SAFETY: large enough, as was just checked; mappings are aligned to pages, and are never unmapped.
         unsafe { Self::from_raw(mapping.start().as_ptr().cast()) }
     }

@@ -9,7 +9,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
-use module_api::abi;
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
@@ -46,10 +45,16 @@ const ADDRESS_CELLS: usize = 1 << 17;
 /// How far from its place an address may stand.
 const PROBES: usize = 16;
 
-/// Words before the counts of listeners: the lock; how many words its holder is changing; which ones, and what they were.
-const LOCK_WORDS: usize = size_of::<abi::Mutex>() / size_of::<u64>();
-const CHANGES_MAX: usize = 3;
+/// All of it is one row of words. It begins with the lock, so 0 is the place of nothing that is counted.
+const UNDO: usize = RobustMutex::SIZE_BYTES / size_of::<u64>();
+/// How many words the lock's holder is changing; which ones, and what they were.
 const UNDO_WORDS: usize = 1 + 2 * CHANGES_MAX;
+const CHANGES_MAX: usize = 3;
+/// Cells of addresses, workers, counts of listeners. Each worker begins a line of the processor's cache.
+const ADDRESSES: usize = (UNDO + UNDO_WORDS).next_multiple_of(HEAD_WORDS);
+const WORKERS: usize = ADDRESSES + ADDRESS_CELLS;
+/// Two places fit into one word.
+const _: () = assert!(WORKERS + MAX_WORKERS * WORKER_WORDS < 1 << 31);
 
 /// A connection's name: worker, slot, generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,46 +100,12 @@ pub struct Limits {
     pub per_address: u32,
 }
 
-/// A word that counts or is an entry, by the part that it lies in and its place there.
-#[derive(Debug, Clone, Copy)]
-enum Word {
-    Listener(usize),
-    Address(usize),
-    Entry(usize),
-}
-
-impl Word {
-    const PLACE_BITS: u32 = 56;
-
-    fn number(self) -> u64 {
-        let (part, place) = match self {
-            Self::Listener(place) => (0, place),
-            Self::Address(place) => (1, place),
-            Self::Entry(place) => (2, place),
-        };
-        part << Self::PLACE_BITS | place as u64
-    }
-
-    fn of(number: u64) -> Option<Self> {
-        let place = (number & ((1 << Self::PLACE_BITS) - 1)) as usize;
-        match number >> Self::PLACE_BITS {
-            0 => Some(Self::Listener(place)),
-            1 => Some(Self::Address(place)),
-            2 => Some(Self::Entry(place)),
-            _ => None,
-        }
-    }
-}
-
 /// The directory. A handle: copies lead to the same memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Directory {
-    workers: &'static [AtomicU64],
-    /// Begins with the lock that protects all counts, and the entries of what is counted.
-    counts: Mapping,
-    undo: &'static [AtomicU64],
-    listeners: &'static [AtomicU64],
-    addresses: &'static [AtomicU64],
+    memory: Mapping,
+    words: &'static [AtomicU64],
+    worker_count: usize,
     /// So that nobody can choose addresses that meet in one place.
     seed: u64,
 }
@@ -142,42 +113,33 @@ pub struct Directory {
 impl Directory {
     /// An empty one. Pages cost nothing until they are touched.
     pub fn new(workers: usize, listeners: usize, seed: u64) -> Result<Self> {
-        let words = |count: usize| Ok(Mapping::shared(count.max(1) * size_of::<u64>())?.words());
-        let counts = Mapping::shared((LOCK_WORDS + UNDO_WORDS + listeners) * size_of::<u64>())?;
+        let count = WORKERS + workers * WORKER_WORDS + listeners;
+        let memory = Mapping::shared(count * size_of::<u64>())?;
         if listeners > 0 {
-            RobustMutex::at_start_of(counts)
+            RobustMutex::at_start_of(memory)
                 .initialise()
                 .map_err(|errno| Error::failed("cannot make the lock of limits").detail(format!("pthread_mutex_init: {errno}")))?;
         }
-        let (undo, listeners) = counts.words()[LOCK_WORDS..][..UNDO_WORDS + listeners].split_at(UNDO_WORDS);
-        Ok(Self { workers: words(workers * WORKER_WORDS)?, counts, undo, listeners, addresses: words(ADDRESS_CELLS)?, seed })
+        Ok(Self { memory, words: &memory.words()[..count], worker_count: workers, seed })
     }
 
     /// Number of workers.
     pub fn worker_count(&self) -> usize {
-        self.workers.len() / WORKER_WORDS
+        self.worker_count
     }
 
     fn head(&self, worker: usize, word: usize) -> &'static AtomicU64 {
-        &self.workers[worker * WORKER_WORDS + word]
+        &self.words[WORKERS + worker * WORKER_WORDS + word]
     }
 
     fn place(worker: usize, slot: usize) -> usize {
-        worker * WORKER_WORDS + HEAD_WORDS + (slot % MAX_CONNECTIONS) * ENTRY_WORDS
+        WORKERS + worker * WORKER_WORDS + HEAD_WORDS + (slot % MAX_CONNECTIONS) * ENTRY_WORDS
     }
 
-    /// An entry, and what its connection counts against: its listener plus one, 0 for none, and its address's cell plus one.
+    /// An entry, and the places of what its connection counts against: its listener's count and its address's cell, 0 for none.
     fn entry(&self, worker: usize, slot: usize) -> (&'static AtomicU64, &'static AtomicU64) {
         let at = Self::place(worker, slot);
-        (&self.workers[at], &self.workers[at + 1])
-    }
-
-    fn word(&self, word: Word) -> Option<&'static AtomicU64> {
-        match word {
-            Word::Listener(place) => self.listeners.get(place),
-            Word::Address(place) => self.addresses.get(place),
-            Word::Entry(place) => self.workers.get(place),
-        }
+        (&self.words[at], &self.words[at + 1])
     }
 
     /// By a worker: `slot` is a connection now. None: that is one more than a limit of its listener allows.
@@ -194,24 +156,23 @@ impl Directory {
             let counts = self.counts()?;
             let mut changes = Changes::default();
             let mut charge = 0;
-            if limits.connections > 0
-                && let Some(count) = self.listeners.get(listener)
-            {
-                let count = count.load(Relaxed);
+            if limits.connections > 0 {
+                let at = WORKERS + self.worker_count * WORKER_WORDS + listener;
+                let count = self.words[at].load(Relaxed);
                 if count >= u64::from(limits.connections) {
                     return Ok(None);
                 }
-                changes.add(Word::Listener(listener), count + 1);
-                charge |= (listener as u64 + 1) << 32;
+                changes.add(at, count + 1);
+                charge |= (at as u64) << 32;
             }
-            if let Some((at, word)) = address.and_then(|address| self.find_address(listener, address)) {
-                if word as u32 >= limits.per_address {
+            if let Some((at, cell)) = address.and_then(|address| self.find_address(listener, address)) {
+                if cell as u32 >= limits.per_address {
                     return Ok(None);
                 }
-                changes.add(Word::Address(at), word + 1);
-                charge |= at as u64 + 1;
+                changes.add(at, cell + 1);
+                charge |= at as u64;
             }
-            changes.add(Word::Entry(Self::place(worker, slot)), opened);
+            changes.add(Self::place(worker, slot), opened);
             charged.store(charge, Relaxed);
             counts.change(&changes);
         }
@@ -315,12 +276,12 @@ impl Directory {
 
     /// Takes the lock of the counts. What its last holder has left half done is undone.
     fn counts(&self) -> Result<Counts<'_>, Errno> {
-        let lock = RobustMutex::at_start_of(self.counts);
+        let lock = RobustMutex::at_start_of(self.memory);
         if let Locked::OwnerDied { .. } = lock.lock(Patience::Wait)? {
-            let (count, words) = (&self.undo[0], &self.undo[1..]);
-            for change in words.chunks_exact(2).take(count.load(Relaxed) as usize) {
-                if let Some(word) = Word::of(change[0].load(Relaxed)).and_then(|word| self.word(word)) {
-                    word.store(change[1].load(Relaxed), SeqCst);
+            let (count, saved) = self.undo();
+            for saved in saved.chunks_exact(2).take(count.load(Relaxed) as usize) {
+                if let Some(word) = self.words.get(saved[0].load(Relaxed) as usize) {
+                    word.store(saved[1].load(Relaxed), SeqCst);
                 }
             }
             compiler_fence(SeqCst);
@@ -330,15 +291,19 @@ impl Directory {
         Ok(Counts { directory: self, lock })
     }
 
-    /// The cell of an address, and what it holds: 32 bits of the address's hash and a count; one whose count is 0 is free. None: there is no
+    fn undo(&self) -> (&'static AtomicU64, &'static [AtomicU64]) {
+        (&self.words[UNDO], &self.words[UNDO + 1..][..2 * CHANGES_MAX])
+    }
+
+    /// The place of an address's cell, and what it holds: 32 bits of the address's hash and a count; one whose count is 0 is free. None: there is no
     /// room, so this one is not counted.
     fn find_address(&self, listener: usize, address: &[u8]) -> Option<(usize, u64)> {
         let hash = hash(self.seed ^ listener as u64, address);
         let (tag, start) = (hash >> 32, hash as usize);
         let mut free = None;
         for probe in 0..PROBES {
-            let at = start.wrapping_add(probe) % ADDRESS_CELLS;
-            let word = self.addresses[at].load(Relaxed);
+            let at = ADDRESSES + start.wrapping_add(probe) % ADDRESS_CELLS;
+            let word = self.words[at].load(Relaxed);
             if word as u32 == 0 {
                 free = free.or(Some((at, tag << 32)));
             } else if word >> 32 == tag {
@@ -354,21 +319,17 @@ fn closed(entry: u64) -> u64 {
     ((entry >> FLAG_BITS) + 1).min(LAST_GENERATION) << FLAG_BITS
 }
 
-/// What is to become of some words, all at once.
+/// Places of words, and what is to become of them, all at once.
 #[derive(Default)]
 struct Changes {
-    words: [Option<(Word, u64)>; CHANGES_MAX],
+    words: [(usize, u64); CHANGES_MAX],
     count: usize,
 }
 
 impl Changes {
-    fn add(&mut self, word: Word, value: u64) {
-        self.words[self.count] = Some((word, value));
+    fn add(&mut self, place: usize, value: u64) {
+        self.words[self.count] = (place, value);
         self.count += 1;
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Word, u64)> {
-        self.words.iter().flatten().copied()
     }
 }
 
@@ -382,16 +343,18 @@ impl Counts<'_> {
     /// All of it, or nothing if this process dies meanwhile. A process is killed between two instructions, and those before have happened:
     /// it is enough that the compiler keeps the order.
     fn change(&self, changes: &Changes) {
-        let (count, words) = (&self.directory.undo[0], &self.directory.undo[1..]);
-        let places = || changes.iter().filter_map(|(word, value)| Some((word, self.directory.word(word)?, value)));
-        for (saved, (word, place, _)) in words.chunks_exact(2).zip(places()) {
-            saved[0].store(word.number(), Relaxed);
-            saved[1].store(place.load(Relaxed), Relaxed);
+        let (words, changes) = (self.directory.words, &changes.words[..changes.count]);
+        let (count, saved) = self.directory.undo();
+        for (saved, (place, _)) in saved.chunks_exact(2).zip(changes) {
+            saved[0].store(*place as u64, Relaxed);
+            saved[1].store(words[*place].load(Relaxed), Relaxed);
         }
         compiler_fence(SeqCst);
-        count.store(places().count() as u64, Relaxed);
+        count.store(changes.len() as u64, Relaxed);
         compiler_fence(SeqCst);
-        places().for_each(|(_, place, value)| place.store(value, SeqCst));
+        for (place, value) in changes {
+            words[*place].store(*value, SeqCst);
+        }
         compiler_fence(SeqCst);
         count.store(0, Relaxed);
     }
@@ -404,14 +367,12 @@ impl Counts<'_> {
             return;
         }
         let mut changes = Changes::default();
-        let listener = ((charge >> 32) as usize).checked_sub(1).map(Word::Listener);
-        let address = (charge as u32 as usize).checked_sub(1).map(Word::Address);
-        for counted in listener.into_iter().chain(address) {
-            if let Some(place) = self.directory.word(counted) {
-                changes.add(counted, place.load(Relaxed) - 1);
+        for counted in [(charge >> 32) as usize, charge as u32 as usize] {
+            if counted != 0 {
+                changes.add(counted, self.directory.words[counted].load(Relaxed) - 1);
             }
         }
-        changes.add(Word::Entry(Directory::place(worker, slot)), closed(word));
+        changes.add(Directory::place(worker, slot), closed(word));
         self.change(&changes);
     }
 }
@@ -517,7 +478,7 @@ mod tests {
             "it has a cell, and one connection"
         );
         ids.into_iter().for_each(|id| directory.close(id).unwrap());
-        assert!(directory.addresses.iter().all(|cell| cell.load(Relaxed) as u32 == 0));
+        assert!(directory.words[ADDRESSES..WORKERS].iter().all(|cell| cell.load(Relaxed) as u32 == 0));
     }
 
     #[test]
