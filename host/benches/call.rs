@@ -12,9 +12,9 @@ use std::path::Path;
 
 use as_main::per_call;
 use modhost::module::Module;
-use modhost::module::call::Stand;
+use modhost::module::call::CallSite;
 use modhost::process::phase::Phase;
-use modhost::sys::datagrams::Datagrams;
+use modhost::sys::udp::datagrams::Datagrams;
 use module_api::abi;
 
 const CALLS: u32 = 10_000_000;
@@ -25,8 +25,8 @@ fn main() {
     let rounds: u32 = arguments.first().map_or(7, |rounds| rounds.parse().expect("a number of rounds"));
     let path = Path::new(arguments.get(1).expect("a module"));
 
-    let state = as_main::state(1 << 20);
-    let module = as_main::load(state, path);
+    as_main::state(1 << 20);
+    let module = as_main::load(path);
     let handler = module.handler(abi::HANDLER_UDP, None).and_then(|handler| handler.on_datagrams).expect("a handler");
     let datagrams = Datagrams::new().expect("buffers");
     let batch = datagrams.batch();
@@ -55,7 +55,7 @@ fn direct_ns(plain: Handler, batch: *mut abi::UdpBatch) -> f64 {
 
 #[inline(never)]
 fn guarded_ns(module: &Module, handler: Handler, batch: *mut abi::UdpBatch) -> f64 {
-    let stand = Stand::here();
+    let stand = CallSite::here();
     per_call(CALLS, || stand.enter(module, Phase::Handler, || black_box(handler)(black_box(batch))))
 }
 

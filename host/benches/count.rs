@@ -11,9 +11,9 @@ use std::hint::black_box;
 use std::path::Path;
 
 use as_main::per_call;
-use modhost::module::call::Stand;
+use modhost::module::call::CallSite;
 use modhost::process::phase::Phase;
-use modhost::sys::datagrams::Datagrams;
+use modhost::sys::udp::datagrams::Datagrams;
 use module_api::abi;
 
 const CALLS: u32 = 20_000;
@@ -25,11 +25,11 @@ fn main() {
     let rounds: u32 = arguments.first().map_or(7, |rounds| rounds.parse().expect("a number of rounds"));
     let path = Path::new(arguments.get(1).expect("a module"));
 
-    let state = as_main::state(1 << 20);
-    let module = as_main::load(state, path);
+    as_main::state(1 << 20);
+    let module = as_main::load(path);
     let handler = |name| module.handler(abi::HANDLER_UDP, Some(name)).and_then(|handler| handler.on_datagrams).expect("a handler");
     let batch = Datagrams::new().expect("buffers").batch();
-    let stand = Stand::here();
+    let stand = CallSite::here();
     let run = |name| {
         let function = handler(name);
         per_call(CALLS, || stand.enter(module, Phase::Handler, || black_box(function)(black_box(batch)))) / f64::from(TIMES_IN_CALL)

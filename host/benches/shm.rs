@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use modhost::hostapi::HOST_API;
 use modhost::state::State;
-use modhost::sys::local::local;
+use modhost::sys::fast_fork::process_identity::this_process;
 use module_api::export::{ModuleCell, SLOT};
 use module_api::prelude::*;
 
@@ -107,7 +107,7 @@ fn at_once(processes: usize) -> f64 {
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 let trail = State::current().expect("the state").family.slots.slot(process_no).expect("a slot").trail();
-                local().become_process(std::process::id() as i32, process_no as i32, 1, trail);
+                this_process().become_process(std::process::id() as i32, process_no as i32, 1, trail);
                 times[process_no].store((ours() * 1000.0) as u64, SeqCst);
                 // SAFETY: nothing of this process is left to do.
                 unsafe { libc::_exit(0) };

@@ -23,8 +23,9 @@ use crate::output::{table, visible};
 use crate::plan::{self, Plan};
 use crate::process::slots;
 use crate::supervise::pid_file::PidFile;
-use crate::sys::fork::{self, Side};
-use crate::sys::{exit, time};
+use crate::sys::process::exit;
+use crate::sys::process::fork::{self, Side};
+use crate::sys::time;
 use crate::tls::{Files, judge};
 
 /// What is printed, and how the command ends.
@@ -160,7 +161,8 @@ fn places(plan: &Plan) -> Vec<Error> {
 /// How many processes there are at least: modules may add listeners, and processes of their own.
 fn processes(plan: &Plan) -> usize {
     let host = &plan.config.host;
-    let (streams, datagrams): (Vec<&ListenConfig>, _) = plan.listeners.iter().partition(|listener| takes_connections(listener));
+    let (streams, datagrams): (Vec<&ListenConfig>, _) =
+        plan.listeners.iter().map(|listener| &listener.config).partition(|listener| takes_connections(listener));
     let workers: usize = datagrams.iter().map(|listener| listener.workers.unwrap_or(host.workers) as usize).sum();
     let tcp = if streams.is_empty() { 0 } else { (host.workers as usize).min(MAX_WORKERS) + 1 };
     let (main, timers) = (1, 2);
@@ -182,7 +184,8 @@ fn listeners(plan: &Plan) -> impl Iterator<Item = Listener> {
         let found = plan.modules.iter().find(|found| found.name == module);
         found.and_then(|found| found.table.handlers.iter().find(|handler| handler.kind == kind)).map(|handler| handler.name.clone())
     };
-    plan.listeners.iter().map(move |listener| {
+    plan.listeners.iter().map(move |planned| {
+        let listener = &planned.config;
         let module = &listener.handler.module;
         let kind = if takes_connections(listener) { abi::HANDLER_STREAM } else { abi::HANDLER_UDP };
         let handler = listener.handler.handler.clone().or_else(|| name_of_first(module, kind)).unwrap_or_default();

@@ -12,7 +12,7 @@ mod stream;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use module_api::abi::{self, HostApi};
@@ -20,11 +20,11 @@ use module_api::abi::{self, HostApi};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::module::loader::of_handle;
 use crate::module::{Module, call};
-use crate::process::family::{ChildInit, Entry, Spec, Work};
+use crate::process::family::{ChildInit, Entry, Spec};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::state::State;
-use crate::sys::fork::{self, Side};
-use crate::sys::local::local;
+use crate::state::{InitRequests, State};
+use crate::sys::fast_fork::process_identity::this_process;
+use crate::sys::process::fork::{self, Side};
 use crate::sys::random;
 use crate::timer::{TimerFunction, Which};
 
@@ -108,15 +108,27 @@ fn refuse(code: i32, error: &Error) -> i32 {
 /// The calling module and the phase that this process is in.
 fn caller(handle: *mut c_void) -> Option<(&'static Module, Phase)> {
     let module = of_handle(handle)?;
-    Some((module, Breadcrumb::from_word(local().trail().load(Relaxed)).phase))
+    Some((module, Breadcrumb::from_word(this_process().trail().load(Relaxed)).phase))
 }
 
 /// Refuses a call out of its phase, naming module, phase and the right place.
+/// The module that calls and the state; before `seal` a refusal that names the right place.
+fn sealed(handle: *mut c_void, what: &str, right_place: &str) -> Result<(&'static Module, &'static State), i32> {
+    let Some((module, phase)) = caller(handle) else { return Err(abi::E_INVALID) };
+    match State::current() {
+        Some(state) if !matches!(phase, Phase::Load | Phase::Init) => Ok((module, state)),
+        _ => Err(out_of_phase(what, module, phase, right_place)),
+    }
+}
+
+/// The right place for what needs the listeners and the process table.
+const FROM_PROC_INIT: &str = "init_child_f(PROC_INIT) and everywhere after it";
+
 fn out_of_phase(what: &str, module: &Module, phase: Phase, right_place: &str) -> i32 {
     refuse(
         abi::E_PHASE,
         &Error::failed(format!("module \"{}\" called {what} in {phase}", module.name))
-            .detail(format!("process_no={}", local().process_no()))
+            .detail(format!("process_no={}", this_process().process_no()))
             .hint(format!("{what} works in {right_place}")),
     )
 }
@@ -191,7 +203,7 @@ extern "C" fn process_info(_module: *mut c_void, info: *mut abi::ProcessInfo) ->
         if (size as usize) < size_of::<abi::ProcessInfo>() {
             return abi::E_INVALID;
         }
-        let me = local();
+        let me = this_process();
         let restarts = usize::try_from(me.process_no())
             .ok()
             .and_then(|process_no| State::current()?.family.slots.slot(process_no))
@@ -211,12 +223,9 @@ extern "C" fn process_info(_module: *mut c_void, info: *mut abi::ProcessInfo) ->
 }
 
 extern "C" fn max_procs(module: *mut c_void) -> i32 {
-    guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
-        match state.family.slots.count() {
-            0 => out_of_phase("get_max_procs", module, phase, "init_child_f(PROC_INIT) and everywhere after it"),
-            count => i32::try_from(count).unwrap_or(i32::MAX),
-        }
+    guarded(abi::E_FAILED, || match sealed(module, "get_max_procs", FROM_PROC_INIT) {
+        Ok((_, state)) => i32::try_from(state.family.slots.count()).unwrap_or(i32::MAX),
+        Err(code) => code,
     })
 }
 
@@ -247,10 +256,10 @@ extern "C" fn register_procs(module: *mut c_void, count: i32) -> i32 {
 
 /// What both forms of `fork_process` check and do. In the returning form's child this returns `Side::Child`.
 fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Option<String>, flags: u32, entry: Entry) -> Result<Side, i32> {
-    let Some(state) = State::current() else { return Err(abi::E_INVALID) };
-    if phase != Phase::ProcMain || local().pid() != state.family.main_pid().as_raw() {
+    let in_main = |state: &&State| phase == Phase::ProcMain && this_process().pid() == state.family.main_pid().as_raw();
+    let Some(state) = State::current().filter(in_main) else {
         return Err(out_of_phase("fork_process", module, phase, "init_child_f(PROC_MAIN)"));
-    }
+    };
     let invalid = |hint: &str| {
         let what = format!("module \"{}\" called fork_process with rank {rank} in {phase}", module.name);
         Err(refuse(abi::E_INVALID, &Error::failed(what).hint(hint)))
@@ -277,7 +286,7 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
     let family = &state.family;
     let process_no = family.claim(spec).map_err(|error| refuse(abi::E_LIMIT, &error))?;
     if flags & abi::FORK_MAKE_SOCK != 0
-        && let Err(error) = family.link(process_no)
+        && let Err(error) = family.open_link(process_no)
     {
         family.release(process_no);
         return Err(refuse(abi::E_SYSTEM, &error));
@@ -325,7 +334,7 @@ extern "C" fn fork_process_entry(module: *mut c_void, spec: *const abi::ForkSpec
         // SAFETY: the ABI's contract.
         let process = unsafe { name(spec.name) };
         let data = spec.data.expose_provenance();
-        let work = move || match call::enter(module, Phase::Process, || entry(std::ptr::with_exposed_provenance_mut(data))) {
+        let work = move |_: &State| match call::enter(module, Phase::Process, || entry(std::ptr::with_exposed_provenance_mut(data))) {
             code if code >= 0 => EXIT_OK,
             code => {
                 let text = call::error_text();
@@ -333,7 +342,7 @@ extern "C" fn fork_process_entry(module: *mut c_void, spec: *const abi::ForkSpec
                 if code == abi::E_PANIC { crate::error::EXIT_FAULT } else { EXIT_FAILED }
             }
         };
-        match fork_checked(module, phase, spec.rank, process, spec.flags, Entry::Run(Work::of(work))) {
+        match fork_checked(module, phase, spec.rank, process, spec.flags, Entry::Run(Arc::new(work))) {
             Ok(Side::Parent(pid)) => pid.as_raw(),
             // A process with an entry leaves; it never comes back here.
             Ok(Side::Child) => abi::E_FAILED,
@@ -345,7 +354,7 @@ extern "C" fn fork_process_entry(module: *mut c_void, spec: *const abi::ForkSpec
 // Calls from module to module. Nothing here can panic.
 
 extern "C" fn interface_enter(module: *mut c_void) -> u64 {
-    of_handle(module).map_or_else(|| local().trail().load(Relaxed), call::enter_interface)
+    of_handle(module).map_or_else(|| this_process().trail().load(Relaxed), call::enter_interface)
 }
 
 extern "C" fn interface_leave(_module: *mut c_void, outer: u64, code: i32) {
@@ -368,7 +377,7 @@ extern "C" fn error_text(_module: *mut c_void, buffer: *mut u8, size: usize) -> 
 
 extern "C" fn timer_add(module: *mut c_void, spec: *const abi::TimerSpec) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
+        let (Some((module, phase)), Some(requests)) = (caller(module), InitRequests::current()) else { return abi::E_INVALID };
         if !matches!(phase, Phase::Init | Phase::ProcInit) {
             return out_of_phase("timer_add", module, phase, "init_f and init_child_f(PROC_INIT)");
         }
@@ -384,7 +393,7 @@ extern "C" fn timer_add(module: *mut c_void, spec: *const abi::TimerSpec) -> i32
         let (true, Some(function), Some(label)) = (size >= size_of::<abi::TimerSpec>(), spec.function, label) else {
             return abi::E_INVALID;
         };
-        state.timers.lock().unwrap_or_else(PoisonError::into_inner).push(TimerFunction {
+        requests.timers().push(TimerFunction {
             name: label,
             module,
             which,

@@ -9,7 +9,6 @@ pub mod error;
 #[allow(unsafe_code)] // the trampoline's other direction: what modules pass in are raw pointers
 pub mod hostapi;
 pub mod inspect;
-pub mod lifecycle;
 pub mod log;
 pub mod module;
 pub mod net;
@@ -17,6 +16,7 @@ pub mod output;
 pub mod plan;
 pub mod process;
 pub mod shm;
+pub mod start;
 pub mod state;
 pub mod stats;
 pub mod summary;

@@ -2,8 +2,8 @@
 //!
 //! *Runs in:* the starting command, the supervisor. *Never:* knows how a thing is done.
 #![deny(unsafe_code)]
-#![no_main]
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use modhost::cli::{self, Command};
@@ -16,29 +16,25 @@ use modhost::output::{self, complain};
 use modhost::plan::{self, Plan};
 use modhost::process::slots;
 use modhost::supervise::daemon::{self, Detached};
-use modhost::supervise::supervisor::{Charge, Supervisor};
-use modhost::sys::mapping::Mapping;
+use modhost::supervise::stage::TimeLimits;
+use modhost::supervise::supervisor::{ServiceSpec, Supervisor};
+use modhost::sys::memory::mapping::Mapping;
 use modhost::sys::notify::ServiceManager;
-use modhost::sys::signal::Signals;
+use modhost::sys::process::signal::{self, Signals};
+use modhost::sys::process::title;
 use modhost::sys::time;
-use modhost::sys::title::{self, Arguments};
-use modhost::{check, inspect, lifecycle};
+use modhost::{check, inspect, start};
 
-modhost::program!(program);
-
-fn program(arguments: Result<Arguments, Error>) -> u8 {
+fn main() -> ExitCode {
     let started_ns = time::now_ns();
-    let arguments = match arguments {
-        Ok(arguments) => arguments,
-        Err(error) => return complain(&[error]),
-    };
-    // A panic of ours is a fault of ours, whatever process it is in; children leave by _exit and never come here.
-    std::panic::catch_unwind(|| dispatch(&arguments, started_ns)).unwrap_or(EXIT_FAULT)
+    // A panic here is our own fault, whatever process it is in; children leave by `_exit` and never
+    // come back here.
+    ExitCode::from(std::panic::catch_unwind(|| dispatch(started_ns)).unwrap_or(EXIT_FAULT))
 }
 
-fn dispatch(arguments: &Arguments, started_ns: u64) -> u8 {
-    // First of all: titles need the environment where the kernel put it, and a stop may be asked for from now on.
-    if let Err(error) = title::prepare(arguments) {
+fn dispatch(started_ns: u64) -> u8 {
+    // First: titles need the environment where the kernel put it.
+    if let Err(error) = signal::restore_fault_signals().and_then(|()| title::prepare()) {
         return complain(&[error]);
     }
     // Taken by every command, needed by one.
@@ -93,13 +89,13 @@ fn answered(form: Form, ask: impl FnOnce(Form) -> Result<String, Error>) -> u8 {
 
 /// Starts the service. In daemon mode the starting command comes back here when it is ready.
 fn run(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> u8 {
-    match start(plan, manager, started_ns) {
+    match serve(plan, manager, started_ns) {
         Ok(code) => code,
         Err(error) => complain(&[error]),
     }
 }
 
-fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result<u8, Error> {
+fn serve(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result<u8, Error> {
     let no_fork = plan.config.host.fork == Fork::NoFork;
     if plan.config.host.daemon {
         // There is a terminal now; the log may be elsewhere, or nowhere.
@@ -123,25 +119,24 @@ fn start(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
     }
     if no_fork {
         prepared?;
-        return lifecycle::no_fork(Arc::new(plan), signals, started_ns);
+        return start::no_fork(Arc::new(plan), signals, started_ns);
     }
     let log_owner = plan.identity.as_ref().map(|identity| (identity.uid, identity.gid));
     let prepared = prepared.and_then(|()| if log_owner.is_some() { log::reopen(log_owner) } else { Ok(()) });
     title::set_title("modhost: supervisor");
     let host = &plan.config.host;
-    let charge = Charge {
-        start_timeout: host.start_timeout,
-        stop_timeout: host.stop_timeout,
+    let spec = ServiceSpec {
+        limits: TimeLimits { start: host.start_timeout, stop: host.stop_timeout },
         pid_file: host.pid_file.clone(),
         control: host.control.clone(),
-        unix: plan.unix.clone(),
+        listeners: plan.listeners.clone(),
         log_owner,
         modules: plan.modules.iter().map(|module| module.name.clone()).collect(),
         tls: plan.tls(),
     };
-    let supervisor = Supervisor::new(charge, signals, manager, starter);
+    let supervisor = Supervisor::new(spec, signals, manager, starter);
     let plan = Arc::new(plan);
-    let outcome = supervisor.run(prepared, |cradle| lifecycle::main_process(cradle, plan.clone(), started_ns));
+    let outcome = supervisor.run(prepared, |inheritance| start::main_process(inheritance, plan.clone(), started_ns));
     if let Err(error) = &outcome
         && plan.config.log.target != LogTarget::Stderr
     {

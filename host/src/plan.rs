@@ -5,13 +5,12 @@
 use std::path::Path;
 
 use crate::config::address::UNIX_PATH_MAX_BYTES;
-use crate::config::{self, Config, ListenConfig, Overrides, Position, TlsOptions};
+use crate::config::{self, Config, Overrides, Position, TlsOptions};
 use crate::error::{Error, Result, io_text};
 use crate::log::{self, LogSettings, Severity};
 use crate::module::{Resolved, resolve};
-use crate::net::address::UnixBind;
-use crate::net::resolve as sockets;
-use crate::sys::cred::{self, Identity};
+use crate::net::resolve::PlannedListener;
+use crate::sys::process::credentials::{self, Identity};
 
 /// Everything that is decided before anything is started.
 #[derive(Debug)]
@@ -21,9 +20,7 @@ pub struct Plan {
     /// The modules in load order.
     pub modules: Vec<Resolved>,
     /// The listeners whose module is among them.
-    pub listeners: Vec<ListenConfig>,
-    /// The Unix sockets that they name.
-    pub unix: Vec<UnixBind>,
+    pub listeners: Vec<PlannedListener>,
     /// What main becomes after every `init_f`; none: it stays what it is.
     pub identity: Option<Identity>,
     /// What the operator should know, once there is a log.
@@ -33,7 +30,7 @@ pub struct Plan {
 impl Plan {
     /// Of the listeners with certificates.
     pub fn tls(&self) -> Vec<TlsOptions> {
-        self.listeners.iter().filter_map(|listener| listener.options.tls.clone()).collect()
+        self.listeners.iter().filter_map(|listener| listener.config.options.tls.clone()).collect()
     }
 }
 
@@ -59,11 +56,8 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
         errors.extend(more);
         None
     });
-    let mut unix = Vec::new();
-    for listener in &config.listeners {
-        errors.extend(sockets::check(listener));
-        sockets::unix_binds(listener).map_or_else(|more| errors.extend(more), |binds| unix.extend(binds));
-    }
+    let planned: Vec<_> = config.listeners.iter().cloned().map(PlannedListener::of).collect();
+    let planned = planned.into_iter().filter_map(|listener| listener.map_err(|more| errors.extend(more)).ok()).collect::<Vec<_>>();
     errors.extend(config.host.control.as_deref().and_then(too_long));
     match resolve(&config) {
         Ok(resolution) if errors.is_empty() => {
@@ -74,7 +68,8 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
             if resolution.modules.is_empty() {
                 warnings.push("no module is configured, nothing will be served".into());
             }
-            Ok(Plan { config, modules: resolution.modules, listeners: resolution.listeners, unix, identity, warnings })
+            let listeners = planned.into_iter().filter(|planned| resolution.listeners.contains(&planned.config)).collect();
+            Ok(Plan { config, modules: resolution.modules, listeners, identity, warnings })
         }
         Ok(_) => Err(errors),
         Err(more) => {
@@ -101,18 +96,18 @@ fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identi
         Some(position) => Error { what: format!("{position}: {}", error.what), ..error },
         None => error,
     };
-    let user = config.host.user.as_deref().map(|user| cred::identity(user).map_err(|error| at(user_position, error)));
-    let group = config.host.group.as_deref().map(|group| cred::group_id(group).map_err(|error| at(group_position, error)));
+    let user = config.host.user.as_deref().map(|user| credentials::identity(user).map_err(|error| at(user_position, error)));
+    let group = config.host.group.as_deref().map(|group| credentials::group_id(group).map_err(|error| at(group_position, error)));
     let identity = match (user, group) {
         (None, None) => return Ok(None),
         (Some(identity), None) => identity.map_err(|error| vec![error])?,
-        (None, Some(gid)) => cred::own_identity(gid.map_err(|error| vec![error])?),
+        (None, Some(gid)) => credentials::own_identity(gid.map_err(|error| vec![error])?),
         (Some(identity), Some(gid)) => match (identity, gid) {
             (Ok(identity), Ok(gid)) => Identity { gid, ..identity },
             (identity, gid) => return Err(identity.err().into_iter().chain(gid.err()).collect()),
         },
     };
-    if cred::is_root() {
+    if credentials::is_root() {
         return Ok(Some(identity));
     }
     if identity.uid != nix::unistd::Uid::current() || identity.gid != nix::unistd::Gid::current() {

@@ -2,30 +2,32 @@
 //!
 //! *Runs in:* main, after readiness was reported. *Never:* delays it; never writes a line per process.
 
+use crate::net::listener::Service;
 use crate::process::slots::Slot;
 use crate::state::State;
 
 /// Logs the summary.
 pub fn log(state: &State, took_ns: u64) {
     let modules = state.family.modules();
-    let listeners = state.listeners.get().map_or(&[][..], Vec::as_slice);
     tracing::info!(
         "ready in {}.{:03} ms modules={} listeners={} processes={}",
         took_ns / 1_000_000,
         took_ns / 1_000 % 1_000,
         modules.len(),
-        listeners.len() + state.streams.get().map_or(0, |streams| streams.listeners.len()),
+        state.listeners.len(),
         state.family.slots.count()
     );
     for module in modules {
         tracing::info!("  module {} {} path={}", module.name, module.version, module.path.display());
     }
-    for listener in listeners {
-        let (addresses, module) = (listener.addresses(), &listener.module.name);
-        tracing::info!("  listener {addresses} handler={module}:{} workers={}", listener.handler, listener.workers);
-    }
-    for listener in state.streams.get().into_iter().flat_map(|streams| &streams.listeners) {
-        tracing::info!("  listener {listener} handler={}:{} accept={}", listener.module.name, listener.handler, listener.options.accept);
+    for listener in &state.listeners {
+        let (addresses, module, handler) = (listener.addresses(), &listener.module.name, &listener.handler);
+        match &listener.service {
+            Service::Datagrams(service) => tracing::info!("  listener {addresses} handler={module}:{handler} workers={}", service.workers),
+            Service::Connections(service) => {
+                tracing::info!("  listener {addresses} handler={module}:{handler} accept={}", service.options.accept);
+            }
+        }
     }
     let rows: Vec<(usize, Slot)> = state.family.slots.iter().filter(|(_, slot)| slot.pid() > 0).collect();
     // Processes of one kind stand together in the table: one line for each run of them.

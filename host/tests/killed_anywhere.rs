@@ -34,7 +34,7 @@ mod stepping {
     use modhost::shm::arena::Arena;
     use modhost::shm::tables::STRANGERS;
     use modhost::state::State;
-    use modhost::sys::local::local;
+    use modhost::sys::fast_fork::process_identity::this_process;
     use module_api::export::{ModuleCell, SLOT};
     use module_api::prelude::*;
 
@@ -69,7 +69,7 @@ mod stepping {
     }
 
     fn arena() -> &'static Arena {
-        &State::current().expect("the state").arena
+        &as_main::memory().arena
     }
 
     fn map() -> ShmMap<[u8], [u8]> {
@@ -242,9 +242,9 @@ mod stepping {
     /// What that process would have done.
     fn as_process(process_no: i32, work: impl FnOnce()) {
         let (own, slots) = (std::process::id() as i32, State::current().expect("the state").family.slots);
-        local().become_process(own, process_no, process_no, slots.slot(process_no as usize).expect("a slot").trail());
+        this_process().become_process(own, process_no, process_no, slots.slot(process_no as usize).expect("a slot").trail());
         work();
-        local().become_process(own, 0, 0, slots.slot(0).expect("a slot").trail());
+        this_process().become_process(own, 0, 0, slots.slot(0).expect("a slot").trail());
     }
 
     /// Everything that outlives a process.
@@ -385,7 +385,7 @@ mod stepping {
     /// In a new child: from now on it is the process that dies.
     fn become_victim() {
         let trail = State::current().expect("the state").family.slots.slot(VICTIM as usize).expect("a slot").trail();
-        local().become_process(std::process::id() as i32, VICTIM, VICTIM, trail);
+        this_process().become_process(std::process::id() as i32, VICTIM, VICTIM, trail);
     }
 
     pub fn main() {

@@ -25,7 +25,7 @@ mod counting {
 
     use modhost::net::stream::directory::{Directory, Id, Limits};
     use modhost::state::State;
-    use modhost::sys::local::local;
+    use modhost::sys::fast_fork::process_identity::this_process;
 
     use super::{as_main, steps};
 
@@ -128,7 +128,7 @@ mod counting {
 
     fn become_victim() {
         let trail = State::current().expect("the state").family.slots.slot(1).expect("a slot").trail();
-        local().become_process(std::process::id() as i32, 1, 1, trail);
+        this_process().become_process(std::process::id() as i32, 1, 1, trail);
     }
 
     /// All is over; the generations go on.

@@ -242,59 +242,6 @@ fn handlers_that_a_module_registers_for_forks_run() {
     }
 }
 
-/// The mapping right before the data of a file: what could be written to until the file was loaded.
-fn tables_of(pid: i32, file: &str) -> String {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let lines: Vec<&str> = maps.lines().collect();
-    let data = lines.iter().rposition(|line| line.ends_with(file)).unwrap_or_else(|| panic!("{file} in {maps}"));
-    assert!(lines[data].contains(" rw-p "), "{maps}");
-    lines[data - 1].to_owned()
-}
-
-fn is_shared(tables: &str) -> bool {
-    tables.contains(" r--s ") && tables.contains("memfd:relocated")
-}
-
-/// What the dynamic linker wrote to when it loaded a file is not copied for each process, nor can one process change it for the others.
-#[test]
-fn tables_of_functions_are_shared_by_all_processes() {
-    let host =
-        Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2).expect_log("a process died and is replaced").start();
-    let check = |host: &Host| {
-        let children = host.children();
-        assert_eq!(children.len(), 4, "workers and timers");
-        for pid in [&children[..], &[host.main_pid()]].concat() {
-            for file in ["/librecorder_a.so", "/libc.so.6"] {
-                let line = tables_of(pid, file);
-                assert!(is_shared(&line), "{line}");
-            }
-            // A core dump of which nobody says what program it is must show it as it was loaded.
-            assert!(tables_of(pid, "/modhost").ends_with("/modhost"));
-        }
-    };
-    check(&host);
-    host.kill(host.records().child_inits(1)[0].pid());
-    host.wait_for_records("the replacement", 2, |record| record.is_child_init(1));
-    check(&host);
-    host.stop();
-}
-
-#[test]
-fn tables_of_functions_stay_private_where_they_are_to_or_have_to() {
-    let setup = || Setup::new().log("level", "\"debug\"").module(fixture("recorder_a")).listen("recorder_a:serve", 1);
-    let asked_for = setup().host("share_tables", "false").start();
-    // Beyond this limit, of at most 16 KiB, the kernel ends who writes to a file.
-    let limited = setup().start_after("ulimit -f 16");
-    for host in [&asked_for, &limited] {
-        for pid in host.processes() {
-            assert!(!is_shared(&tables_of(pid, "/libc.so.6")));
-        }
-    }
-    let words = "tables of functions are not shared";
-    assert!(!asked_for.stop().log.contains(words), "it was not tried");
-    assert!(limited.stop().log.contains(&format!("{words}: EFBIG")));
-}
-
 #[test]
 fn l29_a_process_with_a_link_sends_on_connections_of_others() {
     let host = Setup::new().module(fixture("streams")).host("workers", "2").listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None);

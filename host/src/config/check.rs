@@ -31,7 +31,7 @@ pub fn check_duplicates(config: &Config) -> Vec<Error> {
     for listener in &config.listeners {
         for address in listener.addresses.iter().filter(|address| !is_any_port(address)) {
             // Sockets of different interfaces do not meet.
-            match listeners.entry((address, listener.options.interface.as_deref())) {
+            match listeners.entry((address, listener.options.socket.interface.as_deref())) {
                 Entry::Vacant(place) => {
                     place.insert(&listener.position);
                     errors.extend(ports.covered(listener, address));
@@ -64,10 +64,10 @@ impl<'c> Ports<'c> {
     /// The kernel refuses an address beside all addresses at the same port.
     fn covered(&mut self, listener: &'c ListenConfig, address: &ListenAddress) -> Option<Error> {
         let ListenAddress::Udp(address) = *address else { return None };
-        let dual = address.is_ipv6() && address.ip().is_unspecified() && !listener.options.v6only;
+        let dual = address.is_ipv6() && address.ip().is_unspecified() && !listener.options.socket.v6only;
         let mut error = None;
         for is_ipv4 in [true, false].into_iter().filter(|is_ipv4| dual || *is_ipv4 == address.is_ipv4()) {
-            let users = self.0.entry((address.port(), listener.options.interface.as_deref(), is_ipv4)).or_default();
+            let users = self.0.entry((address.port(), listener.options.socket.interface.as_deref(), is_ipv4)).or_default();
             let (other, own) = match address.ip().is_unspecified() {
                 true => (users.single.or(users.all), &mut users.all),
                 false => (users.all, &mut users.single),

@@ -122,31 +122,39 @@ impl fmt::Display for Group {
     }
 }
 
-/// How the sockets of a listener are made.
-#[derive(Debug, Clone, PartialEq)]
+/// The options of a listener.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ListenOptions {
-    /// Take what comes in at this interface, and nothing else.
+    /// How its sockets are made.
+    pub socket: SocketOptions,
+    /// What its connections may take.
+    pub stream: StreamOptions,
+    /// How its connections are encrypted; without: not at all.
+    pub tls: Option<TlsOptions>,
+}
+
+/// How the sockets of a listener are made. A new option is a field here, its key in [`OPTIONS`] and
+/// `read_socket_options`, and its system call in `net/bind.rs` and `sys/socket/options.rs`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SocketOptions {
+    /// Take only traffic that comes in at this interface.
     pub interface: Option<String>,
     /// Whether `[::]` leaves IPv4 alone.
     pub v6only: bool,
-    /// Groups to join.
+    /// Multicast groups to join.
     pub multicast: Vec<Group>,
-    /// Size of the receive buffer, if configured.
+    /// Size of the receive buffer; without: the default of the host or the kernel.
     pub receive_buffer_bytes: Option<usize>,
-    /// Size of the send buffer, if configured.
+    /// Size of the send buffer; without: the kernel's default.
     pub send_buffer_bytes: Option<usize>,
-    /// How long a worker that waits asks the network device in a loop.
+    /// How long a waiting worker polls the network device.
     pub busy_poll: Option<Duration>,
     /// Mode of a Unix socket's file.
     pub mode: u32,
-    /// Its owner, a name or a number; without: the starting user.
+    /// Owner of a Unix socket's file, a name or a number; without: the starting user.
     pub owner: Option<String>,
-    /// Its group.
+    /// Group of a Unix socket's file, a name or a number.
     pub group: Option<String>,
-    /// What its connections may take.
-    pub stream: StreamOptions,
-    /// How its connections are encrypted; none: not at all.
-    pub tls: Option<TlsOptions>,
 }
 
 /// What the connections of a listener may take. Zero stands for no limit, except in the byte sizes.
@@ -204,7 +212,7 @@ impl Default for StreamOptions {
     }
 }
 
-impl Default for ListenOptions {
+impl Default for SocketOptions {
     fn default() -> Self {
         Self {
             interface: None,
@@ -216,8 +224,6 @@ impl Default for ListenOptions {
             mode: MODE_DEFAULT,
             owner: None,
             group: None,
-            stream: StreamOptions::default(),
-            tls: None,
         }
     }
 }
@@ -256,7 +262,8 @@ pub(super) fn read_listen(section: &Section<'_, '_>, folder: &Path) -> Option<Li
     section.only(&known);
     let workers = section.integer("workers", 1..=WORKERS_MAX);
     let addresses = read_addresses(section);
-    let options = read_options(section, folder);
+    let socket = read_socket_options(section);
+    let options = ListenOptions { socket, stream: read_stream_options(section), tls: read_tls(section, folder) };
     let handler = read_handler(section);
     let (scheme, addresses) = addresses?;
     check_options(section, scheme, &addresses, &options);
@@ -295,7 +302,7 @@ fn at_most(section: &Section<'_, '_>, key: &str, found: Vec<Found<String>>) -> O
     Some(found)
 }
 
-fn read_options(section: &Section<'_, '_>, folder: &Path) -> ListenOptions {
+fn read_socket_options(section: &Section<'_, '_>) -> SocketOptions {
     let interface = section.string("interface").and_then(|found| or_report(section, found.offset, parse_interface(&found.value)));
     let groups = section.one_or_more("multicast").and_then(|found| at_most(section, "multicast", found)).unwrap_or_default();
     let group = |found: Found<String>| {
@@ -303,8 +310,8 @@ fn read_options(section: &Section<'_, '_>, folder: &Path) -> ListenOptions {
         // The listener's interface is where its groups are.
         Some(Group { interface: group.interface.or_else(|| interface.clone()), ..group })
     };
-    let default = ListenOptions::default();
-    ListenOptions {
+    let default = SocketOptions::default();
+    SocketOptions {
         multicast: groups.into_iter().filter_map(group).collect(),
         v6only: section.boolean("v6only").unwrap_or(default.v6only),
         receive_buffer_bytes: section.size("receive_buffer", BUFFER_MIN_BYTES..=BUFFER_MAX_BYTES),
@@ -313,8 +320,6 @@ fn read_options(section: &Section<'_, '_>, folder: &Path) -> ListenOptions {
         mode: section.string("mode").and_then(|found| or_report(section, found.offset, parse_mode(&found.value))).unwrap_or(default.mode),
         owner: section.text("owner"),
         group: section.text("group"),
-        stream: read_stream_options(section),
-        tls: read_tls(section, folder),
         interface,
     }
 }
@@ -392,10 +397,10 @@ fn check_options(section: &Section<'_, '_>, scheme: Scheme, addresses: &[ListenA
         let error = Error::config("\"v6only\" means nothing here").detail("no address of this listener is [::]");
         report("v6only", error.hint("remove it, or listen on \"[::]:PORT\""));
     }
-    for group in options.multicast.iter().filter(|_| scheme == Scheme::Udp) {
+    for group in options.socket.multicast.iter().filter(|_| scheme == Scheme::Udp) {
         let receives = |address: &ListenAddress| match address {
             ListenAddress::Udp(address) if address.ip().is_unspecified() => {
-                address.is_ipv4() == group.ip.is_ipv4() || (address.is_ipv6() && !options.v6only)
+                address.is_ipv4() == group.ip.is_ipv4() || (address.is_ipv6() && !options.socket.v6only)
             }
             ListenAddress::Udp(address) => address.ip() == group.ip,
             _ => false,
@@ -437,17 +442,23 @@ mod tests {
                     receive_buffer = \"1MiB\"\nsend_buffer = 8192\nbusy_poll = \"50us\"";
         let listener = read(text).unwrap();
         let options = listener.options;
-        assert_eq!((options.interface.as_deref(), options.v6only), (Some("eth0"), false));
-        let groups: Vec<String> = options.multicast.iter().map(ToString::to_string).collect();
+        assert_eq!((options.socket.interface.as_deref(), options.socket.v6only), (Some("eth0"), false));
+        let groups: Vec<String> = options.socket.multicast.iter().map(ToString::to_string).collect();
         assert_eq!(groups, ["239.1.2.3%eth0", "ff02::1%lo"], "the interface of the listener where a group names none");
-        assert_eq!((options.receive_buffer_bytes, options.send_buffer_bytes), (Some(1 << 20), Some(8192)));
-        assert_eq!(options.busy_poll, Some(std::time::Duration::from_micros(50)));
+        assert_eq!((options.socket.receive_buffer_bytes, options.socket.send_buffer_bytes), (Some(1 << 20), Some(8192)));
+        assert_eq!(options.socket.busy_poll, Some(std::time::Duration::from_micros(50)));
         let unix = read("unixgram = [\"run/x\", \"/y\"]\nmode = \"666\"\nowner = \"root\"\ngroup = \"0\"").unwrap();
         assert_eq!(unix.to_string(), "unixgram://run/x, unixgram:///y");
         let options = unix.options;
-        assert_eq!((options.mode, options.owner.as_deref(), options.group.as_deref()), (0o666, Some("root"), Some("0")));
+        assert_eq!(
+            (options.socket.mode, options.socket.owner.as_deref(), options.socket.group.as_deref()),
+            (0o666, Some("root"), Some("0"))
+        );
         let default = read("unixgram = \"@name\"").unwrap();
-        assert_eq!((default.to_string().as_str(), default.options.mode, default.options.v6only), ("unixgram://@name", 0o660, true));
+        assert_eq!(
+            (default.to_string().as_str(), default.options.socket.mode, default.options.socket.v6only),
+            ("unixgram://@name", 0o660, true)
+        );
     }
 
     #[test]

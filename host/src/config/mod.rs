@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::check_duplicates;
-pub use listen::{Accept, Group, ListenAddress, ListenConfig, ListenOptions, StreamOptions, UnixName};
+pub use listen::{Accept, Group, ListenAddress, ListenConfig, ListenOptions, SocketOptions, StreamOptions, UnixName};
 pub use merge::{Overrides, SetParam, merge};
 use module_api::check::{Folders, Setting};
 pub use module_api::check::{nearest, units};
@@ -80,8 +80,6 @@ pub struct Host {
     pub module_path: Vec<PathBuf>,
     /// Size of the memory that modules share.
     pub shared_memory_bytes: usize,
-    /// Whether what the dynamic linker has relocated in modules and libraries becomes one for all processes, which nobody can write to.
-    pub share_tables: bool,
     /// From the first module's `init_f` to readiness.
     pub start_timeout: Duration,
     /// For each stage of a stop.
@@ -101,7 +99,6 @@ impl Default for Host {
             control: None,
             module_path: MODULE_PATH_DEFAULT.map(PathBuf::from).to_vec(),
             shared_memory_bytes: 64 << 20,
-            share_tables: true,
             start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(10),
         }

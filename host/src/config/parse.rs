@@ -76,7 +76,6 @@ fn read_host(section: &Section<'_, '_>, host: &mut Host) {
         "control",
         "module_path",
         "shared_memory",
-        "share_tables",
         "start_timeout",
         "stop_timeout",
     ]);
@@ -89,7 +88,6 @@ fn read_host(section: &Section<'_, '_>, host: &mut Host) {
     host.control = section.text("control").map(PathBuf::from);
     set(&mut host.module_path, section.texts("module_path").map(|texts| texts.into_iter().map(PathBuf::from).collect()));
     set(&mut host.shared_memory_bytes, section.size("shared_memory", SHARED_MEMORY_MIN_BYTES..=SHARED_MEMORY_MAX_BYTES));
-    set(&mut host.share_tables, section.boolean("share_tables"));
     set(&mut host.start_timeout, section.duration("start_timeout", TIMEOUT_MIN..=TIMEOUT_MAX));
     set(&mut host.stop_timeout, section.duration("stop_timeout", TIMEOUT_MIN..=TIMEOUT_MAX));
 }

@@ -21,7 +21,6 @@ pid_file = "run/modhost.pid"
 control = "/run/modhost.sock"
 module_path = ["/usr/lib/modhost", "target/release"]
 shared_memory = "32 MiB"
-share_tables = false
 start_timeout = "1m30s"
 stop_timeout = "500ms"
 
@@ -65,7 +64,7 @@ fn parse_test(text: &str) -> Result<Config, Vec<String>> {
 fn everything_is_read() {
     let config = parse_test(FULL).unwrap();
     let host = &config.host;
-    assert_eq!((host.workers, host.daemon, host.shared_memory_bytes, host.share_tables), (3, true, 32 << 20, false));
+    assert_eq!((host.workers, host.daemon, host.shared_memory_bytes), (3, true, 32 << 20));
     assert_eq!((host.start_timeout, host.stop_timeout), (Duration::from_secs(90), Duration::from_millis(500)));
     assert_eq!(host.module_path, ["/usr/lib/modhost", "target/release"].map(PathBuf::from));
     assert_eq!((host.user.as_deref(), host.group.as_deref()), (Some("nobody"), Some("nogroup")));

@@ -270,7 +270,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::process::phase::Phase;
-    use crate::process::slots::State;
+    use crate::process::slots::SlotState;
 
     /// Main, a worker in its handler, a worker that waits for its restart.
     pub(in crate::control) fn table() -> Slots {
@@ -281,7 +281,7 @@ pub(super) mod tests {
             slot.note_fork(process_no as i32, process_no as u32, 1_000_000_000);
             slot.set_name(name);
             slot.set_pid(pid);
-            slot.set_state(if pid > 0 { State::Serving } else { State::Waiting });
+            slot.set_state(if pid > 0 { SlotState::Serving } else { SlotState::Waiting });
         }
         slots.slot(1).unwrap().trail().store(Breadcrumb::word(0, Phase::Handler), Relaxed);
         slots

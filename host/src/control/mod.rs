@@ -20,19 +20,20 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::error::{EXIT_FAILED, EXIT_OK};
 use crate::process::slots::Slots;
-use crate::stats::registry::Registry;
-use crate::sys::passing::Link;
-use crate::sys::signal;
+use crate::state::MainMemory;
+use crate::sys::process::signal;
+use crate::sys::socket::seqpacket::{Link, Wait};
 
 pub use methods::View;
 pub use serve::Limits;
 
-/// First byte of a message to main: stop.
+/// The one byte of an order to main: stop.
 pub const ORDER_STOP: u8 = 1;
 
 /// How much longer than two stages of a stop the supervisor may take.
@@ -40,7 +41,7 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The control process before it serves.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     socket: OwnedFd,
     main: Link,
     modules: Vec<String>,
@@ -49,7 +50,7 @@ pub struct Server {
     stop_limit: Duration,
 }
 
-impl Server {
+impl ControlServer {
     /// With the bound socket, the link to main, the modules' names in load order, and the limit of a stage of a stop.
     /// Made in main, whose parent is the supervisor.
     pub fn new(socket: OwnedFd, main: Link, modules: Vec<String>, stop_timeout: Duration) -> Self {
@@ -63,16 +64,25 @@ impl Server {
         }
     }
 
+    /// What only the control process may have open, beside main.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.socket.as_raw_fd(), self.main.as_fd().as_raw_fd()]
+    }
+
     /// What the control process does for its whole life. Returns its exit code.
-    pub fn work(&self, slots: Slots, stats: &Registry) -> u8 {
+    pub fn work(&self, slots: Slots) -> u8 {
+        let Some(memory) = MainMemory::current() else {
+            tracing::error!(target: "fault", "the control process has no shared memory");
+            return EXIT_FAILED;
+        };
         let view = View {
             slots,
-            stats,
+            stats: &memory.stats,
             modules: &self.modules,
             supervisor_pid: self.supervisor_pid,
             main_pid: self.main_pid,
             stop_limit_ms: u64::try_from(self.stop_limit.as_millis()).unwrap_or(u64::MAX),
-            arena: crate::state::State::current().map(|state| &state.arena),
+            arena: Some(&memory.arena),
         };
         let served = signal::stop_by_flag()
             .and_then(|()| serve::serve(&self.socket, &view, Limits::DEFAULT, &|| self.order_stop(), &signal::stop_requested));
@@ -88,10 +98,8 @@ impl Server {
     /// Main takes it from here, as from a signal.
     fn order_stop(&self) {
         tracing::info!("stopping, asked for through the control socket");
-        let mut order = [0; crate::sys::passing::MESSAGE_BYTES];
-        order[0] = ORDER_STOP;
-        if let Err(error) = self.main.send(&order, None) {
-            tracing::error!("{error}");
+        if let Err(errno) = self.main.send(&[IoSlice::new(&[ORDER_STOP])], &[], Wait::Block) {
+            tracing::error!("cannot reach main: sendmsg: {errno}");
         }
     }
 }

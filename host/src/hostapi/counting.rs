@@ -9,10 +9,11 @@ use std::mem::size_of;
 use module_api::abi;
 use module_api::stats::{Kind, Part, Unit};
 
-use super::{caller, guarded, out_of_phase, refuse};
-use crate::module::{Module, call};
+use super::{FROM_PROC_INIT, caller, guarded, out_of_phase, refuse, sealed};
+use crate::module::call;
 use crate::process::phase::Phase;
-use crate::state::State;
+use crate::state::MainMemory;
+use crate::stats::registry::Registry;
 use crate::stats::registry::Wish;
 
 /// # Safety
@@ -27,7 +28,7 @@ unsafe fn whole(text: *const c_char) -> String {
 
 pub(super) extern "C" fn stat_register(module: *mut c_void, spec: *const abi::StatSpec, first: *mut *mut c_void) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
+        let (Some((module, phase)), Some(memory)) = (caller(module), MainMemory::current()) else { return abi::E_INVALID };
         if !matches!(phase, Phase::Init | Phase::ProcInit) {
             return out_of_phase("stat_register", module, phase, "init_f and init_child_f(PROC_INIT)");
         }
@@ -48,7 +49,7 @@ pub(super) extern "C" fn stat_register(module: *mut c_void, spec: *const abi::St
         };
         // SAFETY: the ABI's contract.
         let (name, help) = unsafe { (whole(spec.name), whole(spec.help)) };
-        match state.stats.register(&module.name, Wish { name, help, kind, unit, flags: spec.flags, bounds }) {
+        match memory.stats.register(&module.name, Wish { name, help, kind, unit, flags: spec.flags, bounds }) {
             Ok(address) => {
                 // SAFETY: the ABI's contract: writable; checked not to be null.
                 unsafe { first.write(std::ptr::with_exposed_provenance_mut(address)) };
@@ -62,26 +63,21 @@ pub(super) extern "C" fn stat_register(module: *mut c_void, spec: *const abi::St
     })
 }
 
-/// The host's state, where counters and processes can be read; otherwise the code for the caller.
-pub(super) fn readable(handle: *mut c_void, what: &str) -> Result<&'static State, i32> {
-    let (Some((module, phase)), Some(state)): (Option<(&Module, Phase)>, _) = (caller(handle), State::current()) else {
-        return Err(abi::E_INVALID);
-    };
-    if matches!(phase, Phase::Load | Phase::Init) {
-        return Err(out_of_phase(what, module, phase, "init_child_f(PROC_INIT) and everywhere after it"));
-    }
-    Ok(state)
+/// The counters, where they can be read; otherwise the code for the caller.
+fn readable(handle: *mut c_void, what: &str) -> Result<&'static Registry, i32> {
+    sealed(handle, what, FROM_PROC_INIT)?;
+    MainMemory::current().map(|memory| &memory.stats).ok_or(abi::E_INVALID)
 }
 
 pub(super) extern "C" fn stat_info(module: *mut c_void, index: u32, info: *mut abi::StatInfo) -> i32 {
     guarded(abi::E_FAILED, || {
-        let state = match readable(module, "stat_info") {
-            Ok(state) => state,
+        let stats = match readable(module, "stat_info") {
+            Ok(stats) => stats,
             Err(code) => return code,
         };
         // SAFETY: the ABI's contract: null, or a struct whose size the caller has set.
         let Some(size) = (unsafe { info.as_ref() }).map(|info| info.size) else { return abi::E_INVALID };
-        let (true, Some(entry)) = (size as usize >= size_of::<abi::StatInfo>(), state.stats.entry(index as usize)) else {
+        let (true, Some(entry)) = (size as usize >= size_of::<abi::StatInfo>(), stats.entry(index as usize)) else {
             return abi::E_INVALID;
         };
         let what = &entry.what;
@@ -113,11 +109,11 @@ pub(super) extern "C" fn stat_info(module: *mut c_void, index: u32, info: *mut a
 
 pub(super) extern "C" fn stat_read(module: *mut c_void, index: u32, process_no: i32, words: *mut u64, count: u32) -> i32 {
     guarded(abi::E_FAILED, || {
-        let state = match readable(module, "stat_read") {
-            Ok(state) => state,
+        let stats = match readable(module, "stat_read") {
+            Ok(stats) => stats,
             Err(code) => return code,
         };
-        let Some(entry) = state.stats.entry(index as usize) else { return abi::E_INVALID };
+        let Some(entry) = stats.entry(index as usize) else { return abi::E_INVALID };
         let part = match process_no {
             abi::STAT_ALL => Part::All,
             abi::STAT_OUTSIDE => Part::Outside,
@@ -136,6 +132,6 @@ pub(super) extern "C" fn stat_read(module: *mut c_void, index: u32, process_no: 
             words.write_bytes(0, wanted);
             std::slice::from_raw_parts_mut(words, wanted)
         };
-        if state.stats.read(entry, part, words) { there_are as i32 } else { abi::E_INVALID }
+        if stats.read(entry, part, words) { there_are as i32 } else { abi::E_INVALID }
     })
 }

@@ -5,23 +5,22 @@
 
 use std::ffi::{CStr, c_void};
 use std::mem::size_of;
-use std::sync::PoisonError;
 
 use module_api::abi;
 use nix::errno::Errno;
 
-use super::{bytes, caller, guarded, name, out_of_phase, refuse};
+use super::{FROM_PROC_INIT, bytes, caller, guarded, name, out_of_phase, refuse, sealed};
 use crate::config::ListenOptions;
 use crate::config::address::{Scheme, parse_address};
 use crate::error::{EXIT_FAILED, Error};
 use crate::process::phase::Phase;
-use crate::state::{State, Wanted};
-use crate::sys::datagrams::{Datagrams, MAX_DATAGRAM_BYTES};
-use crate::sys::names::{NAME_BYTES, Name};
+use crate::state::{InitRequests, ListenerRequest};
+use crate::sys::socket::socket_address::{SOCKET_ADDRESS_BYTES, SocketAddress};
+use crate::sys::udp::datagrams::{Datagrams, MAX_DATAGRAM_BYTES};
 
 pub(super) extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpec) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
+        let (Some((module, phase)), Some(requests)) = (caller(module), InitRequests::current()) else { return abi::E_INVALID };
         if phase != Phase::Init {
             return out_of_phase("listen", module, phase, "init_f");
         }
@@ -51,22 +50,21 @@ pub(super) extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpe
                 &Error::failed(format!("module \"{}\" asked for a listener without a handler for it", module.name)).detail(address),
             );
         }
-        let mut wanted = state.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked_for = requests.listeners();
         let workers = (spec.workers > 0).then_some(spec.workers);
-        wanted.push(Wanted { addresses: vec![parsed], options: ListenOptions::default(), module, handler, workers });
-        i32::try_from(state.configured_listeners + wanted.len() - 1).unwrap_or(abi::E_LIMIT)
+        asked_for.push(ListenerRequest { addresses: vec![parsed], options: ListenOptions::default(), module, handler, workers });
+        i32::try_from(requests.planned_listeners + asked_for.len() - 1).unwrap_or(abi::E_LIMIT)
     })
 }
 
 pub(super) extern "C" fn listener_find(module: *mut c_void, index: u32) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
-        if state.listeners.get().is_none() {
-            return out_of_phase("listener_find", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
-        }
-        let found = (0..).map_while(|number| Some((number, state.any_listener(number)?)));
-        let mut own = found.filter(|(_, (owner, _))| std::ptr::eq(*owner, module)).map(|(number, _)| number);
-        own.nth(index as usize).and_then(|number| i32::try_from(number).ok()).unwrap_or(abi::E_INVALID)
+        let (module, state) = match sealed(module, "listener_find", FROM_PROC_INIT) {
+            Ok(sealed) => sealed,
+            Err(code) => return code,
+        };
+        let mut own = state.listeners.iter().filter(|listener| std::ptr::eq(listener.module, module));
+        own.nth(index as usize).and_then(|listener| i32::try_from(listener.index).ok()).unwrap_or(abi::E_INVALID)
     })
 }
 
@@ -76,11 +74,11 @@ pub(super) extern "C" fn listener_address(module: *mut c_void, listener: u32, ad
 
 pub(super) extern "C" fn listener_address_at(module: *mut c_void, listener: u32, nth: u32, address: *mut c_void, size: u32) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
-        if state.listeners.get().is_none() {
-            return out_of_phase("listener_address", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
-        }
-        let Some(socket) = state.any_listener(listener).and_then(|(_, sockets)| sockets.get(nth as usize)) else { return abi::E_INVALID };
+        let (_, state) = match sealed(module, "listener_address", FROM_PROC_INIT) {
+            Ok(sealed) => sealed,
+            Err(code) => return code,
+        };
+        let Some(socket) = state.listener(listener).and_then(|listener| listener.sockets.get(nth as usize)) else { return abi::E_INVALID };
         let name = socket.name.as_bytes();
         if address.is_null() || (size as usize) < name.len() {
             return abi::E_INVALID;
@@ -175,17 +173,19 @@ unsafe fn send(
     (data, len): (*const u8, usize),
 ) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
-        if state.listeners.get().is_none() {
-            return out_of_phase("udp_send", module, phase, "init_child_f(PROC_INIT) and everywhere after it");
-        }
-        let Some(listener) = state.listener(listener).filter(|_| len <= MAX_DATAGRAM_BYTES) else { return abi::E_INVALID };
+        let (module, state) = match sealed(module, "udp_send", FROM_PROC_INIT) {
+            Ok(sealed) => sealed,
+            Err(code) => return code,
+        };
+        let Some(listener) = state.listener(listener).filter(|listener| listener.datagrams().is_some() && len <= MAX_DATAGRAM_BYTES) else {
+            return abi::E_INVALID;
+        };
         let name = |(start, len): (*const c_void, u32)| {
-            if len as usize > NAME_BYTES {
+            if len as usize > SOCKET_ADDRESS_BYTES {
                 return None;
             }
             // SAFETY: the caller's contract; a length that no address has is not read.
-            Name::from_bytes(unsafe { bytes(start.cast(), len as usize) })
+            SocketAddress::from_bytes(unsafe { bytes(start.cast(), len as usize) })
         };
         let Some(peer) = name(peer) else { return abi::E_INVALID };
         // SAFETY: the caller's contract.

@@ -16,19 +16,19 @@ use crate::module::loader::of_handle;
 use crate::module::{Module, call};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::shm::heap::{Content, NoBlock, Wrong};
-use crate::state::State;
-use crate::sys::local::local;
-use crate::sys::robust::{Locked, Patience, RobustMutex};
+use crate::state::MainMemory;
+use crate::sys::fast_fork::process_identity::this_process;
+use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
 use crate::sys::time;
 
 pub(super) extern "C" fn shm_alloc(module: *mut c_void, size: usize, align: usize) -> *mut c_void {
     guarded(std::ptr::null_mut(), || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return std::ptr::null_mut() };
+        let (Some((module, phase)), Some(memory)) = (caller(module), MainMemory::current()) else { return std::ptr::null_mut() };
         if !matches!(phase, Phase::Init | Phase::ProcInit) {
             out_of_phase("shm_malloc", module, phase, "init_f and init_child_f(PROC_INIT)");
             return std::ptr::null_mut();
         }
-        match state.arena.allocate(module, size, align, Content::Zeros, std::ptr::null_mut()) {
+        match memory.arena.allocate(module, size, align, Content::Zeros, std::ptr::null_mut()) {
             Ok(start) => start.as_ptr().cast(),
             Err(error) => no_block(module, phase, size, align, error),
         }
@@ -39,10 +39,10 @@ pub(super) extern "C" fn shm_alloc(module: *mut c_void, size: usize, align: usiz
 
 pub(super) extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usize, flags: u32, into: *mut *mut c_void) -> *mut c_void {
     guarded(std::ptr::null_mut(), || {
-        let (Some(module), Some(state)) = (of_handle(module), State::current()) else { return std::ptr::null_mut() };
+        let (Some(module), Some(memory)) = (of_handle(module), MainMemory::current()) else { return std::ptr::null_mut() };
         let content = if flags & abi::SHM_ZEROED != 0 { Content::Zeros } else { Content::Undefined };
         // What lies elsewhere cannot outlive the process: it is simply written.
-        let (cell, own) = if state.arena.contains(into.cast(), size_of::<*mut c_void>()) {
+        let (cell, own) = if memory.arena.contains(into.cast(), size_of::<*mut c_void>()) {
             (into, std::ptr::null_mut())
         } else {
             (std::ptr::null_mut(), into)
@@ -50,7 +50,7 @@ pub(super) extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usi
         let outcome = if flags & !abi::SHM_ZEROED != 0 || !into.is_aligned() {
             Err(NoBlock::Impossible)
         } else {
-            state.arena.allocate(module, size, align, content, cell.cast())
+            memory.arena.allocate(module, size, align, content, cell.cast())
         };
         match outcome {
             Ok(start) => {
@@ -74,8 +74,8 @@ pub(super) extern "C" fn shm_realloc(module: *mut c_void, block: *mut c_void, si
         return std::ptr::null_mut();
     }
     guarded(std::ptr::null_mut(), || {
-        let (Some(module), Some(state)) = (of_handle(module), State::current()) else { return std::ptr::null_mut() };
-        match state.arena.resize(module, block.cast(), size) {
+        let (Some(module), Some(memory)) = (of_handle(module), MainMemory::current()) else { return std::ptr::null_mut() };
+        match memory.arena.resize(module, block.cast(), size) {
             Ok(Ok(start)) => start.as_ptr().cast(),
             Ok(Err(error)) => no_block(module, current_phase(), size, 16, error),
             Err(wrong) => {
@@ -91,13 +91,13 @@ pub(super) extern "C" fn shm_free(module: *mut c_void, block: *mut c_void, from:
         return abi::OK;
     }
     guarded(abi::E_FAILED, || {
-        let (Some(module), Some(state)) = (of_handle(module), State::current()) else { return abi::E_INVALID };
-        let (cell, own) = if state.arena.contains(from.cast(), size_of::<*mut c_void>()) {
+        let (Some(module), Some(memory)) = (of_handle(module), MainMemory::current()) else { return abi::E_INVALID };
+        let (cell, own) = if memory.arena.contains(from.cast(), size_of::<*mut c_void>()) {
             (from, std::ptr::null_mut())
         } else {
             (std::ptr::null_mut(), from)
         };
-        match state.arena.free(block.cast(), cell.cast()) {
+        match memory.arena.free(block.cast(), cell.cast()) {
             Ok(()) => {
                 if !own.is_null() && own.is_aligned() {
                     // SAFETY: the ABI's contract: null or writable.
@@ -111,7 +111,7 @@ pub(super) extern "C" fn shm_free(module: *mut c_void, block: *mut c_void, from:
 }
 
 fn current_phase() -> Phase {
-    Breadcrumb::from_word(local().trail().load(Relaxed)).phase
+    Breadcrumb::from_word(this_process().trail().load(Relaxed)).phase
 }
 
 /// So long a process that goes on asking for memory that is not there says nothing more about it.
@@ -143,10 +143,10 @@ fn no_block(module: &Module, phase: Phase, size: usize, align: usize, why: NoBlo
 
 /// The error that names who has most.
 fn exhausted(what: String) -> Error {
-    let Some(state) = State::current() else { return Error::failed(what) };
-    let usage = state.arena.usage();
+    let Some(memory) = MainMemory::current() else { return Error::failed(what) };
+    let usage = memory.arena.usage();
     let most = usage.largest().map_or_else(String::new, |(index, share)| {
-        let named = index.and_then(|index| state.module_name(index));
+        let named = index.and_then(|index| crate::state::module_name(index));
         format!(", module \"{}\" has most: {} in {} blocks", named.unwrap_or("?"), share.bytes, share.blocks)
     });
     let (sum, largest) = (usage.sum().bytes, usage.largest_free_bytes);
@@ -170,8 +170,8 @@ fn wrong_block(call: &str, module: &Module, block: *mut c_void, wrong: Wrong) ->
 
 /// The lock at that address, if the whole of it lies in shared memory.
 fn shared_mutex(mutex: *mut abi::Mutex) -> Option<RobustMutex> {
-    let state = State::current()?;
-    if !mutex.is_aligned() || !state.arena.contains(mutex.cast(), size_of::<abi::Mutex>()) {
+    let memory = MainMemory::current()?;
+    if !mutex.is_aligned() || !memory.arena.contains(mutex.cast(), size_of::<abi::Mutex>()) {
         return None;
     }
     // SAFETY: aligned and inside the arena, which stays mapped in every process.
@@ -204,8 +204,8 @@ fn lock(mutex: *mut abi::Mutex, dead: *mut abi::DeadOwner, patience: Patience) -
         Ok(Locked::OwnerDied { pid, process_no }) => {
             tracing::warn!("a process died holding a lock pid={pid} process_no={process_no}");
             // What the lock protects may point to blocks that were being allocated or freed: that is settled before anybody looks.
-            if let Some(state) = State::current() {
-                state.arena.settle_death(process_no, pid);
+            if let Some(memory) = MainMemory::current() {
+                memory.arena.settle_death(process_no, pid);
             }
             if !dead.is_null() {
                 // SAFETY: the ABI's contract: null or writable.

@@ -8,10 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use module_api::abi;
 
-use super::counting::readable;
-use super::guarded;
+use super::{FROM_PROC_INIT, guarded, sealed};
 use crate::process::phase::Breadcrumb;
-use crate::process::slots::{Slot, State as SlotState};
+use crate::process::slots::{Slot, SlotState};
 use crate::sys::time;
 
 /// The size that the caller has set in the first word of its struct, if that covers `T`.
@@ -69,8 +68,8 @@ fn filled<'m>(size: u32, process_no: u32, slot: Slot, now_ns: u64, named: impl F
 
 pub(super) extern "C" fn process_at(module: *mut c_void, process_no: u32, row: *mut abi::ProcessRow) -> i32 {
     guarded(abi::E_FAILED, || {
-        let state = match readable(module, "process_at") {
-            Ok(state) => state,
+        let state = match sealed(module, "process_at", FROM_PROC_INIT) {
+            Ok((_, state)) => state,
             Err(code) => return code,
         };
         // SAFETY: the ABI's contract: null, or a struct whose size the caller has set.
@@ -78,7 +77,7 @@ pub(super) extern "C" fn process_at(module: *mut c_void, process_no: u32, row: *
         let slots = state.family.slots;
         let index = process_no as usize;
         let Some(slot) = slots.slot(index).filter(|_| index < slots.count()) else { return abi::E_INVALID };
-        let filled = filled(size, process_no, slot, time::now_ns(), |index| state.module_name(index));
+        let filled = filled(size, process_no, slot, time::now_ns(), crate::state::module_name);
         // SAFETY: checked above: aligned, and at least as large as ours.
         unsafe { row.write(filled) };
         abi::OK
@@ -87,14 +86,14 @@ pub(super) extern "C" fn process_at(module: *mut c_void, process_no: u32, row: *
 
 pub(super) extern "C" fn host_info(module: *mut c_void, info: *mut abi::HostInfo) -> i32 {
     guarded(abi::E_FAILED, || {
-        let state = match readable(module, "host_info") {
-            Ok(state) => state,
+        let state = match sealed(module, "host_info", FROM_PROC_INIT) {
+            Ok((_, state)) => state,
             Err(code) => return code,
         };
         // SAFETY: as above.
         let Some(size) = (unsafe { covered::<abi::HostInfo>(info.cast()) }) else { return abi::E_INVALID };
         // SAFETY: as above.
-        unsafe { info.write(abi::HostInfo { size, pid: state.pid, version: fixed(env!("CARGO_PKG_VERSION")) }) };
+        unsafe { info.write(abi::HostInfo { size, pid: state.operator_pid, version: fixed(env!("CARGO_PKG_VERSION")) }) };
         abi::OK
     })
 }

@@ -10,12 +10,11 @@ use std::os::raw::c_int;
 
 use module_api::abi;
 
-use super::{bytes, caller, guarded, out_of_phase};
+use super::{bytes, guarded, sealed};
 use crate::net::stream::directory::Id;
 use crate::net::stream::exchange::{Close, Exchange, Refusal};
 use crate::net::stream::sender;
-use crate::state::State;
-use crate::sys::local::local;
+use crate::sys::fast_fork::process_identity::this_process;
 
 /// The code for a refusal, or for a connection that is not that of the running call.
 #[inline(always)]
@@ -83,15 +82,15 @@ pub extern "C" fn stream_close(_module: *mut c_void, stream: *mut abi::Stream, h
 
 pub extern "C" fn stream_send(module: *mut c_void, id: u64, data: *const u8, len: usize) -> i32 {
     guarded(abi::E_FAILED, || {
-        let (Some((module, phase)), Some(state)) = (caller(module), State::current()) else { return abi::E_INVALID };
-        if state.listeners.get().is_none() {
-            return out_of_phase("stream_send", module, phase, "init_child_f(PROC_MAIN) and everywhere after it");
-        }
+        let state = match sealed(module, "stream_send", "init_child_f(PROC_MAIN) and everywhere after it") {
+            Ok((_, state)) => state,
+            Err(code) => return code,
+        };
         // Without listeners there are no connections.
-        let Some(streams) = state.streams.get() else { return abi::E_GONE };
-        let process_no = local().process_no();
+        let Some(directory) = state.directory else { return abi::E_GONE };
+        let process_no = this_process().process_no();
         let link = usize::try_from(process_no).ok().and_then(|process_no| state.family.own_end(process_no));
         // SAFETY: the ABI's contract: `len` readable bytes.
-        sender::send(streams.directory, link, process_no as u32, Id(id), unsafe { bytes(data, len) })
+        sender::send(directory, link, process_no as u32, Id(id), unsafe { bytes(data, len) })
     })
 }

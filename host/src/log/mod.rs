@@ -18,7 +18,7 @@ pub use line::RECORD_BYTES;
 pub use settings::{Format, LogSettings, Severity, Target};
 
 use crate::error::{Error, Result, io_text};
-use crate::sys::local::{self, NAME_BYTES, local};
+use crate::sys::fast_fork::process_identity::{self, NAME_BYTES, this_process};
 use levels::Levels;
 use line::Line;
 use nix::unistd::{Gid, Uid};
@@ -73,7 +73,7 @@ pub fn init(settings: &LogSettings) -> Result<()> {
 pub fn set_process(name: &ProcessName) {
     if let Some(log) = LOG.get() {
         // A child writes to its own page anyway; the log is on one that it would have to copy.
-        name.write_to(if local().pid() == 0 { &log.label } else { local().name() });
+        name.write_to(if this_process().pid() == 0 { &log.label } else { this_process().name() });
         if log.lost.load(Relaxed) > 0 {
             log.lost.store(0, Relaxed);
         }
@@ -260,8 +260,8 @@ fn read<'b>(label: &Label, bytes: &'b mut [u8; NAME_BYTES]) -> &'b str {
 impl Log {
     /// Who is writing.
     fn process<'b>(&self, bytes: &'b mut [u8; NAME_BYTES]) -> &'b str {
-        let process = local();
-        if process.pid() == 0 && local::is_prepared() {
+        let process = this_process();
+        if process.pid() == 0 && process_identity::is_prepared() {
             return STRANGER;
         }
         let is_child = process.name()[0].load(Relaxed) != 0;

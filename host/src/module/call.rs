@@ -16,8 +16,10 @@ use module_api::abi;
 use super::Module;
 use crate::error::{Error, Result};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::sys::local::{Local, local};
-use crate::sys::{census, exit, fork};
+use crate::sys::fast_fork::process_identity::{ProcessIdentity, this_process};
+use crate::sys::process::counts;
+use crate::sys::process::exit;
+use crate::sys::process::fork;
 
 thread_local! {
     /// What the module said about the failure that it is about to return.
@@ -37,18 +39,18 @@ pub fn set_error(text: &str) {
 /// Where a process stands when it calls into a module, and returns to afterwards. A loop looks once: if each call loaded what the one before it stored, it
 /// would wait for that.
 #[derive(Debug, Clone, Copy)]
-pub struct Stand {
-    process: &'static Local,
+pub struct CallSite {
+    process: &'static ProcessIdentity,
     identity: u64,
     trail: &'static AtomicU64,
     outer: u64,
 }
 
-impl Stand {
+impl CallSite {
     /// Here and now.
     #[inline(always)]
     pub fn here() -> Self {
-        let process = local();
+        let process = this_process();
         let trail = process.trail();
         Self { process, identity: process.identity(), trail, outer: trail.load(Relaxed) }
     }
@@ -69,13 +71,13 @@ impl Stand {
 /// Calls into a module from here.
 #[inline(always)]
 pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
-    Stand::here().enter(module, phase, call)
+    CallSite::here().enter(module, phase, call)
 }
 
 /// A module is called by another one, inside of a call of the host's: it is the one to blame from here on. What `leave_interface` wants back.
 #[inline]
 pub fn enter_interface(module: &Module) -> u64 {
-    let trail = local().trail();
+    let trail = this_process().trail();
     let outer = trail.load(Relaxed);
     // The phase stays: what is allowed depends on where the process is, not on who asks.
     let callee = (Breadcrumb::word(module.index, Phase::None) & !0xffff_ffff) | (outer & 0xffff_ffff);
@@ -86,7 +88,7 @@ pub fn enter_interface(module: &Module) -> u64 {
 /// The end of that call.
 #[inline]
 pub fn leave_interface(outer: u64, code: i32) {
-    let process = local();
+    let process = this_process();
     if code == abi::E_PANIC {
         process.note_panic();
     }
@@ -106,7 +108,7 @@ pub fn take_error(buffer: &mut [u8]) -> usize {
 
 /// Loads a module: its file's constructors run, which can do whatever a function of it can.
 pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
-    let trail = local().trail();
+    let trail = this_process().trail();
     trail.store(Breadcrumb::word(index, Phase::Load), Relaxed);
     let loaded = load();
     trail.store(0, Relaxed);
@@ -116,7 +118,7 @@ pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
 /// Leaves the breadcrumb of a call that failed, for whoever asks what this process did last: it is about to end.
 #[cold]
 pub fn ends_after(module: &Module, phase: Phase) {
-    local().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
+    this_process().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
 }
 
 /// The call has come back in another process, or a function of another module has panicked in it. Whatever the module made of that: a process
@@ -124,7 +126,7 @@ pub fn ends_after(module: &Module, phase: Phase) {
 #[cold]
 #[inline(never)]
 fn not_as_before(identity: u64, code: i32) -> i32 {
-    let process = local();
+    let process = this_process();
     if process.pid() != identity as i32 {
         came_back_elsewhere(code);
     }
@@ -187,11 +189,11 @@ pub fn destroy(module: &Module) {
 /// A call in main before and while it forks: what it leaves behind is inherited by every process, so it is looked at afterwards.
 fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<()> {
     clear_error();
-    let open_before = census::descriptors();
+    let open_before = counts::descriptors();
     let code = enter(module, phase, call);
     fork::flush_c_streams();
     outcome(module, format_args!("{phase}"), code)?;
-    if let (Some(before), Some(after)) = (open_before, census::descriptors())
+    if let (Some(before), Some(after)) = (open_before, counts::descriptors())
         && after > before
     {
         tracing::info!(

@@ -5,7 +5,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{offset_of, size_of};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use module_api::abi;
@@ -15,7 +15,8 @@ use super::params::{self, Folders, ParamDecl, ParamValue};
 use super::{Bound, Depend, Exported, Handler, MARK, Module, StreamFunctions};
 use crate::config::ParamSetting;
 use crate::error::{Error, Result};
-use crate::sys::{fork, local::local};
+use crate::sys::fast_fork::process_identity::this_process;
+use crate::sys::process::fork;
 
 /// Most parameters, handlers or dependencies a module may declare: more is a damaged table.
 const MAX_ENTRIES: u32 = 1024;
@@ -263,7 +264,6 @@ impl Opened {
             binds,
             registered: AtomicU32::new(0),
             forked: AtomicU32::new(0),
-            initialised: AtomicBool::new(false),
         }));
         // SAFETY: the table promises a writable slot of its own; no code of the module runs meanwhile.
         unsafe {
@@ -271,7 +271,7 @@ impl Opened {
                 api,
                 module: std::ptr::from_ref(module).cast_mut().cast(),
                 log_level,
-                stat_home: local().stat_home(),
+                stat_home: this_process().stat_home(),
             });
         };
         Ok(module)

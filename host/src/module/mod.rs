@@ -27,7 +27,7 @@ pub use table::{Function, TableInfo};
 
 use std::os::raw::c_int;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
 
 use module_api::abi;
 
@@ -64,8 +64,6 @@ pub struct Module {
     pub registered: AtomicU32,
     /// Processes it has forked. Written in main.
     pub forked: AtomicU32,
-    /// Whether its `init_f` has succeeded. Written in main.
-    pub initialised: AtomicBool,
 }
 
 /// First word of every module handle.

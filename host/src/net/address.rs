@@ -1,55 +1,38 @@
-//! What can be bound: the form in which main asks the supervisor for a socket, with everything that it is made with.
+//! What can be bound: an address and everything that its socket is made with.
 //!
-//! *Runs in:* main, the supervisor. *Never:* text to be parsed: names of interfaces are passed on as they are.
+//! *Runs in:* the supervisor; main in no-fork mode. *Never:* holds text that is still to be parsed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid};
 
-use crate::config::{Group, UnixName};
-use crate::sys::names::Name;
+use crate::config::{Group, SocketOptions, UnixName};
+use crate::sys::socket::socket_address::SocketAddress;
 
-/// Something to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Something to bind, with everything that its socket is made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A datagram socket of the internet.
+    /// A datagram socket for IPv4 or IPv6.
     Udp(InetBind),
-    /// A datagram socket of the Unix family. How its file is made, the configuration says.
-    Unixgram(UnixName),
-    /// A listening socket of the internet.
+    /// A Unix datagram socket.
+    Unixgram(UnixBind),
+    /// A listening socket for IPv4 or IPv6.
     Tcp(InetBind),
-    /// A listening socket of the Unix family, likewise.
-    Unix(UnixName),
+    /// A listening Unix socket.
+    Unix(UnixBind),
     /// The control socket.
     Control(PathBuf),
 }
 
-/// A socket of the internet, for datagrams or for connections.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// An IPv4 or IPv6 socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InetBind {
-    /// Where.
+    /// Address and port; port 0 lets the kernel choose.
     pub address: SocketAddr,
-    /// Whether `[::]` leaves IPv4 alone.
-    pub v6only: bool,
-    /// The one interface to take traffic from.
-    pub interface: Option<String>,
-    /// Groups to join; none for connections.
-    pub multicast: Vec<Group>,
-    /// Buffers.
-    pub buffers: Buffers,
-    /// How long to ask the network device in a loop, in microseconds; 0: not at all.
-    pub busy_poll_us: u32,
-}
-
-/// Sizes in bytes; none: nothing is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Buffers {
-    /// Of what has arrived.
-    pub receive_bytes: Option<u32>,
-    /// Of what is to be sent.
-    pub send_bytes: Option<u32>,
+    /// How the socket is made.
+    pub options: SocketOptions,
 }
 
 /// What a socket is for.
@@ -61,34 +44,35 @@ pub enum SocketKind {
     Connections,
 }
 
-/// A socket of the Unix family, as it is configured.
+/// A Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixBind {
-    /// What for.
-    pub kind: SocketKind,
-    /// Its name.
+    /// Its path or abstract name.
     pub name: UnixName,
-    /// Mode of its file.
-    pub mode: u32,
-    /// Owner of its file; none: the starting user.
+    /// How the socket is made.
+    pub options: SocketOptions,
+    /// Owner of its file; without: the starting user.
     pub owner: Option<Uid>,
-    /// Group of its file.
+    /// Group of its file; without: the starting group.
     pub group: Option<Gid>,
-    /// Buffers.
-    pub buffers: Buffers,
 }
 
 impl InetBind {
-    /// With no option set.
+    /// With default options.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, v6only: true, interface: None, multicast: Vec::new(), buffers: Buffers::default(), busy_poll_us: 0 }
+        Self { address, options: SocketOptions::default() }
+    }
+
+    /// Whether IPv4 is left alone. Only `[::]` has a choice.
+    pub fn is_v6only(&self) -> bool {
+        self.options.v6only || self.address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED)
     }
 
     /// The groups that this socket is to join: those of the families that it serves.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         let own = self.address.ip();
-        self.multicast.iter().filter(move |group| match (own, group.ip) {
-            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !self.v6only,
+        self.options.multicast.iter().filter(move |group| match (own, group.ip) {
+            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !self.is_v6only(),
             (IpAddr::V4(own), IpAddr::V4(ip)) => own.is_unspecified() || own == ip,
             (IpAddr::V6(own), IpAddr::V6(ip)) => own.is_unspecified() || own == ip,
             (IpAddr::V4(_), IpAddr::V6(_)) => false,
@@ -97,10 +81,10 @@ impl InetBind {
 }
 
 /// The kernel's form. None for a name that is too long.
-pub fn kernel_name(name: &UnixName) -> Option<Name> {
+pub fn kernel_name(name: &UnixName) -> Option<SocketAddress> {
     match name {
-        UnixName::Path(path) => Name::unix(&[path.as_os_str().as_bytes(), b"\0"].concat()),
-        UnixName::Abstract(name) => Name::unix(&[b"\0", name.as_slice()].concat()),
+        UnixName::Path(path) => SocketAddress::unix(&[path.as_os_str().as_bytes(), b"\0"].concat()),
+        UnixName::Abstract(name) => SocketAddress::unix(&[b"\0", name.as_slice()].concat()),
     }
 }
 
@@ -119,7 +103,8 @@ mod tests {
             ("127.0.0.1:1", true, &[]),
             ("[::1]:1", false, &[]),
         ] {
-            let bind = InetBind { v6only, multicast: groups.to_vec(), ..InetBind::plain(address.parse().unwrap()) };
+            let options = SocketOptions { v6only, multicast: groups.to_vec(), ..SocketOptions::default() };
+            let bind = InetBind { address: address.parse().unwrap(), options };
             let found: Vec<String> = bind.groups().map(|group| group.ip.to_string()).collect();
             assert_eq!(found, joined, "{address}");
         }

@@ -14,49 +14,53 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{FchownatFlags, fchownat};
 
-use super::address::{Address, Buffers, InetBind, SocketKind, UnixBind, kernel_name};
-use crate::config::UnixName;
+use super::address::{Address, InetBind, SocketKind, UnixBind, kernel_name};
+use crate::config::{SocketOptions, UnixName};
 use crate::error::{Error, Result, io_text};
-use crate::sys::names::Name;
-use crate::sys::{interfaces, socket};
+use crate::sys::socket::interfaces;
+use crate::sys::socket::options;
+use crate::sys::socket::socket_address::SocketAddress;
 
 /// Asked of the kernel for each datagram socket without a configured size: a burst waits here while the workers are busy.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
-/// Binds it. Of Unix sockets only those that are configured, as they are.
-pub fn bind(address: &Address, configured: &[UnixBind]) -> Result<OwnedFd> {
+/// Binds it.
+pub fn bind(address: &Address) -> Result<OwnedFd> {
     match address {
         Address::Udp(bind) => inet(SocketKind::Datagrams, bind),
-        Address::Unixgram(name) => unix(configured, SocketKind::Datagrams, name),
+        Address::Unixgram(bind) => unixgram(bind),
         Address::Tcp(bind) => inet(SocketKind::Connections, bind),
-        Address::Unix(name) => unix(configured, SocketKind::Connections, name),
+        Address::Unix(bind) => unix_stream(bind),
         Address::Control(path) => control(path),
-    }
-}
-
-/// Ports are the modules' to ask for; names in the file system are the operator's to choose.
-fn unix(configured: &[UnixBind], kind: SocketKind, name: &UnixName) -> Result<OwnedFd> {
-    match configured.iter().find(|bind| bind.kind == kind && bind.name == *name) {
-        Some(bind) if kind == SocketKind::Datagrams => unixgram(bind),
-        Some(bind) => unix_stream(bind),
-        None => Err(Error::failed("main asked for a socket that is not configured").detail(name)),
     }
 }
 
 /// Removes the file of a socket, if it has one.
 pub fn unbind(address: &Address) {
-    let (Address::Control(path) | Address::Unixgram(UnixName::Path(path)) | Address::Unix(UnixName::Path(path))) = address else { return };
+    match address {
+        Address::Control(path) => remove_file(path),
+        Address::Unixgram(bind) | Address::Unix(bind) => {
+            if let UnixName::Path(path) = &bind.name {
+                remove_file(path);
+            }
+        }
+        Address::Udp(_) | Address::Tcp(_) => {}
+    }
+}
+
+fn remove_file(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!("cannot remove the socket {}: {error}", path.display());
     }
 }
 
 fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
-    let InetBind { address, v6only, .. } = bind;
+    let InetBind { address, options: wanted } = bind;
+    let v6only = bind.is_v6only();
     // Connections inherit their buffers from the socket that listens; the kernel knows best unless it is told.
     let (scheme, make, receive_default, column): (_, fn(&SocketAddr) -> _, _, _) = match kind {
-        SocketKind::Datagrams => ("udp", socket::datagram_socket, Some(RECEIVE_BUFFER_BYTES), 'u'),
-        SocketKind::Connections => ("tcp", socket::stream_socket, None, 't'),
+        SocketKind::Datagrams => ("udp", options::datagram_socket, Some(RECEIVE_BUFFER_BYTES), 'u'),
+        SocketKind::Connections => ("tcp", options::stream_socket, None, 't'),
     };
     let listener = format!("{scheme} {address}");
     let what = format!("cannot listen on {listener}");
@@ -66,10 +70,10 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
         if errno == Errno::EAFNOSUPPORT { error.hint("this machine has no IPv6") } else { error }
     })?;
     if address.is_ipv6() {
-        socket::set_v6only(&socket, *v6only).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
+        options::set_v6only(&socket, v6only).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
     }
-    if let Some(interface) = &bind.interface {
-        socket::set_interface(&socket, interface).map_err(|errno| match (errno, interfaces::number(interface)) {
+    if let Some(interface) = &wanted.interface {
+        options::set_interface(&socket, interface).map_err(|errno| match (errno, interfaces::number(interface)) {
             // Which there are, it says, too.
             (Errno::ENODEV, Err(unknown)) => Error::failed(&what).detail(unknown.what).hint(unknown.hint),
             (Errno::EPERM, _) => failed("SO_BINDTODEVICE", errno).hint("\"interface\" needs root or CAP_NET_RAW on this kernel"),
@@ -78,18 +82,18 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
     }
     if kind == SocketKind::Datagrams && address.ip().is_unspecified() {
         // Which address was asked, and so answers: only here is there a choice.
-        socket::set_packet_info(&socket, address, *v6only).map_err(|errno| failed("IP_PKTINFO", errno))?;
+        options::set_packet_info(&socket, address, v6only).map_err(|errno| failed("IP_PKTINFO", errno))?;
     }
-    buffers(&socket, bind.buffers, receive_default, &format_args!("{listener}"));
-    if bind.busy_poll_us > 0
-        && let Err(errno) = socket::set_busy_poll(&socket, bind.busy_poll_us)
+    set_buffers(&socket, wanted, receive_default, &format_args!("{listener}"));
+    if let Some(time) = wanted.busy_poll
+        && let Err(errno) = options::set_busy_poll(&socket, u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
     {
         tracing::warn!("busy polling is off listener=\"{listener}\": SO_BUSY_POLL: {errno} (hint: it needs root or CAP_NET_ADMIN)");
     }
-    let mut bound = socket::bind_inet(&socket, *address);
+    let mut bound = options::bind_inet(&socket, *address);
     if bound == Err(Errno::EADDRNOTAVAIL) && address.is_ipv6() && interfaces::has_address(address.ip()) {
         // Just assigned: for a second or two the kernel looks whether another machine has it. Not a reason for a start to fail.
-        bound = socket::set_freebind(&socket).and_then(|()| socket::bind_inet(&socket, *address));
+        bound = options::set_freebind(&socket).and_then(|()| options::bind_inet(&socket, *address));
     }
     bound.map_err(|errno| match errno {
         Errno::EADDRINUSE => {
@@ -113,15 +117,15 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
 }
 
 fn join(socket: &OwnedFd, bind: &InetBind) -> Result<()> {
-    let InetBind { address, v6only, .. } = bind;
+    let (address, v6only) = (&bind.address, bind.is_v6only());
     if bind.groups().next().is_some()
-        && let Err(errno) = socket::set_own_groups_only(socket, address, *v6only)
+        && let Err(errno) = options::set_own_groups_only(socket, address, v6only)
     {
         tracing::debug!("datagrams of other programs' groups may arrive listener=\"udp {address}\": IP_MULTICAST_ALL: {errno}");
     }
     for group in bind.groups() {
         let number = group.interface.as_deref().map(interfaces::number).transpose()?.unwrap_or(0);
-        socket::join(socket, group.ip, number).map_err(|errno| {
+        options::join(socket, group.ip, number).map_err(|errno| {
             let error = Error::failed(format!("cannot join the multicast group {group} for udp {address}"));
             let error = error.detail(format!("setsockopt: {}", io_text(&errno.into())));
             match errno {
@@ -137,15 +141,15 @@ fn join(socket: &OwnedFd, bind: &InetBind) -> Result<()> {
     Ok(())
 }
 
-fn buffers(socket: &OwnedFd, buffers: Buffers, receive_default: Option<usize>, listener: &std::fmt::Arguments<'_>) {
+fn set_buffers(socket: &OwnedFd, wanted: &SocketOptions, receive_default: Option<usize>, listener: &std::fmt::Arguments<'_>) {
     type Set = fn(&OwnedFd, usize) -> std::result::Result<usize, Errno>;
-    let rows: [(&str, &str, Option<u32>, Set); 2] = [
-        ("receive", "net.core.rmem_max", buffers.receive_bytes, socket::set_receive_buffer),
-        ("send", "net.core.wmem_max", buffers.send_bytes, socket::set_send_buffer),
+    let rows: [(&str, &str, Option<usize>, Set); 2] = [
+        ("receive", "net.core.rmem_max", wanted.receive_buffer_bytes, options::set_receive_buffer),
+        ("send", "net.core.wmem_max", wanted.send_buffer_bytes, options::set_send_buffer),
     ];
     for (name, limit, configured, set) in rows {
         let default = receive_default.filter(|_| name == "receive");
-        let Some(wanted) = configured.map(|bytes| bytes as usize).or(default) else { continue };
+        let Some(wanted) = configured.or(default) else { continue };
         match set(socket, wanted) {
             Ok(granted) if configured.is_some() && granted < wanted => tracing::warn!(
                 "the {name} buffer is smaller than configured listener=\"{listener}\" wanted={wanted} granted={granted} (hint: raise \
@@ -159,26 +163,27 @@ fn buffers(socket: &OwnedFd, buffers: Buffers, receive_default: Option<usize>, l
 
 fn unixgram(bind: &UnixBind) -> Result<OwnedFd> {
     let what = format!("cannot listen on unixgram {}", bind.name);
-    bind_file(bind, &what, socket::unix_datagram_socket, socket::probe_unix)
+    bind_file(bind, &what, Some(RECEIVE_BUFFER_BYTES), options::unix_datagram_socket, options::probe_unix)
 }
 
 fn unix_stream(bind: &UnixBind) -> Result<OwnedFd> {
     let what = format!("cannot listen on unix {}", bind.name);
-    let socket = bind_file(bind, &what, socket::unix_stream_socket, socket::probe_unix_stream)?;
+    let socket = bind_file(bind, &what, None, options::unix_stream_socket, options::probe_unix_stream)?;
     listen(&socket, &what)?;
     Ok(socket)
 }
 
 /// From here on connections are taken into the queue.
 fn listen(socket: &OwnedFd, what: &str) -> Result<()> {
-    socket::listen(socket).map_err(|errno| Error::failed(what).detail(format!("listen: {}", io_text(&errno.into()))))
+    options::listen(socket).map_err(|errno| Error::failed(what).detail(format!("listen: {}", io_text(&errno.into()))))
 }
 
 fn bind_file(
     bind: &UnixBind,
     what: &str,
+    receive_default: Option<usize>,
     make: fn() -> std::result::Result<OwnedFd, Errno>,
-    probe: fn(&Name) -> std::result::Result<(), Errno>,
+    probe: fn(&SocketAddress) -> std::result::Result<(), Errno>,
 ) -> Result<OwnedFd> {
     let failed = |call: &str, errno: Errno| Error::failed(what).detail(format!("{call}: {}", io_text(&errno.into())));
     let Some(name) = kernel_name(&bind.name) else { return Err(failed("bind", Errno::ENAMETOOLONG).hint("choose a shorter path")) };
@@ -186,11 +191,10 @@ fn bind_file(
         make_room(path, what, || probe(&name))?;
     }
     let socket = make().map_err(|errno| failed("socket", errno))?;
-    let receive_default = (bind.kind == SocketKind::Datagrams).then_some(RECEIVE_BUFFER_BYTES);
-    buffers(&socket, bind.buffers, receive_default, &format_args!("{}", bind.name));
+    set_buffers(&socket, &bind.options, receive_default, &format_args!("{}", bind.name));
     // The file has its mode from the moment it exists.
-    let before = umask(Mode::from_bits_truncate(!bind.mode & 0o777));
-    let bound = socket::bind_unix(&socket, &name);
+    let before = umask(Mode::from_bits_truncate(!bind.options.mode & 0o777));
+    let bound = options::bind_unix(&socket, &name);
     umask(before);
     bound.map_err(|errno| match (errno, &bind.name) {
         (Errno::ENOENT, _) => failed("bind", errno).hint("create its folder first"),
@@ -201,7 +205,7 @@ fn bind_file(
         && (bind.owner.is_some() || bind.group.is_some())
         && let Err(errno) = fchownat(nix::fcntl::AT_FDCWD, path, bind.owner, bind.group, FchownatFlags::AT_SYMLINK_NOFOLLOW)
     {
-        unbind(&Address::Unixgram(bind.name.clone()));
+        remove_file(path);
         let error = failed("chown", errno);
         return Err(if errno == Errno::EPERM {
             error.hint("only root can give a file away; leave out \"owner\" and \"group\"")

@@ -7,22 +7,23 @@ use std::fmt;
 use module_api::abi::UdpBatch;
 use nix::errno::Errno;
 
-use super::listener::Listener;
+use super::listener::{DatagramService, Listener};
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
-use crate::module::call::{self, Stand};
+use crate::module::call::{self, CallSite};
 use crate::process::phase::Phase;
 use crate::stats::{Own, OwnWords};
-use crate::sys::datagrams::{Datagrams, Wait};
-use crate::sys::ready::Ready;
-use crate::sys::wide::Socket;
-use crate::sys::{local::local, signal};
+use crate::sys::fast_fork::process_identity::this_process;
+use crate::sys::process::signal;
+use crate::sys::socket::readiness::ReadySockets;
+use crate::sys::udp::datagrams::{Datagrams, Wait};
+use crate::sys::udp::packet_info::Socket;
 
 /// The serving part of one process.
 #[derive(Debug)]
-pub struct Server {
+pub struct DatagramServer {
     datagrams: &'static Datagrams,
     counts: OwnWords,
-    stand: Stand,
+    site: CallSite,
 }
 
 /// A handler gave up: the process must end with that code.
@@ -35,10 +36,9 @@ impl fmt::Display for GaveUp {
     }
 }
 
-/// What a worker does for its whole life. Returns the exit code. Inlined, as what it begins with: see `sys::first`.
-#[inline(always)]
-pub fn work(listener: &Listener) -> u8 {
-    let server = match signal::stop_by_flag().and_then(|()| Server::new()) {
+/// What a UDP worker does for its whole life. Returns the exit code.
+pub fn work(listener: &Listener, service: &DatagramService) -> u8 {
+    let server = match signal::stop_by_flag().and_then(|()| DatagramServer::new()) {
         Ok(server) => server,
         Err(error) => {
             tracing::error!("{error}");
@@ -47,8 +47,8 @@ pub fn work(listener: &Listener) -> u8 {
     };
     let outcome = match listener.sockets.as_slice() {
         // The one socket is waited for by the call that receives: see decision 0012 for why several are another loop.
-        [socket] => work_at_one(&server, listener, socket),
-        sockets => work_at_several(&server, listener, sockets),
+        [socket] => work_at_one(&server, listener, service, socket),
+        sockets => work_at_several(&server, listener, service, sockets),
     };
     match outcome {
         Ok(()) => EXIT_OK,
@@ -56,16 +56,15 @@ pub fn work(listener: &Listener) -> u8 {
     }
 }
 
-#[inline(always)]
-fn work_at_one(server: &Server, listener: &Listener, socket: &Socket) -> Result<(), GaveUp> {
+fn work_at_one(server: &DatagramServer, listener: &Listener, service: &DatagramService, socket: &Socket) -> Result<(), GaveUp> {
     while !signal::stop_requested() {
-        server.serve(listener, socket, Wait::Block)?;
+        server.serve(listener, service, socket, Wait::Block)?;
     }
     Ok(())
 }
 
-fn work_at_several(server: &Server, listener: &Listener, sockets: &[Socket]) -> Result<(), GaveUp> {
-    let mut ready = Ready::watch(sockets).map_err(|error| {
+fn work_at_several(server: &DatagramServer, listener: &Listener, service: &DatagramService, sockets: &[Socket]) -> Result<(), GaveUp> {
+    let mut ready = ReadySockets::watch(sockets).map_err(|error| {
         tracing::error!("{error}");
         GaveUp(EXIT_FAILED)
     })?;
@@ -75,22 +74,22 @@ fn work_at_several(server: &Server, listener: &Listener, sockets: &[Socket]) -> 
             GaveUp(EXIT_FAILED)
         })?;
         for socket in found.filter_map(|index| sockets.get(index)) {
-            server.serve(listener, socket, Wait::Poll)?;
+            server.serve(listener, service, socket, Wait::Poll)?;
         }
     }
     Ok(())
 }
 
-impl Server {
+impl DatagramServer {
     /// Takes the buffers of this process, and notes where it stands.
     #[inline(always)]
     pub fn new() -> Result<Self> {
-        Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process(), stand: Stand::here() })
+        Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process(), site: CallSite::here() })
     }
 
     /// Serves one batch that arrived at one socket of the listener.
     #[inline(always)]
-    pub fn serve(&self, listener: &Listener, socket: &Socket, wait: Wait) -> Result<(), GaveUp> {
+    pub fn serve(&self, listener: &Listener, service: &DatagramService, socket: &Socket, wait: Wait) -> Result<(), GaveUp> {
         let datagrams = self.datagrams;
         match datagrams.receive(socket, listener.index, wait) {
             Ok(0) => {
@@ -104,9 +103,9 @@ impl Server {
             Err(errno) => return receive_failed(listener, errno),
         }
         let batch = datagrams.batch();
-        let process = local();
+        let process = this_process();
         process.serve(Some(datagrams));
-        let code = self.stand.enter(listener.module, Phase::Handler, || (listener.on_datagrams)(batch));
+        let code = self.site.enter(listener.module, Phase::Handler, || (service.on_datagrams)(batch));
         // What the handler queued before it failed is owed to its clients.
         datagrams.send_queued();
         process.serve(None);
@@ -130,7 +129,7 @@ fn log_too_long(listener: &Listener, count: u32) {
 /// The buffers behind a batch, if it is the one that this process is handling now.
 #[inline(always)]
 pub fn serving(batch: *mut UdpBatch) -> Option<&'static Datagrams> {
-    local().serving().filter(|datagrams| datagrams.batch() == batch)
+    this_process().serving().filter(|datagrams| datagrams.batch() == batch)
 }
 
 /// Errors that earlier answers left on the socket are no reason to end.

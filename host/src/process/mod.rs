@@ -3,6 +3,8 @@
 //! *Runs in:* main and every child. *Never:* decides what a process does; that is put into the table by `lifecycle`.
 
 pub mod family;
+pub mod kinds;
 pub mod phase;
+pub mod restart;
 pub mod slots;
 pub mod watch;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::error::{Error, Result};
-use crate::sys::mapping::Mapping;
+use crate::sys::memory::mapping::Mapping;
 
 /// Most processes of one host.
 pub const MAX_PROCESSES: usize = 8192;
@@ -19,7 +19,7 @@ const NAME_WORDS: usize = 6;
 /// What a slot's process is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
-pub enum State {
+pub enum SlotState {
     /// Never forked.
     Free = 0,
     /// Forked, in its own initialisation.
@@ -32,7 +32,7 @@ pub enum State {
     Ended = 4,
 }
 
-impl State {
+impl SlotState {
     /// The word in `modhost ps`.
     pub fn name(self) -> &'static str {
         match self {
@@ -146,12 +146,12 @@ impl Slot {
     }
 
     /// State. Written by main, and by the child when it is initialised.
-    pub fn state(&self) -> State {
-        State::from_word(self.words[1].load(SeqCst))
+    pub fn state(&self) -> SlotState {
+        SlotState::from_word(self.words[1].load(SeqCst))
     }
 
     /// Notes the state.
-    pub fn set_state(&self, state: State) {
+    pub fn set_state(&self, state: SlotState) {
         self.words[1].store(state as u64, SeqCst);
     }
 
@@ -176,7 +176,7 @@ impl Slot {
         self.words[3].store(u64::from(restarts), Relaxed);
         self.words[4].store(now_ns, Relaxed);
         self.trail().store(0, Relaxed);
-        self.set_state(State::Starting);
+        self.set_state(SlotState::Starting);
     }
 
     /// Where the process leaves its breadcrumbs.
@@ -233,9 +233,9 @@ mod tests {
         slot.set_name("a name that is much longer than the forty-seven bytes of a slot é");
         assert_eq!((slot.pid(), slot.rank(), slot.restarts(), slot.forked_ns()), (4_000_000, -127, 9, 77));
         assert_eq!(slot.name(), "a name that is much longer than the forty-seven");
-        assert_eq!(slot.state(), State::Starting);
+        assert_eq!(slot.state(), SlotState::Starting);
         assert_eq!(slots.cleared().count(), 0);
-        assert_eq!((slot.pid(), slot.state(), slot.name().as_str()), (0, State::Free, ""));
+        assert_eq!((slot.pid(), slot.state(), slot.name().as_str()), (0, SlotState::Free, ""));
         assert!(slots.slot(MAX_PROCESSES).is_none());
         assert!(slots.fix_count(MAX_PROCESSES + 1).is_err());
     }

@@ -11,14 +11,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::family::{Entry, Family, Kind};
+use super::family::{Entry, Family};
 use super::phase::Breadcrumb;
-use super::slots::State;
+use super::slots::SlotState;
 use crate::error::{Error, Result};
-use crate::supervise::policy::{Death, End, History, Policy, Reached, Restart};
+use crate::process::restart::{Death, End, History, Reached, Restart};
+use crate::state::MainMemory;
 use crate::supervise::protocol::{FromSupervisor, SupervisorLink};
-use crate::sys::passing::{Link, Received, Wait};
-use crate::sys::{fork, signal::Signals, time};
+use crate::sys::process::fork;
+use crate::sys::process::signal::Signals;
+use crate::sys::socket::seqpacket::{Link, Wait};
+use crate::sys::time;
 
 /// The stop signal is repeated this often until a process is gone: it may arrive between a process's check of its stop flag and its
 /// next blocking call.
@@ -57,12 +60,12 @@ pub struct Watch {
     signals: Signals,
     supervisor: Option<SupervisorLink>,
     control: Option<Link>,
-    records: Vec<Record>,
+    records: Vec<RestartRecord>,
 }
 
 /// What is remembered of one slot.
 #[derive(Debug, Default)]
-struct Record {
+struct RestartRecord {
     restarts: u32,
     history: History,
     /// When its delayed restart is due.
@@ -171,10 +174,11 @@ impl Watch {
             }
         }
         if let Some(link) = &self.control {
-            match link.receive(Wait::Poll)? {
-                Received::Message(message, _) if message[0] == crate::control::ORDER_STOP => return Ok(Some(Event::Stop)),
-                Received::Message(message, _) => tracing::warn!("the control process sent an unknown order {}", message[0]),
-                Received::Nothing | Received::Closed => {}
+            let mut order = [0];
+            match link.receive(&mut order, &mut Vec::new(), Wait::Poll) {
+                Ok(1) if order[0] == crate::control::ORDER_STOP => return Ok(Some(Event::Stop)),
+                Ok(1..) => tracing::warn!("the control process sent an unknown order {}", order[0]),
+                Ok(0) | Err(_) => {}
             }
         }
         Ok(None)
@@ -198,13 +202,13 @@ impl Watch {
                 tracing::debug!("a process that is not in the table ended pid={pid}");
                 continue;
             };
-            let reached = if slot.state() == State::Serving { Reached::Serving } else { Reached::Init };
+            let reached = if slot.state() == SlotState::Serving { Reached::Serving } else { Reached::Init };
             // Before anybody takes its place.
-            if let Some(Err(errno)) = crate::state::State::current().map(|state| state.arena.recover(process_no, pid.as_raw())) {
+            if let Some(Err(errno)) = MainMemory::current().map(|memory| memory.arena.recover(process_no, pid.as_raw())) {
                 tracing::error!(target: "fault", "cannot put the allocator in order after a death process_no={process_no}: {errno}");
             }
             slot.set_pid(0);
-            slot.set_state(State::Ended);
+            slot.set_state(SlotState::Ended);
             return Some(Event::Died { process_no, end, reached });
         }
     }
@@ -222,11 +226,11 @@ impl Watch {
     /// A process has died: replace it as its policy says.
     pub fn after_death(&mut self, family: &Family, process_no: usize, end: End, reached: Reached) {
         let Some(spec) = family.spec(process_no) else { return };
-        if let Some(host) = crate::state::State::current() {
-            host.stats.process_ended(process_no);
+        if let Some(memory) = MainMemory::current() {
+            memory.stats.process_ended(process_no);
         }
         if self.records.len() <= process_no {
-            self.records.resize_with(process_no + 1, Record::default);
+            self.records.resize_with(process_no + 1, RestartRecord::default);
         }
         let who =
             format!("process_no={process_no} name=\"{}\" how=\"{}\" last={:?}", spec.name, describe(end), Self::blame(family, process_no));
@@ -241,7 +245,7 @@ impl Watch {
         let record = &mut self.records[process_no];
         let now_ns = time::now_ns();
         let forked_ns = family.slots.slot(process_no).map_or(now_ns, |slot| slot.forked_ns());
-        let policy = if spec.kind == Kind::Module { Policy::ON_FAILURE } else { Policy::ALWAYS };
+        let policy = spec.kind.row().restart;
         match record.history.died(policy, Death { now_ns, forked_ns, reached, end }) {
             Restart::Now => {
                 // Fork first, talk later: somebody may be waiting for the replacement.
@@ -251,7 +255,7 @@ impl Watch {
             Restart::After(delay) => {
                 record.due_ns = Some(now_ns.saturating_add(delay.as_nanos() as u64));
                 if let Some(slot) = family.slots.slot(process_no) {
-                    slot.set_state(State::Waiting);
+                    slot.set_state(SlotState::Waiting);
                 }
                 tracing::warn!("a process keeps dying, its replacement waits {who} delay_ms={}", delay.as_millis());
             }

@@ -15,9 +15,9 @@ use super::tables::{Global, SLOTS, SlotState, Span, UNIT_PAGES};
 use super::usage::{self, Usage};
 use crate::error::{Error, Result};
 use crate::module::Module;
-use crate::sys::gone::is_gone;
-use crate::sys::mapping::Mapping;
-use crate::sys::robust::RobustMutex;
+use crate::sys::memory::mapping::Mapping;
+use crate::sys::memory::robust_mutex::RobustMutex;
+use crate::sys::process::ended::has_ended;
 
 /// Largest alignment that may be asked for, in bytes.
 pub const MAX_ALIGN_BYTES: usize = PAGE_BYTES;
@@ -202,7 +202,7 @@ impl Arena {
             // It died while taking or releasing the lock, or the host did not fork it: then its slot is put in order by the next to use it.
             Err(_) => self.tables.enter_as_stranger().map(drop),
             Ok(process_no) => {
-                while self.tables.needs_recovery(process_no, pid as u32) && !is_gone(pid) {
+                while self.tables.needs_recovery(process_no, pid as u32) && !has_ended(pid) {
                     std::thread::yield_now();
                 }
                 self.recover(process_no, pid)

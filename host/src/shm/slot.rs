@@ -15,8 +15,8 @@ use super::class::{PAGE_BYTES, SHAPES};
 use super::pages::{Large, Run};
 use super::span::{FREEING, Found, owned_by};
 use super::tables::{STRANGERS, SlotState};
-use crate::sys::local::local;
-use crate::sys::robust::{Locked, Patience, RobustMutex};
+use crate::sys::fast_fork::process_identity::this_process;
+use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
 
 /// `SlotState::lock`: another process takes the slot's spans.
 pub const ROBBER: u32 = u32::MAX;
@@ -112,7 +112,7 @@ impl Tables {
     /// Waits until no other thread acts for this process's slot.
     #[inline(always)]
     pub fn enter(&self) -> Result<Entered<'_>, Errno> {
-        let me = local();
+        let me = this_process();
         let number = me.process_no() as usize;
         match self.slots.get(number) {
             Some(slot) if number < STRANGERS => {

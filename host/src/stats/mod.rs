@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use module_api::abi;
 
-use crate::state::State;
+use crate::state::MainMemory;
 
 /// What the host itself counts, in the order of its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub struct OwnWords {
 impl OwnWords {
     /// Of the calling process.
     pub fn of_this_process() -> Self {
-        Self { words: State::current().map_or(&[], |state| state.stats.own_words()) }
+        Self { words: MainMemory::current().map_or(&[], |memory| memory.stats.own_words()) }
     }
 
     /// Adds without an atomic operation: only in the thread in which this process calls modules.
@@ -127,7 +127,7 @@ impl OwnWords {
 
 /// Counts in whatever thread, seldom.
 pub fn count(what: Own, amount: u64) {
-    if let Some(word) = State::current().and_then(|state| state.stats.words_of_any_thread().get(what as usize)) {
+    if let Some(word) = MainMemory::current().and_then(|memory| memory.stats.words_of_any_thread().get(what as usize)) {
         word.fetch_add(amount, Relaxed);
     }
 }

@@ -12,8 +12,8 @@ use module_api::stats::{Description, Kind, Part, Sample, Unit};
 
 use super::Own;
 use crate::error::{Error, Result};
-use crate::sys::local::local;
-use crate::sys::mapping::Mapping;
+use crate::sys::fast_fork::process_identity::this_process;
+use crate::sys::memory::mapping::Mapping;
 
 /// Words of all counters together: 260 histograms, or many more counters. What is not registered costs nothing.
 const MAX_WORDS: usize = 65_536;
@@ -167,7 +167,7 @@ impl Registry {
         let Some(complete) = self.complete.get() else { return };
         let distance = |number| (complete.block(number).as_ptr() as usize).wrapping_sub(self.address());
         if process_no < complete.processes {
-            local().count_at(module_api::stats::cells::thread_pointer(), distance(2 * process_no), distance(2 * process_no + 1));
+            this_process().count_at(module_api::stats::cells::thread_pointer(), distance(2 * process_no), distance(2 * process_no + 1));
         }
     }
 
@@ -188,7 +188,7 @@ impl Registry {
 
     /// The words that the host's own thread of this process counts in.
     pub(super) fn own_words(&self) -> &'static [AtomicU64] {
-        match (self.complete.get(), usize::try_from(local().process_no())) {
+        match (self.complete.get(), usize::try_from(this_process().process_no())) {
             (Some(complete), Ok(process_no)) => complete.block(2 * process_no),
             _ => self.outside,
         }
@@ -196,7 +196,7 @@ impl Registry {
 
     /// The words that any thread of this process may count in, by an atomic addition.
     pub(super) fn words_of_any_thread(&self) -> &'static [AtomicU64] {
-        match (self.complete.get(), usize::try_from(local().process_no())) {
+        match (self.complete.get(), usize::try_from(this_process().process_no())) {
             (Some(complete), Ok(process_no)) => complete.block(2 * process_no + 1),
             _ => self.outside,
         }

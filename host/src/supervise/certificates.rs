@@ -10,9 +10,10 @@ use nix::unistd::{alarm, getpid};
 use super::protocol::{FromMain, MainLink, SupervisorLink};
 use crate::config::TlsOptions;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
-use crate::sys::fork::{self, Side};
-use crate::sys::passing::Link;
-use crate::sys::{exit, time};
+use crate::sys::process::exit;
+use crate::sys::process::fork::{self, Side};
+use crate::sys::socket::seqpacket::Link;
+use crate::sys::time;
 use crate::tls::{Contents, Files, Vault, judge};
 
 /// Judging takes milliseconds.

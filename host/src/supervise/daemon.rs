@@ -12,7 +12,7 @@ use nix::unistd::{pipe2, setsid};
 
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::sys::descriptor;
-use crate::sys::fork::{Side, alone, fork};
+use crate::sys::process::fork::{Side, alone, fork};
 
 /// The supervisor's end of the pipe to the starting command.
 #[derive(Debug)]

@@ -1,113 +1,178 @@
-//! What supervisor and main say to each other: fixed-size messages, a few kinds.
+//! What supervisor and main say to each other: one message of fixed size, a few kinds.
 //!
 //! *Runs in:* supervisor and main. *Never:* carries text that the supervisor would have to parse.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::wire::{pack_inet, unpack_inet};
-use crate::config::UnixName;
+use bytemuck::{Pod, Zeroable};
+use nix::errno::Errno;
+
+use crate::config::SocketOptions;
 use crate::error::{Error, Result};
-use crate::net::address::Address;
-use crate::sys::passing::{Link, MESSAGE_BYTES, Received, Wait};
-
-/// Room for text in a message.
-pub(super) const TEXT_BYTES: usize = MESSAGE_BYTES - 16;
+use crate::net::address::{Address, InetBind};
+use crate::sys::socket::seqpacket::{Link, Wait};
+use crate::sys::socket::socket_address::{SOCKET_ADDRESS_BYTES, SocketAddress};
 
 /// From main to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromMain {
-    /// Bind this and pass the descriptor back.
-    Bind(Address),
+    /// Pass one socket of a listener of the configuration.
+    Listen {
+        /// The listener's index in the plan.
+        listener: u32,
+        /// Which of its sockets, from 0.
+        nth: u32,
+    },
+    /// Pass a socket that a module asked for: its address and its options.
+    ListenForModule(Address),
+    /// Pass the control socket.
+    ListenForControl,
     /// The start has failed; main undoes what it did and exits.
     Failed(Error),
     /// Everything runs.
     Ready,
-    /// Main was asked to stop by somebody else than the supervisor.
+    /// Main stops: it was asked to, or undoes a failed start.
     Stopping,
 }
 
 /// From the supervisor to main.
 #[derive(Debug)]
 pub enum FromSupervisor {
-    /// The descriptor that was asked for.
-    Bound(OwnedFd),
-    /// It could not be had.
-    NotBound(Error),
+    /// A socket, and how many more the same listener has.
+    Socket(OwnedFd, u32),
+    /// The listener cannot be had.
+    Refused(Error),
     /// Stop in an orderly way.
     Stop,
 }
 
-const BIND_UDP: u8 = 1;
-const BIND_CONTROL: u8 = 2;
-const FAILED: u8 = 3;
-const READY: u8 = 4;
-const STOPPING: u8 = 5;
-const BOUND: u8 = 6;
-const NOT_BOUND: u8 = 7;
-const STOP: u8 = 8;
-const BIND_UNIX_PATH: u8 = 9;
-const BIND_UNIX_ABSTRACT: u8 = 10;
-const BIND_TCP: u8 = 11;
-const BIND_UNIX_STREAM: u8 = 12;
+const LISTEN: u32 = 1;
+const LISTEN_FOR_MODULE: u32 = 2;
+const LISTEN_FOR_CONTROL: u32 = 3;
+const FAILED: u32 = 4;
+const READY: u32 = 5;
+const STOPPING: u32 = 6;
+const SOCKET: u32 = 7;
+const REFUSED: u32 = 8;
+const STOP: u32 = 9;
 
-/// Tag, a small number, length of the text, text.
-fn pack(tag: u8, number: u8, text: &[u8]) -> [u8; MESSAGE_BYTES] {
-    let mut message = [0; MESSAGE_BYTES];
-    let length = text.len().min(TEXT_BYTES);
-    message[0] = tag;
-    message[1] = number;
-    message[2..4].copy_from_slice(&(length as u16).to_le_bytes());
-    message[16..16 + length].copy_from_slice(&text[..length]);
-    message
+/// Every message in either direction; fields that its kind does not use are zero.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Message {
+    kind: u32,
+    /// `LISTEN`: which listener. `SOCKET`: how many sockets of the listener are left to ask for.
+    number: u32,
+    /// `LISTEN`: which of its sockets.
+    nth: u32,
+    socket: ModuleSocket,
+    error: ErrorText,
 }
 
-fn text(message: &[u8; MESSAGE_BYTES]) -> &[u8] {
-    let length = usize::from(u16::from_le_bytes([message[2], message[3]])).min(TEXT_BYTES);
-    &message[16..16 + length]
+/// The address and options of a listener that a module asked for.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ModuleSocket {
+    /// `UDP` or `TCP`.
+    transport: u32,
+    v6only: u32,
+    address_bytes: u32,
+    address: [u8; SOCKET_ADDRESS_BYTES],
 }
 
-fn pack_error(tag: u8, error: &Error) -> [u8; MESSAGE_BYTES] {
-    // Each part gets its share, so that a long detail cannot push the hint out.
-    let part = |text: &str, share: usize| -> String { text.chars().map(|c| if c == '\0' { ' ' } else { c }).take(share).collect() };
-    pack(tag, error.exit, format!("{}\0{}\0{}", part(&error.what, 300), part(&error.detail, 2500), part(&error.hint, 400)).as_bytes())
+const UDP: u32 = 1;
+const TCP: u32 = 2;
+
+/// An error in parts of fixed size, so that a long detail cannot push the hint out.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ErrorText {
+    exit: u32,
+    what: [u8; 512],
+    detail: [u8; 2560],
+    hint: [u8; 512],
 }
 
-fn unpack_error(message: &[u8; MESSAGE_BYTES]) -> Error {
-    let text = String::from_utf8_lossy(text(message)).into_owned();
-    let mut parts = text.splitn(3, '\0').map(str::to_owned);
-    let mut next = || parts.next().unwrap_or_default();
-    Error { what: next(), detail: next(), hint: next(), exit: message[1] }
+impl Message {
+    fn new(kind: u32) -> Self {
+        Self { kind, ..Self::zeroed() }
+    }
+}
+
+impl ModuleSocket {
+    fn of(address: &Address) -> Option<Self> {
+        let (transport, bind) = match address {
+            Address::Udp(bind) => (UDP, bind),
+            Address::Tcp(bind) => (TCP, bind),
+            // A path in the file system is the operator's to choose, not a module's.
+            Address::Unixgram(_) | Address::Unix(_) | Address::Control(_) => return None,
+        };
+        let name = SocketAddress::from(bind.address);
+        let mut socket = Self { transport, v6only: u32::from(bind.options.v6only), ..Self::zeroed() };
+        socket.address_bytes = name.as_bytes().len() as u32;
+        socket.address[..name.as_bytes().len()].copy_from_slice(name.as_bytes());
+        Some(socket)
+    }
+
+    fn address(&self) -> Option<Address> {
+        let bytes = self.address.get(..self.address_bytes as usize)?;
+        let address: SocketAddr = SocketAddress::from_bytes(bytes)?.inet()?;
+        let options = SocketOptions { v6only: self.v6only != 0, ..SocketOptions::default() };
+        let bind = InetBind { address, options };
+        match self.transport {
+            UDP => Some(Address::Udp(bind)),
+            TCP => Some(Address::Tcp(bind)),
+            _ => None,
+        }
+    }
+}
+
+impl ErrorText {
+    fn of(error: &Error) -> Self {
+        Self { exit: u32::from(error.exit), what: fixed(&error.what), detail: fixed(&error.detail), hint: fixed(&error.hint) }
+    }
+
+    fn error(&self) -> Error {
+        let text = |bytes: &[u8]| {
+            let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+            String::from_utf8_lossy(&bytes[..end]).into_owned()
+        };
+        Error { what: text(&self.what), detail: text(&self.detail), hint: text(&self.hint), exit: self.exit as u8 }
+    }
+}
+
+/// As much of the text as fits, in whole characters; a NUL would end it and becomes a space.
+fn fixed<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let length = text.floor_char_boundary(N);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes[..length].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
+    bytes
 }
 
 impl FromMain {
-    fn pack(&self) -> [u8; MESSAGE_BYTES] {
-        match self {
-            Self::Bind(Address::Udp(bind)) => pack(BIND_UDP, 0, &pack_inet(bind)),
-            Self::Bind(Address::Unixgram(UnixName::Path(path))) => pack(BIND_UNIX_PATH, 0, path.as_os_str().as_bytes()),
-            Self::Bind(Address::Unixgram(UnixName::Abstract(name))) => pack(BIND_UNIX_ABSTRACT, 0, name),
-            Self::Bind(Address::Tcp(bind)) => pack(BIND_TCP, 0, &pack_inet(bind)),
-            Self::Bind(Address::Unix(UnixName::Path(path))) => pack(BIND_UNIX_STREAM, 0, path.as_os_str().as_bytes()),
-            // No configuration has such a one; the answer is that it is not configured.
-            Self::Bind(Address::Unix(UnixName::Abstract(_))) => pack(BIND_UNIX_STREAM, 0, &[]),
-            Self::Bind(Address::Control(path)) => pack(BIND_CONTROL, 0, path.as_os_str().as_bytes()),
-            Self::Failed(error) => pack_error(FAILED, error),
-            Self::Ready => pack(READY, 0, &[]),
-            Self::Stopping => pack(STOPPING, 0, &[]),
-        }
+    fn message(&self) -> Result<Message> {
+        Ok(match self {
+            Self::Listen { listener, nth } => Message { number: *listener, nth: *nth, ..Message::new(LISTEN) },
+            Self::ListenForModule(address) => {
+                let socket = ModuleSocket::of(address).ok_or_else(|| Error::fault("a module's listener is no UDP or TCP address"))?;
+                Message { socket, ..Message::new(LISTEN_FOR_MODULE) }
+            }
+            Self::ListenForControl => Message::new(LISTEN_FOR_CONTROL),
+            Self::Failed(error) => Message { error: ErrorText::of(error), ..Message::new(FAILED) },
+            Self::Ready => Message::new(READY),
+            Self::Stopping => Message::new(STOPPING),
+        })
     }
 
-    fn unpack(message: &[u8; MESSAGE_BYTES]) -> Option<Self> {
-        Some(match message[0] {
-            BIND_UDP => Self::Bind(Address::Udp(unpack_inet(text(message))?)),
-            BIND_UNIX_PATH => Self::Bind(Address::Unixgram(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
-            BIND_UNIX_ABSTRACT => Self::Bind(Address::Unixgram(UnixName::Abstract(text(message).to_vec()))),
-            BIND_TCP => Self::Bind(Address::Tcp(unpack_inet(text(message))?)),
-            BIND_UNIX_STREAM => Self::Bind(Address::Unix(UnixName::Path(PathBuf::from(OsStr::from_bytes(text(message)))))),
-            BIND_CONTROL => Self::Bind(Address::Control(PathBuf::from(OsStr::from_bytes(text(message))))),
-            FAILED => Self::Failed(unpack_error(message)),
+    fn of(message: &Message) -> Option<Self> {
+        Some(match message.kind {
+            LISTEN => Self::Listen { listener: message.number, nth: message.nth },
+            LISTEN_FOR_MODULE => Self::ListenForModule(message.socket.address()?),
+            LISTEN_FOR_CONTROL => Self::ListenForControl,
+            FAILED => Self::Failed(message.error.error()),
             READY => Self::Ready,
             STOPPING => Self::Stopping,
             _ => return None,
@@ -115,14 +180,38 @@ impl FromMain {
     }
 }
 
-/// Main's end.
+fn send(link: &Link, message: &Message, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
+    let descriptors: Vec<_> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+    link.send(&[IoSlice::new(bytemuck::bytes_of(message))], &descriptors, Wait::Block)
+        .map_err(|errno| Error::failed("cannot send to another process of this host").detail(format!("sendmsg: {errno}")))
+}
+
+/// What was received.
+enum Received {
+    Message(Box<Message>, Option<OwnedFd>),
+    Nothing,
+    Closed,
+}
+
+fn receive(link: &Link, wait: Wait) -> Result<Received> {
+    let (mut message, mut descriptors) = (Box::new(Message::zeroed()), Vec::new());
+    match link.receive(bytemuck::bytes_of_mut(&mut *message), &mut descriptors, wait) {
+        Ok(0) | Err(Errno::ECONNRESET) => Ok(Received::Closed),
+        Ok(length) if length == size_of::<Message>() => Ok(Received::Message(message, descriptors.pop())),
+        Ok(other) => Err(Error::fault("a message between processes has the wrong size").detail(format!("{other} bytes"))),
+        Err(Errno::EAGAIN) => Ok(Received::Nothing),
+        Err(errno) => Err(Error::failed("cannot receive from another process of this host").detail(format!("recvmsg: {errno}"))),
+    }
+}
+
+/// Main's end of the link to its supervisor.
 #[derive(Debug)]
 pub struct SupervisorLink(pub Link);
 
 impl SupervisorLink {
     /// Tells the supervisor.
     pub fn tell(&self, message: &FromMain) -> Result<()> {
-        self.0.send(&message.pack(), None)
+        send(&self.0, &message.message()?, None)
     }
 
     /// What the supervisor has said, if anything. Its death needs no message: it takes main with it.
@@ -136,20 +225,20 @@ impl SupervisorLink {
     }
 
     fn receive(&self, wait: Wait) -> Result<Option<FromSupervisor>> {
-        let (message, descriptor) = match self.0.receive(wait)? {
+        let (message, descriptor) = match receive(&self.0, wait)? {
             Received::Message(message, descriptor) => (message, descriptor),
             Received::Nothing => return Ok(None),
             Received::Closed => return Err(Error::failed("the supervisor is gone")),
         };
-        match (message[0], descriptor) {
-            (BOUND, Some(descriptor)) => Ok(Some(FromSupervisor::Bound(descriptor))),
-            (NOT_BOUND, _) => Ok(Some(FromSupervisor::NotBound(unpack_error(&message)))),
+        match (message.kind, descriptor) {
+            (SOCKET, Some(descriptor)) => Ok(Some(FromSupervisor::Socket(descriptor, message.number))),
+            (REFUSED, _) => Ok(Some(FromSupervisor::Refused(message.error.error()))),
             (STOP, _) => Ok(Some(FromSupervisor::Stop)),
             // The kernel leaves a descriptor out that it cannot give a number to.
-            (BOUND, None) => Err(Error::failed("cannot receive a listener's socket from the supervisor")
+            (SOCKET, None) => Err(Error::failed("cannot receive a listener's socket from the supervisor")
                 .detail("recvmsg: too many open files, or the kernel's security rules kept it back")
                 .hint("raise the limit on open files (ulimit -n)")),
-            (tag, _) => Err(Error::fault("the supervisor sent an unknown message").detail(format!("tag {tag}"))),
+            (kind, _) => Err(Error::fault("the supervisor sent an unknown message").detail(format!("kind {kind}"))),
         }
     }
 }
@@ -160,30 +249,31 @@ impl AsFd for SupervisorLink {
     }
 }
 
-/// The supervisor's end.
+/// The supervisor's end of the link to one main.
 #[derive(Debug)]
 pub struct MainLink(pub Link);
 
 impl MainLink {
     /// Asks main to stop.
     pub fn stop(&self) -> Result<()> {
-        self.0.send(&pack(STOP, 0, &[]), None)
+        send(&self.0, &Message::new(STOP), None)
     }
 
-    /// Answers a `Bind`.
-    pub fn bound(&self, outcome: Result<BorrowedFd<'_>, &Error>) -> Result<()> {
+    /// Answers a request for a socket: the socket and how many more its listener has, or why it
+    /// cannot be had.
+    pub fn answer(&self, outcome: &Result<(OwnedFd, u32)>) -> Result<()> {
         match outcome {
-            Ok(descriptor) => self.0.send(&pack(BOUND, 0, &[]), Some(descriptor)),
-            Err(error) => self.0.send(&pack_error(NOT_BOUND, error), None),
+            Ok((socket, left)) => send(&self.0, &Message { number: *left, ..Message::new(SOCKET) }, Some(socket.as_fd())),
+            Err(error) => send(&self.0, &Message { error: ErrorText::of(error), ..Message::new(REFUSED) }, None),
         }
     }
 
     /// The next message of main; none if there is none now, or main's end is closed.
     pub fn poll(&self) -> Result<Option<FromMain>> {
-        match self.0.receive(Wait::Poll)? {
-            Received::Message(message, _) => match FromMain::unpack(&message) {
+        match receive(&self.0, Wait::Poll)? {
+            Received::Message(message, _) => match FromMain::of(&message) {
                 Some(message) => Ok(Some(message)),
-                None => Err(Error::failed("main sent an unknown message").detail(format!("tag {}", message[0]))),
+                None => Err(Error::failed("main sent an unknown message").detail(format!("kind {}", message.kind))),
             },
             Received::Nothing | Received::Closed => Ok(None),
         }
@@ -198,25 +288,54 @@ impl AsFd for MainLink {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::net::address::InetBind;
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
         let long = Error { what: "w".repeat(90), detail: "é".repeat(150), hint: "h".into(), exit: 2 };
+        let (main, supervisor) = Link::pair().unwrap();
+        let (main, supervisor) = (SupervisorLink(main), MainLink(supervisor));
+        let v6 =
+            InetBind { options: SocketOptions { v6only: false, ..SocketOptions::default() }, ..InetBind::plain("[::]:1".parse().unwrap()) };
         for message in [
-            FromMain::Bind(Address::Udp(InetBind::plain("127.0.0.1:5060".parse().unwrap()))),
-            FromMain::Bind(Address::Unixgram(UnixName::Path("/run/y.sock".into()))),
-            FromMain::Bind(Address::Unixgram(UnixName::Abstract(b"y\0z".to_vec()))),
-            FromMain::Bind(Address::Control("/run/x.sock".into())),
+            FromMain::Listen { listener: 7, nth: 1 },
+            FromMain::ListenForModule(Address::Udp(InetBind::plain("127.0.0.1:5060".parse().unwrap()))),
+            FromMain::ListenForModule(Address::Udp(InetBind::plain("[fe80::1%3]:5060".parse().unwrap()))),
+            FromMain::ListenForModule(Address::Tcp(v6)),
+            FromMain::ListenForControl,
             FromMain::Failed(long),
             FromMain::Failed(Error::failed("only what")),
             FromMain::Ready,
             FromMain::Stopping,
         ] {
-            assert_eq!(FromMain::unpack(&message.pack()), Some(message));
+            main.tell(&message).unwrap();
+            assert_eq!(supervisor.poll().unwrap(), Some(message));
         }
-        assert_eq!(FromMain::unpack(&[0xff; MESSAGE_BYTES]), None);
-        assert_eq!(FromMain::unpack(&pack(BIND_UDP, 0, b"xxx")), None);
+        assert_eq!(supervisor.poll().unwrap(), None);
+        assert!(main.tell(&FromMain::ListenForModule(Address::Control("/run/x.sock".into()))).is_err(), "a module cannot ask for a path");
+        supervisor.stop().unwrap();
+        assert!(matches!(main.wait(), Ok(FromSupervisor::Stop)));
+        supervisor.answer(&Err(Error::failed("no"))).unwrap();
+        assert!(matches!(main.wait(), Ok(FromSupervisor::Refused(error)) if error.what == "no"));
+        supervisor.answer(&Ok((std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(), 3))).unwrap();
+        assert!(matches!(main.wait(), Ok(FromSupervisor::Socket(_, 3))));
+    }
+
+    #[test]
+    fn long_texts_keep_whole_characters() {
+        let error = Error { what: "é".repeat(400), detail: "x\0y".into(), hint: "h".repeat(600), exit: 1 };
+        let read = ErrorText::of(&error).error();
+        assert_eq!((read.what.chars().count(), read.detail.as_str(), read.hint.len()), (256, "x y", 512));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), size_of::<Message>())) {
+            let message: Message = bytemuck::pod_read_unaligned(&bytes);
+            let _ = FromMain::of(&message);
+            let _ = message.error.error();
+        }
     }
 }

@@ -34,7 +34,7 @@ pub fn forget_private(descriptor: BorrowedFd<'_>) {
 pub fn close_private() {
     if PRIVATE_COUNT.load(Relaxed) > 0 {
         for descriptor in &*PRIVATE.lock().unwrap_or_else(PoisonError::into_inner) {
-            super::first::close(*descriptor);
+            crate::sys::fast_fork::child_calls::close(*descriptor);
         }
     }
 }

@@ -1,36 +1,13 @@
-//! System calls and raw memory behind safe functions, one file per concern.
+//! System calls and raw memory behind safe functions, one folder per topic.
 //!
 //! *Runs in:* every process, every phase. *Never:* knows a module, a configuration or a policy.
 
-pub mod accept;
-pub mod census;
-pub mod cred;
-pub mod datagrams;
 pub mod descriptor;
-pub mod entry;
-pub mod environ;
-pub mod exit;
-pub mod first;
-pub mod fork;
-pub mod gone;
-pub mod handing;
-pub mod handlers;
-pub mod interfaces;
-pub mod local;
-pub mod mapping;
-pub mod names;
+pub mod fast_fork;
+pub mod memory;
 pub mod notify;
-pub mod passing;
-pub mod pidfd;
+pub mod process;
 pub mod random;
-pub mod raw;
-pub mod ready;
-pub mod relocated;
-pub mod robust;
-pub mod shared;
-pub mod signal;
 pub mod socket;
-pub mod text;
 pub mod time;
-pub mod title;
-pub mod wide;
+pub mod udp;

@@ -2,8 +2,8 @@
 //!
 //! *Runs in:* the supervisor; without one, main. *Never:* leaves the variable to modules, holds a descriptor, swallows an error.
 
-use super::environ;
 use crate::error::{Error, Result, io_text};
+use crate::sys::process::environment;
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ impl ServiceManager {
     /// # Errors
     /// There are threads already, or the address is none we can reach.
     pub fn take_from_environment() -> Result<Option<Self>> {
-        environ::take("NOTIFY_SOCKET")?.filter(|value| !value.is_empty()).map(|value| Self::at(&value)).transpose()
+        environment::take("NOTIFY_SOCKET")?.filter(|value| !value.is_empty()).map(|value| Self::at(&value)).transpose()
     }
 
     /// `/path`, or `@name` for the abstract namespace.

@@ -9,7 +9,8 @@ use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK};
 use crate::module::{Module, call};
 use crate::process::phase::Phase;
 use crate::stats::{Own, OwnWords};
-use crate::sys::{signal, time};
+use crate::sys::process::signal;
+use crate::sys::time;
 
 /// Without functions a timer process only waits for its stop signal; it looks again this often.
 const IDLE_NS: u64 = 3_600_000_000_000;

@@ -7,21 +7,31 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use modhost::hostapi::HOST_API;
 use modhost::module::{MARK, Module, call, loader};
+use modhost::process::family::{self, Family, Linked};
 use modhost::process::phase::{Breadcrumb, Phase};
 use modhost::process::slots::Slots;
-use modhost::state::State;
-use modhost::sys::local::{self, local};
+use modhost::state::{InitRequests, MainMemory, State};
+use modhost::sys::fast_fork::process_identity::{self, this_process};
 use module_api::abi;
 use module_api::export::{ModuleCell, SLOT};
 use nix::time::{ClockId, clock_gettime};
 
 static LOG_LEVEL: AtomicU32 = AtomicU32::new(0);
 
-/// The state, with an arena of that size. Once.
+/// Main's memory, with an arena of that size, and a state without modules. Once.
 pub fn state(arena_bytes: usize) -> &'static State {
-    local::prepare().expect("the page of this process");
+    process_identity::prepare().expect("the page of this process");
     let slots = Slots::new().expect("the process table");
-    State::new(0, slots, arena_bytes, 0, None).and_then(State::install).expect("the state")
+    family::become_main(slots).expect("slot 0");
+    MainMemory::new(arena_bytes).and_then(MainMemory::install).expect("main's memory");
+    InitRequests::new(0).install().expect("the requests");
+    let family = Family::new(slots, &[], vec![None], Linked::Nowhere, Vec::new()).expect("the family");
+    State { operator_pid: 0, family, listeners: Vec::new(), directory: None, tls: None }.install().expect("the state")
+}
+
+/// Main's memory.
+pub fn memory() -> &'static MainMemory {
+    MainMemory::current().expect("main's memory")
 }
 
 /// Makes this program itself a module that the host has loaded, and runs its `init`. Once.
@@ -42,23 +52,22 @@ pub fn become_module<M: module_api::Module>(state: &State, cell: &'static Module
         binds: Vec::new(),
         registered: 0.into(),
         forked: 0.into(),
-        initialised: true.into(),
     }));
     let (api, module, log_level) = (&raw const HOST_API, std::ptr::from_mut(module).cast(), &raw const LOG_LEVEL);
     // SAFETY: nobody reads it yet.
-    unsafe { *SLOT.as_ptr() = abi::HostSlot { api, module, log_level, stat_home: local().stat_home() } };
+    unsafe { *SLOT.as_ptr() = abi::HostSlot { api, module, log_level, stat_home: this_process().stat_home() } };
     state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
     // SAFETY: called once, in the only thread.
     assert_eq!(unsafe { cell.init_f() }, 0, "init");
 }
 
 /// Loads a module and takes it to where a worker of rank 1 can call its handlers.
-pub fn load(state: &State, path: &Path) -> &'static Module {
+pub fn load(path: &Path) -> &'static Module {
     let opened = loader::open(path).expect("the module");
     let module = opened.into_module(0, &HOST_API, modhost::log::module_level("probe")).expect("its table");
     call::init(module).expect("init_f");
     call::init_child(module, abi::PROC_INIT).expect("PROC_INIT");
-    state.stats.complete(1).expect("counters");
+    memory().stats.complete(1).expect("counters");
     call::init_child(module, 1).expect("rank 1");
     module
 }

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, shutdown, sockopt};
 
-use super::StreamListener;
 use super::directory::Id;
 use super::link::Arrival;
 use super::output::{Output, Sink};
 use super::tls::{Received, Tls};
 use crate::config::StreamOptions;
-use crate::sys::accept;
+use crate::net::listener::{Listener, StreamService};
+use crate::sys::socket::accept;
 
 /// Longest piece of a file that one call sends, so that one client on a fast line does not keep a worker to itself.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
@@ -48,7 +48,9 @@ pub struct Connection {
     /// Its name.
     pub id: Id,
     /// Its listener.
-    pub listener: &'static StreamListener,
+    pub listener: &'static Listener,
+    /// How the listener's connections are served.
+    pub service: &'static StreamService,
     /// What has arrived and was not used. Holds memory only while there is something.
     pub unused: Vec<u8>,
     /// What is not sent yet.
@@ -93,7 +95,14 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has just arrived.
-    pub fn new(arrival: Arrival, id: Id, listener: &'static StreamListener, tls: Option<Box<Tls>>, now_ns: u64) -> Box<Self> {
+    pub fn new(
+        arrival: Arrival,
+        id: Id,
+        listener: &'static Listener,
+        service: &'static StreamService,
+        tls: Option<Box<Tls>>,
+        now_ns: u64,
+    ) -> Box<Self> {
         let mut connection = Box::new(Self {
             stream: abi::Stream {
                 size: size_of::<abi::Stream>() as u32,
@@ -111,6 +120,7 @@ impl Connection {
             arrival,
             id,
             listener,
+            service,
             unused: Vec::new(),
             output: Output::default(),
             tls,
@@ -142,7 +152,7 @@ impl Connection {
     }
 
     fn limits(&self) -> &StreamOptions {
-        &self.listener.options
+        &self.service.options
     }
 
     /// Whether the handler may be given data now.
@@ -260,7 +270,7 @@ impl Connection {
             (0, _) | (_, 0) => u64::MAX,
             (since_ns, limit_ns) => since_ns.saturating_add(limit_ns),
         };
-        if let (true, Some(options)) = (self.is_agreeing(), &self.listener.tls) {
+        if let (true, Some(options)) = (self.is_agreeing(), &self.service.tls) {
             return after(self.opened_ns, options.handshake_timeout);
         }
         let limits = self.limits();

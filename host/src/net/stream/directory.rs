@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
-use crate::sys::mapping::Mapping;
-use crate::sys::robust::{Locked, Patience, RobustMutex};
+use crate::sys::memory::mapping::Mapping;
+use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
 
 /// Most TCP workers of one host.
 pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
@@ -155,7 +155,7 @@ impl Directory {
         } else {
             let counts = self.counts()?;
             let mut changes = Changes::default();
-            let mut charge = 0;
+            let mut spec = 0;
             if limits.connections > 0 {
                 let at = WORKERS + self.worker_count * WORKER_WORDS + listener;
                 let count = self.words[at].load(Relaxed);
@@ -163,17 +163,17 @@ impl Directory {
                     return Ok(None);
                 }
                 changes.add(at, count + 1);
-                charge |= (at as u64) << 32;
+                spec |= (at as u64) << 32;
             }
             if let Some((at, cell)) = address.and_then(|address| self.find_address(listener, address)) {
                 if cell as u32 >= limits.per_address {
                     return Ok(None);
                 }
                 changes.add(at, cell + 1);
-                charge |= at as u64;
+                spec |= at as u64;
             }
             changes.add(Self::place(worker, slot), opened);
-            charged.store(charge, Relaxed);
+            charged.store(spec, Relaxed);
             counts.change(&changes);
         }
         self.head(worker, OPEN_COUNT).fetch_add(1, Relaxed);
@@ -362,12 +362,12 @@ impl Counts<'_> {
     /// Ends a connection, if there is one, and gives back what it counted.
     fn retire(&self, worker: usize, slot: usize) {
         let (entry, charged) = self.directory.entry(worker, slot);
-        let (word, charge) = (entry.load(Relaxed), charged.load(Relaxed));
+        let (word, spec) = (entry.load(Relaxed), charged.load(Relaxed));
         if word & OPEN == 0 {
             return;
         }
         let mut changes = Changes::default();
-        for counted in [(charge >> 32) as usize, charge as u32 as usize] {
+        for counted in [(spec >> 32) as usize, spec as u32 as usize] {
             if counted != 0 {
                 changes.add(counted, self.directory.words[counted].load(Relaxed) - 1);
             }

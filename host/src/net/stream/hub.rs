@@ -9,12 +9,15 @@ use module_api::abi;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::StreamListener;
 use super::directory::Directory;
 use super::link::{self, Arrival, MAX_ARRIVALS, Message, Request};
 use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
-use crate::sys::{accept, signal, time};
+use crate::net::listener::{self, Listener};
+use crate::sys::process::signal;
+use crate::sys::socket::accept;
+use crate::sys::socket::seqpacket::Link;
+use crate::sys::time;
 
 const EVENTS: usize = 64;
 /// Token of the first listener. Links have their index.
@@ -30,11 +33,11 @@ pub struct HubLink {
     /// Its index among the TCP workers, if it is one.
     pub worker: Option<usize>,
     /// The end.
-    pub end: BorrowedFd<'static>,
+    pub end: &'static Link,
 }
 
 /// What TCP main does for its whole life. Returns the exit code.
-pub fn work(directory: Directory, listeners: &'static [StreamListener], links: Vec<HubLink>) -> u8 {
+pub fn work(directory: Directory, listeners: &'static [Listener], links: Vec<HubLink>) -> u8 {
     let hub = signal::stop_by_flag().and_then(|()| Hub::new(directory, listeners, links));
     let mut hub = match hub {
         Ok(hub) => hub,
@@ -56,7 +59,7 @@ pub fn work(directory: Directory, listeners: &'static [StreamListener], links: V
 struct Hub {
     epoll: Epoll,
     directory: Directory,
-    listeners: &'static [StreamListener],
+    listeners: &'static [Listener],
     /// What it accepts from, with the listener's place.
     sockets: Vec<(usize, BorrowedFd<'static>)>,
     links: Vec<HubLink>,
@@ -68,13 +71,13 @@ struct Hub {
 }
 
 impl Hub {
-    fn new(directory: Directory, listeners: &'static [StreamListener], links: Vec<HubLink>) -> Result<Self> {
+    fn new(directory: Directory, listeners: &'static [Listener], links: Vec<HubLink>) -> Result<Self> {
         let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         for (token, link) in (0..).zip(&links) {
             epoll.add(link.end, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(failed)?;
         }
-        let sockets = super::sockets(listeners, |listener| listener.options.accept == Accept::Main);
+        let sockets = listener::accepted_by(listeners, |accept| accept == Accept::Main);
         for (token, (_, socket)) in (LISTENERS..).zip(&sockets) {
             epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(failed)?;
         }

@@ -3,18 +3,18 @@
 //! *Runs in:* all of them. *Never:* believes a length or an index from the other end.
 
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::directory::Id;
-use crate::sys::accept::Peer;
-use crate::sys::handing;
+use crate::sys::socket::accept::Peer;
+use crate::sys::socket::seqpacket::{self, Link, Wait};
 
 /// Most bytes that one `send` carries.
 pub const MAX_BYTES: usize = 64 << 10;
 /// Most connections of one message.
-pub const MAX_ARRIVALS: usize = handing::MAX_DESCRIPTORS;
+pub const MAX_ARRIVALS: usize = seqpacket::MAX_DESCRIPTORS;
 
 const HEAD_BYTES: usize = 32;
 const ARRIVAL_BYTES: usize = 8 + Peer::MAX_BYTES;
@@ -81,7 +81,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 const NOBODY: Request = Request { requester: 0, sequence: 0, id: Id(0) };
 
 /// Sends connections. On success they are the receiver's; the caller drops its own descriptors.
-pub fn send_arrivals(link: BorrowedFd<'_>, arrivals: &[Arrival]) -> Result<(), Errno> {
+pub fn send_arrivals(link: &Link, arrivals: &[Arrival]) -> Result<(), Errno> {
     let mut entries = Vec::with_capacity(arrivals.len() * ARRIVAL_BYTES);
     for arrival in arrivals {
         entries.extend_from_slice(&arrival.listener.to_ne_bytes());
@@ -90,24 +90,24 @@ pub fn send_arrivals(link: BorrowedFd<'_>, arrivals: &[Arrival]) -> Result<(), E
     }
     let descriptors: Vec<_> = arrivals.iter().map(|arrival| arrival.socket.as_raw_fd()).collect();
     let head = head(ARRIVALS, arrivals.len() as u32, 0, NOBODY);
-    handing::send(link, &[IoSlice::new(&head), IoSlice::new(&entries)], &descriptors)
+    link.send(&[IoSlice::new(&head), IoSlice::new(&entries)], &descriptors, Wait::Poll)
 }
 
 /// Sends bytes for a connection.
-pub fn send_bytes(link: BorrowedFd<'_>, request: Request, bytes: &[u8]) -> Result<(), Errno> {
+pub fn send_bytes(link: &Link, request: Request, bytes: &[u8]) -> Result<(), Errno> {
     let head = head(BYTES, bytes.len() as u32, 0, request);
-    handing::send(link, &[IoSlice::new(&head), IoSlice::new(bytes)], &[])
+    link.send(&[IoSlice::new(&head), IoSlice::new(bytes)], &[], Wait::Poll)
 }
 
 /// Sends what became of them.
-pub fn send_answer(link: BorrowedFd<'_>, request: Request, code: i32) -> Result<(), Errno> {
-    handing::send(link, &[IoSlice::new(&head(ANSWER, 0, code, request))], &[])
+pub fn send_answer(link: &Link, request: Request, code: i32) -> Result<(), Errno> {
+    link.send(&[IoSlice::new(&head(ANSWER, 0, code, request))], &[], Wait::Poll)
 }
 
 /// Receives one message into `buffer`, which has `MESSAGE_BYTES`. `EAGAIN`: nothing is there. `EBADMSG`: it makes no sense, and is dropped.
-pub fn receive<'b>(link: BorrowedFd<'_>, buffer: &'b mut [u8]) -> Result<Message<'b>, Errno> {
+pub fn receive<'b>(link: &Link, buffer: &'b mut [u8]) -> Result<Message<'b>, Errno> {
     let mut descriptors = Vec::new();
-    let length = handing::receive(link, buffer, &mut descriptors)?;
+    let length = link.receive(buffer, &mut descriptors, Wait::Poll)?;
     let bytes = &buffer[..length];
     if length == 0 {
         return Err(Errno::EPIPE);
@@ -139,38 +139,37 @@ pub fn receive<'b>(link: BorrowedFd<'_>, buffer: &'b mut [u8]) -> Result<Message
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
 
     use super::*;
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
-        let (one, other) = handing::pair().unwrap();
+        let (one, other) = Link::pair().unwrap();
         let mut buffer = vec![0; MESSAGE_BYTES];
         let request = Request { requester: 7, sequence: u64::MAX, id: Id(42) };
         let long = vec![b'x'; MAX_BYTES];
-        send_bytes(one.as_fd(), request, &long).unwrap();
-        send_answer(one.as_fd(), request, -10).unwrap();
+        send_bytes(&one, request, &long).unwrap();
+        send_answer(&one, request, -10).unwrap();
         let (file, _keep) = std::os::unix::net::UnixStream::pair().unwrap();
         let arrivals: Vec<Arrival> = (0..MAX_ARRIVALS as u32)
             .map(|listener| Arrival { socket: file.try_clone().unwrap().into(), listener, peer: Peer::new(&[1, 2, 3, 4], 4) })
             .collect();
-        send_arrivals(one.as_fd(), &arrivals).unwrap();
-        assert!(matches!(receive(other.as_fd(), &mut buffer), Ok(Message::Bytes(got, bytes)) if got == request && bytes == long));
-        assert!(matches!(receive(other.as_fd(), &mut buffer), Ok(Message::Answer(got, -10)) if got == request));
-        let Ok(Message::Arrivals(got)) = receive(other.as_fd(), &mut buffer) else { panic!("no arrivals") };
+        send_arrivals(&one, &arrivals).unwrap();
+        assert!(matches!(receive(&other, &mut buffer), Ok(Message::Bytes(got, bytes)) if got == request && bytes == long));
+        assert!(matches!(receive(&other, &mut buffer), Ok(Message::Answer(got, -10)) if got == request));
+        let Ok(Message::Arrivals(got)) = receive(&other, &mut buffer) else { panic!("no arrivals") };
         assert_eq!(got.len(), MAX_ARRIVALS);
         assert_eq!(got[5].listener, 5);
         assert_eq!(got[5].peer.bytes(), [1, 2, 3, 4]);
-        assert!(matches!(receive(other.as_fd(), &mut buffer), Err(Errno::EAGAIN)));
+        assert!(matches!(receive(&other, &mut buffer), Err(Errno::EAGAIN)));
         // What makes no sense is dropped, with its descriptors.
-        handing::send(one.as_fd(), &[IoSlice::new(b"short")], &[]).unwrap();
-        handing::send(one.as_fd(), &[IoSlice::new(&[9; 100])], &[]).unwrap();
-        handing::send(one.as_fd(), &[IoSlice::new(&head(ARRIVALS, 2, 0, NOBODY))], &[file.as_raw_fd()]).unwrap();
+        one.send(&[IoSlice::new(b"short")], &[], Wait::Poll).unwrap();
+        one.send(&[IoSlice::new(&[9; 100])], &[], Wait::Poll).unwrap();
+        one.send(&[IoSlice::new(&head(ARRIVALS, 2, 0, NOBODY))], &[file.as_raw_fd()], Wait::Poll).unwrap();
         for _ in 0..3 {
-            assert!(matches!(receive(other.as_fd(), &mut buffer), Err(Errno::EBADMSG)));
+            assert!(matches!(receive(&other, &mut buffer), Err(Errno::EBADMSG)));
         }
         drop(one);
-        assert!(matches!(receive(other.as_fd(), &mut buffer), Err(Errno::EPIPE)));
+        assert!(matches!(receive(&other, &mut buffer), Err(Errno::EPIPE)));
     }
 }

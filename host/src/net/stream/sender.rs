@@ -2,7 +2,7 @@
 //!
 //! *Runs in:* any process with a link (asking), TCP workers and main in no-fork mode (taking). *Never:* waits longer than 100 ms.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::directory::{Directory, Id, Status};
 use super::exchange::{Exchange, Mail};
 use super::link::{self, MAX_BYTES, Message, Request};
+use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
 
 /// How long an answer is waited for. A tenth is left for whoever waits to be woken and to go on: the promise is 100 ms.
@@ -33,7 +34,7 @@ fn code_of(status: Status) -> i32 {
 }
 
 /// `stream_send`: `link` is this process's, `process_no` its number.
-pub fn send(directory: Directory, link: Option<BorrowedFd<'_>>, process_no: u32, id: Id, bytes: &[u8]) -> i32 {
+pub fn send(directory: Directory, link: Option<&Link>, process_no: u32, id: Id, bytes: &[u8]) -> i32 {
     if bytes.len() > MAX_BYTES {
         return abi::E_INVALID;
     }
@@ -60,7 +61,7 @@ pub fn send(directory: Directory, link: Option<BorrowedFd<'_>>, process_no: u32,
 }
 
 /// Waits for the answer; a worker takes what others ask of it meanwhile, so that two that ask each other do not both wait in vain.
-fn answer(directory: Directory, link: BorrowedFd<'_>, request: Request, buffer: &mut [u8]) -> i32 {
+fn answer(directory: Directory, link: &Link, request: Request, buffer: &mut [u8]) -> i32 {
     let until_ns = time::now_ns() + PATIENCE_NS;
     loop {
         match link::receive(link, buffer) {
@@ -81,8 +82,10 @@ fn answer(directory: Directory, link: BorrowedFd<'_>, request: Request, buffer: 
                     return abi::E_SYSTEM;
                 }
                 // Interrupted or not, the link is looked at again.
-                let _ =
-                    poll(&mut [PollFd::new(link, PollFlags::POLLIN)], PollTimeout::try_from(left_ms as i32).unwrap_or(PollTimeout::ZERO));
+                let _ = poll(
+                    &mut [PollFd::new(link.as_fd(), PollFlags::POLLIN)],
+                    PollTimeout::try_from(left_ms as i32).unwrap_or(PollTimeout::ZERO),
+                );
             }
             Err(errno) => {
                 tracing::warn!("a link to the TCP main process is broken: recvmsg: {errno}");
@@ -93,7 +96,7 @@ fn answer(directory: Directory, link: BorrowedFd<'_>, request: Request, buffer: 
 }
 
 /// In the process that has the connection: queues the bytes for it, and answers.
-pub fn take(exchange: &Exchange, directory: Directory, link: BorrowedFd<'_>, request: Request, bytes: &[u8]) {
+pub fn take(exchange: &Exchange, directory: Directory, link: &Link, request: Request, bytes: &[u8]) {
     let code = match (exchange.is_of(request.id.worker()), code_of(directory.status(request.id))) {
         (true, abi::OK) => exchange.put(Mail { id: request.id, bytes: bytes.to_vec() }),
         (true, code) => code,

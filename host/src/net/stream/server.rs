@@ -16,15 +16,19 @@ use super::connection::{Connection, Ending, Reason};
 use super::directory::Directory;
 use super::exchange::{Close, Exchange};
 use super::link::{self, Message};
+use super::sender;
 use super::tls::Received;
-use super::{StreamListener, sender};
 use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Error, Result};
 use crate::module::call;
+use crate::net::listener::{self, Listener};
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
 use crate::stats::{Own, OwnWords};
-use crate::sys::{descriptor, signal, time};
+use crate::sys::descriptor;
+use crate::sys::process::signal;
+use crate::sys::socket::seqpacket::Link;
+use crate::sys::time;
 use crate::tls::Current;
 
 mod agree;
@@ -49,14 +53,8 @@ const LISTENERS: u64 = LINK + 1;
 const GUESTS: u64 = 1 << 33;
 
 /// What a TCP worker does for its whole life. Returns the exit code.
-pub fn work(
-    directory: Directory,
-    index: usize,
-    listeners: &'static [StreamListener],
-    link: BorrowedFd<'static>,
-    tls: Result<Option<Current>>,
-) -> u8 {
-    let server = signal::stop_by_flag().and_then(|()| Server::new(directory, index, listeners, Some(link), tls?));
+pub fn work(directory: Directory, index: usize, listeners: &'static [Listener], link: &'static Link, tls: Result<Option<Current>>) -> u8 {
+    let server = signal::stop_by_flag().and_then(|()| ConnectionServer::new(directory, index, listeners, Some(link), tls?));
     let mut server = match server {
         Ok(server) => server,
         Err(error) => {
@@ -76,16 +74,16 @@ pub fn work(
 
 /// The connections of one process.
 #[derive(Debug)]
-pub struct Server {
+pub struct ConnectionServer {
     epoll: Epoll,
     directory: Directory,
     index: usize,
-    listeners: &'static [StreamListener],
+    listeners: &'static [Listener],
     /// What it accepts from, with the listener's place.
     sockets: Vec<(usize, BorrowedFd<'static>)>,
-    link: Option<BorrowedFd<'static>>,
+    link: Option<&'static Link>,
     /// In no-fork mode: the links of processes that modules have forked, which otherwise end in TCP main.
-    guests: Vec<BorrowedFd<'static>>,
+    guests: Vec<&'static Link>,
     /// By slot.
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
@@ -107,13 +105,13 @@ pub struct Server {
     now_ns: u64,
 }
 
-impl Server {
+impl ConnectionServer {
     /// Makes this process a server; `index` among the TCP workers. What a predecessor had is over.
     pub fn new(
         directory: Directory,
         index: usize,
-        listeners: &'static [StreamListener],
-        link: Option<BorrowedFd<'static>>,
+        listeners: &'static [Listener],
+        link: Option<&'static Link>,
         tls: Option<Current>,
     ) -> Result<Self> {
         let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
@@ -125,7 +123,7 @@ impl Server {
             epoll.add(link, EpollEvent::new(EpollFlags::EPOLLIN, LINK)).map_err(failed)?;
         }
         // Without a link there is nobody else to accept.
-        let sockets = super::sockets(listeners, |listener| listener.options.accept == Accept::Workers || link.is_none());
+        let sockets = listener::accepted_by(listeners, |accept| accept == Accept::Workers || link.is_none());
         for (token, (_, socket)) in (LISTENERS..).zip(&sockets) {
             epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, token)).map_err(failed)?;
         }
@@ -159,7 +157,7 @@ impl Server {
     }
 
     /// Hears the link of another process, too.
-    pub fn hear_guest(&mut self, link: BorrowedFd<'static>) -> Result<()> {
+    pub fn hear_guest(&mut self, link: &'static Link) -> Result<()> {
         let token = GUESTS + self.guests.len() as u64;
         self.epoll
             .add(link, EpollEvent::new(EpollFlags::EPOLLIN, token))
@@ -274,7 +272,7 @@ impl Server {
         self.counts.add(Own::closed(reason), 1);
         self.counts.take_one(Own::ConnectionsNow);
         if connection.opened
-            && let Some(on_close) = connection.listener.functions.on_close
+            && let Some(on_close) = connection.service.functions.on_close
         {
             connection.opened = false;
             let stream = &raw mut connection.stream;
@@ -410,7 +408,7 @@ impl Server {
             connection.unused.extend_from_slice(&self.input[..count]);
             self.give_again(connection)?;
         }
-        if connection.unused.len() >= connection.listener.options.input_limit_bytes && connection.wants_data() {
+        if connection.unused.len() >= connection.service.options.input_limit_bytes && connection.wants_data() {
             tracing::debug!("a handler leaves too much unused listener=\"{}\" bytes={}", connection.listener, connection.unused.len());
             connection.over = Some(abi::CLOSED_BY_LIMIT);
         }
@@ -446,7 +444,7 @@ impl Server {
     /// Calls the handler with bytes, again and again while it uses some but had to stop because the queue was full, and there is room
     /// again. Returns how many it has used.
     fn offer(&mut self, connection: &mut Connection, data: &[u8]) -> Result<usize, GaveUp> {
-        let on_data = connection.listener.functions.on_data;
+        let on_data = connection.service.functions.on_data;
         let mut used = 0;
         while used < data.len() && connection.wants_data() {
             let rest = &data[used..];
@@ -480,7 +478,7 @@ impl Server {
     #[inline]
     fn call(&mut self, connection: &mut Connection, function: impl FnOnce(*mut abi::Stream) -> i32) -> Result<(), GaveUp> {
         let stream = &raw mut connection.stream;
-        self.exchange.begin(stream, connection.output.queued_bytes(), connection.listener.options.output_limit_bytes as u64);
+        self.exchange.begin(stream, connection.output.queued_bytes(), connection.service.options.output_limit_bytes as u64);
         let code = call::enter(connection.listener.module, Phase::Stream, || function(stream));
         let (close, read) = self.exchange.end();
         if let Some(read) = read {
@@ -551,7 +549,7 @@ impl Server {
                 return;
             }
         }
-        if connection.output.queued_bytes() >= connection.listener.options.output_limit_bytes as u64 && !connection.full {
+        if connection.output.queued_bytes() >= connection.service.options.output_limit_bytes as u64 && !connection.full {
             connection.full = true;
             self.directory.set_full(connection.id, true);
         }
@@ -614,7 +612,7 @@ impl Server {
     /// The peer has finished sending.
     fn tell_end(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
         let unused = connection.unused.len();
-        match connection.listener.functions.on_end {
+        match connection.service.functions.on_end {
             Some(on_end) => self.call(connection, |stream| on_end(stream, unused))?,
             None => self.end(connection, Close::AfterSending),
         }
@@ -623,7 +621,7 @@ impl Server {
     }
 
     /// Takes what waits in a link.
-    fn hear(&mut self, link: Option<BorrowedFd<'static>>) -> Result<(), GaveUp> {
+    fn hear(&mut self, link: Option<&'static Link>) -> Result<(), GaveUp> {
         let Some(link) = link else { return Ok(()) };
         if self.messages.is_empty() {
             self.messages.resize(link::MESSAGE_BYTES, 0);

@@ -4,8 +4,8 @@
 
 use module_api::abi;
 
-use super::Server;
-use crate::net::stream::StreamListener;
+use super::ConnectionServer;
+use crate::net::listener::{Listener, StreamService};
 use crate::net::stream::connection::Connection;
 use crate::net::stream::tls::Tls;
 use crate::net::udp::GaveUp;
@@ -14,14 +14,14 @@ use crate::net::udp::GaveUp;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused;
 
-impl Server {
-    /// The beginning of a session with the newest certificates; none if the listener, at this place of the list, has none.
+impl ConnectionServer {
+    /// The beginning of a session with the newest certificates; none if the listener has none.
     #[inline]
-    pub(super) fn begin_tls(&mut self, listener: &StreamListener, place: usize) -> Result<Option<Box<Tls>>, Refused> {
-        if listener.tls.is_none() {
+    pub(super) fn begin_tls(&mut self, listener: &Listener, service: &StreamService) -> Result<Option<Box<Tls>>, Refused> {
+        if service.tls.is_none() {
             return Ok(None);
         }
-        match self.tls.as_mut().map(|current| current.session(place)) {
+        match self.tls.as_mut().map(|current| current.session(listener.index as usize)) {
             Some(Ok(session)) => Ok(Some(Tls::new(session))),
             Some(Err(error)) => {
                 tracing::error!("a connection was refused listener=\"{listener}\": {error}");

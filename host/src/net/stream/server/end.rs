@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use module_api::abi;
 use nix::sys::epoll::EpollTimeout;
 
-use super::Server;
+use super::ConnectionServer;
 use crate::net::stream::connection::Ending;
 use crate::net::udp::GaveUp;
 use crate::sys::time;
@@ -15,7 +15,7 @@ use crate::sys::time;
 /// A stopping worker sends what is queued for so long.
 const LAST_WORDS_NS: u64 = 1_000_000_000;
 
-impl Server {
+impl ConnectionServer {
     /// Looks at the connections whose time may be up.
     pub(super) fn look(&mut self) -> Result<(), GaveUp> {
         while let Some(Reverse((at_ns, slot, id))) = self.looks.peek().copied()

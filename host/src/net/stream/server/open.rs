@@ -8,18 +8,20 @@ use module_api::abi;
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::Server;
+use super::ConnectionServer;
 use crate::net::stream::connection::Connection;
 use crate::net::stream::directory::{Limits, MAX_CONNECTIONS};
 use crate::net::stream::link::Arrival;
 use crate::net::udp::GaveUp;
 use crate::stats::Own;
-use crate::sys::{accept, descriptor, time};
+use crate::sys::descriptor;
+use crate::sys::socket::accept;
+use crate::sys::time;
 
 /// Connections that a worker accepts before it serves those it has.
 const ACCEPTS_IN_A_ROW: usize = 16;
 
-impl Server {
+impl ConnectionServer {
     /// Accepts from a listener that its workers share.
     pub(super) fn accept(&mut self, number: usize) -> Result<(), GaveUp> {
         let Some((number, socket)) = self.sockets.get(number).copied() else { return Ok(()) };
@@ -64,11 +66,12 @@ impl Server {
     pub(super) fn open(&mut self, arrival: Arrival) -> Result<(), GaveUp> {
         let place = arrival.listener as usize;
         let Some(listener) = self.listeners.get(place) else { return Ok(()) };
+        let Some(service) = listener.connections() else { return Ok(()) };
         let Some(slot) = self.free_slot() else {
             tracing::warn!("a connection was refused: this worker has {MAX_CONNECTIONS}");
             return Ok(());
         };
-        let limits = Limits { connections: listener.options.max_connections, per_address: listener.options.max_per_address };
+        let limits = Limits { connections: service.options.max_connections, per_address: service.options.max_per_address };
         let id = match self.directory.open(self.index, slot as usize, place, arrival.peer.host(), limits) {
             Ok(Some(id)) => id,
             Ok(None) => {
@@ -86,9 +89,9 @@ impl Server {
         };
         self.counts.add(Own::Connections, 1);
         self.counts.add(Own::ConnectionsNow, 1);
-        let tls = self.begin_tls(listener, place);
+        let tls = self.begin_tls(listener, service);
         let refused = tls.is_err();
-        let mut connection = Connection::new(arrival, id, listener, tls.ok().flatten(), self.now_ns);
+        let mut connection = Connection::new(arrival, id, listener, service, tls.ok().flatten(), self.now_ns);
         let outcome = if refused {
             connection.over = Some(abi::CLOSED_BY_ERROR);
             Ok(())
@@ -124,7 +127,7 @@ impl Server {
 
     /// `on_open`.
     pub(super) fn begin(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
-        if let Some(on_open) = connection.listener.functions.on_open {
+        if let Some(on_open) = connection.service.functions.on_open {
             self.call(connection, |stream| on_open(stream))?;
         }
         // A handler that failed to open has nothing to close.

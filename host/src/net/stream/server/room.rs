@@ -2,11 +2,11 @@
 //!
 //! *Runs in:* TCP workers, main in no-fork mode. *Never:* tells it so before it was refused, or again and again at one go.
 
-use super::Server;
+use super::ConnectionServer;
 use crate::net::stream::connection::{Connection, Ending};
 use crate::net::udp::GaveUp;
 
-impl Server {
+impl ConnectionServer {
     /// The handler could not queue something in the call that has just returned. The kernel may have taken everything since, and then
     /// would not tell when it takes more: the connection counts as full until the next turn.
     #[cold]
@@ -29,7 +29,7 @@ impl Server {
         }
         connection.full = false;
         self.directory.set_full(connection.id, false);
-        match connection.listener.functions.on_writable {
+        match connection.service.functions.on_writable {
             Some(on_writable) if connection.ending == Ending::No => self.call(connection, |stream| on_writable(stream)),
             _ => Ok(()),
         }
@@ -37,5 +37,5 @@ impl Server {
 }
 
 fn has_room(connection: &Connection) -> bool {
-    connection.output.queued_bytes() <= (connection.listener.options.output_limit_bytes / 4) as u64
+    connection.output.queued_bytes() <= (connection.service.options.output_limit_bytes / 4) as u64
 }

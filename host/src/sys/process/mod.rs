@@ -1,0 +1,13 @@
+//! Processes: the one function that forks, signals, identity for the kernel, titles, and ends.
+//!
+//! *Runs in:* every process. *Never:* decides which process exists.
+
+pub mod counts;
+pub mod credentials;
+pub mod ended;
+pub mod environment;
+pub mod exit;
+pub mod fork;
+pub mod pidfd;
+pub mod signal;
+pub mod title;
