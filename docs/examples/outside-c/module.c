@@ -1,4 +1,5 @@
-/* Answers each datagram with a number that all workers share, and logs the count from a process of its own. */
+/* Answers each datagram with a number that all workers share; a process of the module logs the
+ * count. */
 #include <inttypes.h>
 #include <time.h>
 
@@ -10,7 +11,7 @@ static int64_t period_ns;
 /* The same memory in every process. */
 static uint64_t *answered;
 
-/* In the reporter. It needs no way out: the host stops it with a signal. */
+/* Runs in the reporter. It never returns: the host stops it with a signal. */
 static int32_t report(void *data) {
     const struct timespec period = {.tv_sec = period_ns / 1000000000, .tv_nsec = period_ns % 1000000000};
     (void)data;
@@ -19,7 +20,7 @@ static int32_t report(void *data) {
     return 0;
 }
 
-/* In the workers. */
+/* Runs in the workers. */
 static int32_t count(struct modhost_udp_batch *batch) {
     for (uint32_t i = 0; i < batch->count; i++) {
         char text[24];
@@ -30,7 +31,7 @@ static int32_t count(struct modhost_udp_batch *batch) {
     return 0;
 }
 
-/* In main, before any fork. */
+/* Runs in main, before any fork. */
 static int mod_init(void) {
     if (register_procs(1) < 0)
         return modhost_error("cannot register the reporter");
@@ -38,7 +39,7 @@ static int mod_init(void) {
     return answered ? 0 : modhost_error("no shared memory for the counter");
 }
 
-/* In main for PROC_INIT and PROC_MAIN, and once in each forked process. */
+/* Runs in main for PROC_INIT and PROC_MAIN, and once in each forked process. */
 static int mod_child(int rank) {
     if (rank == PROC_MAIN && fork_process_entry(1, "reporter", 0, report, NULL) < 0)
         return modhost_error("cannot fork the reporter");

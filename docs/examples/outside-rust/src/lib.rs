@@ -1,4 +1,5 @@
-//! Answers each datagram with a number that all workers share, and logs the count from a process of its own.
+//! Answers each datagram with a number that all workers share; a process of the module logs the
+//! count.
 
 #![forbid(unsafe_code)]
 
@@ -40,7 +41,7 @@ impl Module for Outside {
 }
 
 impl Outside {
-    /// In the workers.
+    /// Runs in the workers.
     fn count(&self, _child: &mut (), batch: &Batch<'_>) -> Result<()> {
         for datagram in batch {
             let number = self.answered.fetch_add(1, Ordering::Relaxed) + 1;
@@ -49,7 +50,7 @@ impl Outside {
         Ok(())
     }
 
-    /// In the reporter. It needs no way out: the host stops it with a signal.
+    /// Runs in the reporter. It never returns: the host stops it with a signal.
     fn report(&self) -> Result<()> {
         loop {
             thread::sleep(self.period);
