@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-use harness::{Host, Record, Records, Setup, fixture};
+use harness::{Record, Records, Setup, fixture};
 
 use crate::init_f::refused_in_later_phases;
 use crate::{E_INVALID, E_LIMIT};

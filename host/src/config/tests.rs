@@ -77,10 +77,10 @@ fn everything_is_read() {
     assert_eq!(
         params,
         [
-            ("zeta", Value::String("200 OK".into()), "etc/t.toml:24:8".to_string()),
-            ("answers", Value::Int(16), "etc/t.toml:25:11".to_string()),
-            ("quiet", Value::Bool(true), "etc/t.toml:26:9".to_string()),
-            ("ratio", Value::Float(1.5), "etc/t.toml:27:9".to_string()),
+            ("zeta", Value::String("200 OK".into()), "etc/t.toml:23:8".to_string()),
+            ("answers", Value::Int(16), "etc/t.toml:24:11".to_string()),
+            ("quiet", Value::Bool(true), "etc/t.toml:25:9".to_string()),
+            ("ratio", Value::Float(1.5), "etc/t.toml:26:9".to_string()),
         ],
         "in the order of the file"
     );
@@ -93,7 +93,7 @@ fn everything_is_read() {
             ("unix://run/echo.sock".to_string(), "echo".to_string(), None),
         ]
     );
-    assert_eq!(config.listeners[0].position.to_string(), "etc/t.toml:33:1");
+    assert_eq!(config.listeners[0].position.to_string(), "etc/t.toml:32:1");
 }
 
 #[test]
