@@ -146,7 +146,7 @@ fn exhausted(what: String) -> Error {
     let Some(memory) = MainMemory::current() else { return Error::failed(what) };
     let usage = memory.arena.usage();
     let most = usage.largest().map_or_else(String::new, |(index, share)| {
-        let named = index.and_then(|index| crate::state::module_name(index));
+        let named = index.and_then(crate::state::module_name);
         format!(", module \"{}\" has most: {} in {} blocks", named.unwrap_or("?"), share.bytes, share.blocks)
     });
     let (sum, largest) = (usage.sum().bytes, usage.largest_free_bytes);

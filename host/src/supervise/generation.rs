@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::process::phase::{Breadcrumb, Phase};
 use crate::process::restart::End;
 use crate::process::slots::Slots;
+use crate::sys::process::exit;
 use crate::sys::process::fork::{self, Side};
 use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
@@ -103,7 +104,7 @@ pub struct Birth<'s> {
 impl Generation {
     /// Forks a main.
     pub fn fork(birth: Birth<'_>) -> Result<Self> {
-        let Birth { slots, supervisor, mut supervisors_own, tls, limits, main } = birth;
+        let Birth { slots, supervisor, supervisors_own, tls, limits, main } = birth;
         let (ours, theirs) = Link::pair()?;
         let forked_ns = time::now_ns();
         match fork::fork(&fork::alone_so_far()?)? {
@@ -118,16 +119,8 @@ impl Generation {
                 ended: None,
             }),
             Side::Child => {
-                supervisors_own.push(std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&ours)));
-                // Main closes the descriptor by its number, with the others.
-                std::mem::forget(ours);
-                crate::sys::process::exit::leave(main(Inheritance {
-                    link: SupervisorLink(theirs),
-                    slots,
-                    supervisor,
-                    supervisors_own,
-                    tls,
-                }))
+                drop(ours);
+                exit::leave(main(Inheritance { link: SupervisorLink(theirs), slots, supervisor, supervisors_own, tls }))
             }
         }
     }

@@ -146,7 +146,7 @@ impl ErrorText {
 /// As much of the text as fits, in whole characters; a NUL would end it and becomes a space.
 fn fixed<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
-    let length = text.floor_char_boundary(N);
+    let length = (0..=text.len().min(N)).rev().find(|length| text.is_char_boundary(*length)).unwrap_or(0);
     bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
     bytes[..length].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
     bytes

@@ -379,7 +379,7 @@ mod tests {
     fn supervisor() -> Supervisor {
         let address = ListenAddress::Udp("127.0.0.1:0".parse().unwrap());
         let handler = HandlerRef { module: "m".into(), handler: None };
-        let (options, position) = (ListenOptions::default(), Position::CommandLine("--listen".into()));
+        let (options, position) = (ListenOptions::default(), Position::CommandLine("--listen"));
         let config = ListenConfig { addresses: vec![address], options, handler, workers: None, position };
         let limits = TimeLimits { start: Duration::from_secs(60), stop: Duration::from_secs(10) };
         let spec = ServiceSpec {
