@@ -203,12 +203,12 @@ fn a_changed_file_is_served_after_a_second_at_most() {
     // The folder itself is replaced.
     let other = folder();
     fs::write(other.path().join("a.txt"), "other").unwrap();
-    let link = root.path().join("current");
-    symlink(root.path(), &link).unwrap();
-    let mut server = Server::with_files(&link);
+    let current = root.path().join("current");
+    symlink(root.path(), &current).unwrap();
+    let mut server = Server::with_files(&current);
     assert_eq!(body(&mut server), "404 Not Found\n");
-    fs::remove_file(&link).unwrap();
-    symlink(other.path(), &link).unwrap();
+    fs::remove_file(&current).unwrap();
+    symlink(other.path(), &current).unwrap();
     server.worker.set_time(NOW + 1);
     assert_eq!(body(&mut server), "other");
 }
