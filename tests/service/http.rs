@@ -307,7 +307,7 @@ fn a_module_in_c_answers() {
     let pages = harness::fixture("pages_c");
     let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
     let host = host.allowing("a route of another module has failed");
-    host.wait_for_log("is no route: a path has no part");
+    host.wait_for_log("is not a route: a path has no part");
     let mut stream = connect(&host);
     stream.write_all(b"POST /c/%64?q HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").expect("a request");
     let (head, body) = answer(&mut stream);

@@ -261,9 +261,9 @@ fn what_it_cannot_start_with() {
     );
     for (set, what) in [
         ("status.path=status", "parameter \"path\": "),
-        ("status.path=/a?b", "is no route: a path cannot contain '?' (hint: a query is no part of it"),
-        ("status.allow=all", "parameter \"allow\": \"all\" is no network (hint: \"192.0.2.0/24\""),
-        ("status.allow=192.0.2.1/24", "the bits behind the first 24 must be zero"),
+        ("status.path=/a?b", "is not a route: a path cannot contain '?' (hint: a query is not part of it"),
+        ("status.allow=all", "parameter \"allow\": \"all\" is not a network (hint: \"192.0.2.0/24\""),
+        ("status.allow=192.0.2.1/24", "the bits after the first 24 must be zero"),
     ] {
         let said = attempt.run(&["run", "./http.so", "./status.so", "--set", set]);
         assert_eq!(said.code, 1, "{}", said.errors);

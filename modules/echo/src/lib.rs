@@ -1,6 +1,8 @@
-//! Sends each datagram back to where it came from, without copying it.
+//! Sends each datagram back to its sender without copying it, and the bytes of a connection back to
+//! the client.
 //!
-//! Runs in UDP workers. Writes to no memory but its counter: what it measures is the host.
+//! Runs in UDP and TCP workers. Writes to no memory except its counter, so a benchmark with it
+//! measures the host.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +27,8 @@ impl Module for Echo {
 
 impl Echo {
     fn serve(&self, _child: &mut (), batch: &Batch<'_>) -> Result<()> {
-        // A Unix socket without a name can send, and that is no reason to end.
+        // A datagram from an unnamed Unix socket has no address to answer; it is skipped, not an
+        // error.
         for datagram in batch.iter().filter(Datagram::is_answerable) {
             datagram.reply_borrowed(datagram.data())?;
         }
@@ -35,7 +38,7 @@ impl Echo {
 }
 
 // ANCHOR: connections
-/// A connection: keeps nothing.
+/// One connection. It has no state.
 struct Bytes;
 
 impl StreamHandler<Echo> for Bytes {
@@ -46,7 +49,8 @@ impl StreamHandler<Echo> for Bytes {
     fn data(&mut self, _: &Echo, _child: &mut (), stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
         match stream.write(data) {
             Ok(()) => Ok(data.len()),
-            // A peer that sends and does not read: once it reads, the same bytes come again.
+            // The peer sends and does not read. Once it reads, the host passes the same bytes
+            // again.
             Err(StreamError::Busy) => Ok(0),
             Err(error) => Err(error.into()),
         }
@@ -78,12 +82,12 @@ mod tests {
 
     // ANCHOR: test
     #[test]
-    fn each_byte_comes_back_when_there_is_room_for_it() {
+    fn bytes_are_sent_back_when_the_output_queue_has_room() {
         let host = Host::new().start::<Echo>().unwrap();
         let mut worker = host.worker(1).unwrap();
         let mut stream = worker.dial(&Dial::new("bytes").output_limit(4)).unwrap();
         assert_eq!(stream.send(&mut worker, b"hello").unwrap(), b"hello");
-        // A client that does not read is waited for.
+        // While the client does not read, its bytes stay unused.
         stream.stop_reading();
         assert_eq!(stream.send(&mut worker, b"first").unwrap(), b"");
         assert_eq!(stream.send(&mut worker, b"second").unwrap(), b"");
@@ -94,12 +98,12 @@ mod tests {
     // ANCHOR_END: test
 
     #[test]
-    fn each_datagram_comes_back() {
+    fn datagrams_are_sent_back_to_their_senders() {
         let host = Host::new().start::<Echo>().unwrap();
         let mut worker = host.worker(1).unwrap();
-        let (one, other) = ("192.0.2.1:5060".parse().unwrap(), "[2001:db8::1]:7".parse().unwrap());
-        let answers = worker.datagrams("echo", &[(one, "hello"), (other, ""), (one, "again")]).unwrap();
+        let (first, second) = ("192.0.2.1:5060".parse().unwrap(), "[2001:db8::1]:7".parse().unwrap());
+        let answers = worker.datagrams("echo", &[(first, "hello"), (second, ""), (first, "again")]).unwrap();
         let answers: Vec<_> = answers.iter().map(|answer| (answer.datagram(), answer.to(), answer.data())).collect();
-        assert_eq!(answers, [(0, one, &b"hello"[..]), (1, other, b""), (2, one, b"again")]);
+        assert_eq!(answers, [(0, first, &b"hello"[..]), (1, second, b""), (2, first, b"again")]);
     }
 }

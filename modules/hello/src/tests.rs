@@ -1,11 +1,11 @@
-//! What the module does, without a host.
+//! Tests of the module with the SDK's fake host.
 
 use module_api::testing::{Host, Level};
 
 use super::*;
 
 #[test]
-fn workers_count_by_themselves() {
+fn each_worker_counts_its_own_greetings() {
     let peer = "192.0.2.1:5060".parse().unwrap();
     let host = Host::new().param("greeting", "moin").workers(2).start::<Hello>().unwrap();
     let (mut first, mut second) = (host.worker(1).unwrap(), host.worker(2).unwrap());
@@ -13,13 +13,13 @@ fn workers_count_by_themselves() {
     assert_eq!(answers[1].data(), b"moin 192.0.2.1:5060, you are number 2 at worker 1\n");
     let answers = second.datagrams("hello", &[(peer, "c")]).unwrap();
     assert_eq!(answers[0].data(), b"moin 192.0.2.1:5060, you are number 1 at worker 2\n");
-    // A worker that is replaced begins anew.
+    // A restarted worker starts from zero.
     first.restart().unwrap();
     assert_eq!(first.state().map(|child| child.greeted), Some(0));
 }
 
 #[test]
-fn each_phase_greets_in_the_log() {
+fn each_phase_logs_a_greeting() {
     let host = Host::new().workers(1).start::<Hello>().unwrap();
     host.timer().unwrap();
     host.ready().unwrap();

@@ -1,42 +1,43 @@
-//! Preconditions and ranges of requests for what has a validator (RFC 9110, sections 13 and 14).
+//! Evaluates the preconditions and the range of a request for a file (RFC 9110, sections 13 and
+//! 14).
 //!
 //! Pure.
 
 use module_api::date;
 
-use crate::chars;
-use crate::head::{Head, Method};
+use crate::request_head::{Method, RequestHead};
+use crate::syntax;
 
-/// What a request for something that exists gets.
+/// The answer to a request for an existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// All of it: 200.
-    Whole,
+pub enum Evaluation {
+    /// 200 with the whole file.
+    Full,
     /// 304.
     NotModified,
     /// 412.
-    Failed,
-    /// So many bytes from there on: 206.
-    Part { from: u64, len: u64 },
+    PreconditionFailed,
+    /// 206 with `len` bytes from the offset `from`.
+    Range { from: u64, len: u64 },
     /// 416.
-    Unsatisfiable,
+    RangeNotSatisfiable,
 }
 
-/// What identifies a state of something.
+/// What preconditions are compared with.
 #[derive(Debug, Clone, Copy)]
 pub struct Validators<'v> {
-    /// Strong, with its quotes.
+    /// A strong entity tag, with its quotes.
     pub etag: &'v [u8],
-    /// When it was last changed, in seconds since 1970.
+    /// Seconds since 1970.
     pub modified_s: u64,
-    /// How long it is.
+    /// Size of the file.
     pub bytes: u64,
 }
 
-/// Judges a GET or HEAD. A field that cannot be understood is taken for absent.
-pub fn judge(head: &Head<'_>, what: Validators<'_>, now_s: u64) -> Verdict {
+/// Evaluates a GET or HEAD. A field that cannot be parsed is ignored.
+pub fn evaluate(head: &RequestHead<'_>, file: Validators<'_>, now_s: u64) -> Evaluation {
     if !head.conditional {
-        return Verdict::Whole;
+        return Evaluation::Full;
     }
     let date = |name: &str| {
         let mut values = head.values(name);
@@ -45,33 +46,34 @@ pub fn judge(head: &Head<'_>, what: Validators<'_>, now_s: u64) -> Verdict {
     };
     let has = |name: &str| head.values(name).next().is_some();
     if has("if-match") {
-        if !head.values("if-match").any(|tags| matches(tags, what.etag, Comparison::Strong)) {
-            return Verdict::Failed;
+        if !head.values("if-match").any(|tags| matches(tags, file.etag, Comparison::Strong)) {
+            return Evaluation::PreconditionFailed;
         }
-    } else if date("if-unmodified-since").is_some_and(|date| what.modified_s > date) {
-        return Verdict::Failed;
+    } else if date("if-unmodified-since").is_some_and(|date| file.modified_s > date) {
+        return Evaluation::PreconditionFailed;
     }
     if has("if-none-match") {
-        if head.values("if-none-match").any(|tags| matches(tags, what.etag, Comparison::Weak)) {
-            return Verdict::NotModified;
+        if head.values("if-none-match").any(|tags| matches(tags, file.etag, Comparison::Weak)) {
+            return Evaluation::NotModified;
         }
-    } else if date("if-modified-since").is_some_and(|date| what.modified_s <= date) {
-        return Verdict::NotModified;
+    } else if date("if-modified-since").is_some_and(|date| file.modified_s <= date) {
+        return Evaluation::NotModified;
     }
     if head.method != Method::Get {
-        return Verdict::Whole;
+        return Evaluation::Full;
     }
     let mut ranges = head.values("range");
-    let (Some(range), None) = (ranges.next(), ranges.next()) else { return Verdict::Whole };
+    let (Some(range), None) = (ranges.next(), ranges.next()) else { return Evaluation::Full };
     let mut conditions = head.values("if-range");
     let fresh = match (conditions.next(), conditions.next()) {
         (None, _) => true,
-        (Some(tag), None) if tag.starts_with(b"\"") => tag == what.etag,
-        // A second is long: what was changed in the very last ones may have been changed again.
-        (Some(text), None) => date::parse(text, now_s).is_some_and(|date| date == what.modified_s && date + 1 < now_s),
+        (Some(tag), None) if tag.starts_with(b"\"") => tag == file.etag,
+        // A file can change twice within a second. A date that is at least two seconds old is
+        // strong enough for a range.
+        (Some(text), None) => date::parse(text, now_s).is_some_and(|date| date == file.modified_s && date + 1 < now_s),
         _ => false,
     };
-    if fresh { part(range, what.bytes) } else { Verdict::Whole }
+    if fresh { evaluate_range(range, file.bytes) } else { Evaluation::Full }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,9 +82,9 @@ enum Comparison {
     Weak,
 }
 
-/// Whether a list of tags, or `*`, names this one. What follows a mistake in the list is not looked at.
+/// Whether a list of entity tags, or `*`, contains `etag`. Reads the list up to the first mistake.
 fn matches(tags: &[u8], etag: &[u8], how: Comparison) -> bool {
-    if chars::trim(tags) == b"*" {
+    if syntax::trim(tags) == b"*" {
         return true;
     }
     let mut rest = tags;
@@ -103,28 +105,29 @@ fn matches(tags: &[u8], etag: &[u8], how: Comparison) -> bool {
     }
 }
 
-/// One range of bytes. Of several, and of other units, the whole is given, which is always allowed.
-fn part(range: &[u8], bytes: u64) -> Verdict {
+/// Evaluates one range of bytes. Several ranges and other units get the whole file, as the RFC
+/// allows.
+fn evaluate_range(range: &[u8], bytes: u64) -> Evaluation {
     let Some((unit, set)) = range.iter().position(|byte| *byte == b'=').map(|at| (&range[..at], &range[at + 1..])) else {
-        return Verdict::Whole;
+        return Evaluation::Full;
     };
-    let mut sets = chars::list(set);
-    let (Some(set), None) = (sets.next(), sets.next()) else { return Verdict::Whole };
-    let Some(dash) = set.iter().position(|byte| *byte == b'-') else { return Verdict::Whole };
+    let mut sets = syntax::list(set);
+    let (Some(set), None) = (sets.next(), sets.next()) else { return Evaluation::Full };
+    let Some(dash) = set.iter().position(|byte| *byte == b'-') else { return Evaluation::Full };
     if !unit.eq_ignore_ascii_case(b"bytes") {
-        return Verdict::Whole;
+        return Evaluation::Full;
     }
-    // A number that is too long for us is beyond every end.
+    // A number too long for `syntax::number` is beyond the end of every file.
     let number = |digits: &[u8]| {
         let are_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        are_digits.then(|| chars::number(digits).unwrap_or(u64::MAX))
+        are_digits.then(|| syntax::number(digits).unwrap_or(u64::MAX))
     };
     let (first, last) = (&set[..dash], &set[dash + 1..]);
     let (from, end) = match (number(first), number(last)) {
         (Some(from), Some(last)) if from <= last => (from, bytes.min(last.saturating_add(1))),
         (Some(from), None) if last.is_empty() => (from, bytes),
         (None, Some(suffix)) if first.is_empty() => (if suffix == 0 { bytes } else { bytes.saturating_sub(suffix) }, bytes),
-        _ => return Verdict::Whole,
+        _ => return Evaluation::Full,
     };
-    if from >= end { Verdict::Unsatisfiable } else { Verdict::Part { from, len: end - from } }
+    if from >= end { Evaluation::RangeNotSatisfiable } else { Evaluation::Range { from, len: end - from } }
 }

@@ -1,6 +1,7 @@
-//! Files below a folder: found without ever leaving it, small ones kept in memory.
+//! Serves the files below a folder, and caches small ones in memory.
 //!
-//! Runs in TCP workers. The kernel resolves each path below the folder (`openat2`), so neither `..` nor a symbolic link leads out of it.
+//! Runs in TCP workers. The kernel resolves each path below the folder (`openat2`), so neither `..`
+//! nor a symbolic link leads out of it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,16 +14,15 @@ use module_api::{StreamError, date};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2};
 use rustix::io::Errno;
 
-use crate::conditional::{Validators, Verdict, judge};
-use crate::head::{Head, Method};
-use crate::media;
-use crate::reply::{Clock, Decimal, Page, Reply, Wire};
+use crate::conditional::{Evaluation, Validators, evaluate};
+use crate::media_type;
+use crate::reply::{Clock, Decimal, Output, PreparedReply, Reply};
+use crate::request_head::{Method, RequestHead};
 
-/// Files up to this are kept in memory, in bytes.
-const SMALL: u64 = 64 << 10;
-/// Files kept at most.
-const MAX_KEPT: usize = 4096;
-/// How often a path is tried that changes while it is looked at.
+/// Larger files are not cached.
+const MAX_CACHED_FILE_BYTES: u64 = 64 << 10;
+const MAX_CACHED_FILES: usize = 4096;
+/// How often a path is tried that changes while the kernel resolves it.
 const TRIES: usize = 3;
 
 /// Why a file is not served.
@@ -30,14 +30,14 @@ const TRIES: usize = 3;
 pub enum Refusal {
     NotFound,
     Forbidden,
-    /// The path is a folder's.
+    /// The path names a folder.
     Folder,
-    /// The kernel has failed; the log says how.
+    /// A system call has failed; the error is logged.
     Failed,
 }
 
 impl Refusal {
-    /// The code to answer.
+    /// The HTTP status code.
     pub fn code(self) -> u16 {
         match self {
             Refusal::NotFound | Refusal::Folder => 404,
@@ -47,17 +47,19 @@ impl Refusal {
     }
 }
 
-/// What is left of an answer: a piece of a file.
+/// A part of a file that still has to be sent.
 #[derive(Debug)]
-pub struct Rest {
+pub struct FileRange {
     pub file: OwnedFd,
+    /// Bytes.
     pub offset: u64,
+    /// Bytes.
     pub len: u64,
 }
 
-/// What a file was when it was looked at.
+/// What tells one version of a file from another, as `fstat` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
+struct FileVersion {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -67,9 +69,9 @@ struct State {
     changed_ns: u64,
 }
 
-impl State {
-    fn of(stat: &Stat) -> State {
-        State {
+impl FileVersion {
+    fn of(stat: &Stat) -> FileVersion {
+        FileVersion {
             device: stat.st_dev,
             inode: stat.st_ino,
             bytes: u64::try_from(stat.st_size).unwrap_or(0),
@@ -80,16 +82,18 @@ impl State {
         }
     }
 
-    /// A moment before 1970, or one to come, is none that HTTP can say.
+    /// The time of the last change for HTTP, which has no times before 1970 and allows none in the
+    /// future.
     fn modified_s(&self, now_s: u64) -> u64 {
         u64::try_from(self.modified_s).unwrap_or(0).min(now_s)
     }
 }
 
-/// The lines that identify a file.
+/// What answers say about one version of a file.
 #[derive(Debug)]
-struct Identity {
+struct FileMetadata {
     etag: Vec<u8>,
+    /// Seconds since 1970.
     modified_s: u64,
     /// `Last-Modified`, `ETag` and `Accept-Ranges`.
     lines: Vec<u8>,
@@ -97,15 +101,15 @@ struct Identity {
     bytes: u64,
 }
 
-impl Identity {
-    fn new(state: &State, path: &[u8], now_s: u64) -> Identity {
+impl FileMetadata {
+    fn new(state: &FileVersion, path: &[u8], now_s: u64) -> FileMetadata {
         let etag = format!("\"{:x}-{:x}-{:x}\"", state.modified_s, state.modified_ns, state.bytes);
         let modified_s = state.modified_s(now_s);
         let modified = date::text(modified_s);
         let mut lines = b"Last-Modified: ".to_vec();
         lines.extend_from_slice(&modified);
         lines.extend_from_slice(format!("\r\nETag: {etag}\r\nAccept-Ranges: bytes\r\n").as_bytes());
-        Identity { etag: etag.into_bytes(), modified_s, lines, media_type: media::of(path), bytes: state.bytes }
+        FileMetadata { etag: etag.into_bytes(), modified_s, lines, media_type: media_type::of(path), bytes: state.bytes }
     }
 
     fn type_line(&self) -> String {
@@ -117,37 +121,40 @@ impl Identity {
     }
 }
 
-/// A file that is kept.
 #[derive(Debug)]
-struct Kept {
-    page: Page,
-    identity: Identity,
-    state: State,
-    /// It was read so long after its last change that another change would show in its times.
+struct CachedFile {
+    reply: PreparedReply,
+    metadata: FileMetadata,
+    version: FileVersion,
+    /// Whether the file was read so long after its last change that a later change must show in its
+    /// times.
     settled: bool,
-    /// In which second it was last compared with the file, and last used.
+    /// The second of the last comparison with the file on disk.
     checked_s: u64,
+    /// The second of the last use. The file with the oldest one is removed first.
     used_s: u64,
 }
 
-/// The files of one process.
+/// The files that one process serves.
 #[derive(Debug)]
 pub struct Files {
-    kept: HashMap<Box<[u8]>, Kept>,
-    kept_bytes: u64,
-    max_kept_bytes: u64,
-    /// The folder, and in which second it was opened: it may be replaced by another one.
+    /// By decoded path.
+    cached: HashMap<Box<[u8]>, CachedFile>,
+    cached_bytes: u64,
+    max_cached_bytes: u64,
+    /// The folder, and the second in which it was opened. It is reopened each second, because its
+    /// path may lead to another folder by then.
     root: Option<(OwnedFd, u64)>,
-    /// Whether the log was told that the kernel fails.
-    complained_s: u64,
+    /// The second of the last warning about a failed system call.
+    warned_s: u64,
 }
 
-/// Opens the folder.
+/// Opens the folder of files.
 pub fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
     open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opens something below the folder, of whatever kind; never waits for a pipe's other side.
+/// Opens a file of any type below the folder. Never waits for the other side of a pipe.
 pub fn open_below(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -155,7 +162,7 @@ pub fn open_below(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     loop {
         tries += 1;
         match openat2(root, path, flags, Mode::empty(), resolve) {
-            // Something was renamed meanwhile, and the kernel is not sure.
+            // The kernel cannot rule out that a rename in between led out of the folder.
             Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => {}
             outcome => return outcome,
         }
@@ -163,44 +170,45 @@ pub fn open_below(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 impl Files {
-    /// That many bytes are kept at most.
-    pub fn new(max_kept_bytes: u64) -> Files {
-        Files { kept: HashMap::new(), kept_bytes: 0, max_kept_bytes, root: None, complained_s: 0 }
+    pub fn new(max_cached_bytes: u64) -> Files {
+        Files { cached: HashMap::new(), cached_bytes: 0, max_cached_bytes, root: None, warned_s: 0 }
     }
 
-    /// Answers a GET or HEAD for a file. `path` has no empty part, and none that begins with a dot but the first one's `.well-known`.
+    /// Answers a GET or HEAD for a file. `path` is one that `path::of_file` has accepted. Returns
+    /// the status code and the part of the file that still has to be sent.
     pub fn answer(
         &mut self,
         root: &Path,
         path: &[u8],
         clock: &Clock,
-        head: &Head<'_>,
-        wire: &mut impl Wire,
-    ) -> Result<Result<(u16, Option<Rest>), Refusal>, StreamError> {
+        head: &RequestHead<'_>,
+        output: &mut impl Output,
+    ) -> Result<Result<(u16, Option<FileRange>), Refusal>, StreamError> {
         let now_s = clock.now_s;
-        if let Some(kept) = self.kept.get_mut(path)
-            && kept.checked_s == now_s
+        if let Some(cached) = self.cached.get_mut(path)
+            && cached.checked_s == now_s
         {
-            return kept.answer(clock, head, wire).map(Ok);
+            return cached.answer(clock, head, output).map(Ok);
         }
-        match self.look(root, path, clock) {
+        match self.check(root, path, clock) {
             Err(refusal) => {
-                self.forget(path);
+                self.remove(path);
                 Ok(Err(refusal))
             }
-            Ok(Some((file, state))) => {
-                let identity = Identity::new(&state, path, now_s);
-                answer_opened(file, &identity, clock, head, wire).map(Ok)
+            Ok(Some((file, version))) => {
+                let metadata = FileMetadata::new(&version, path, now_s);
+                answer_opened(file, &metadata, clock, head, output).map(Ok)
             }
-            Ok(None) => match self.kept.get_mut(path) {
-                Some(kept) => kept.answer(clock, head, wire).map(Ok),
+            Ok(None) => match self.cached.get_mut(path) {
+                Some(cached) => cached.answer(clock, head, output).map(Ok),
                 None => Ok(Err(Refusal::Failed)),
             },
         }
     }
 
-    /// Looks at the file itself. None: it is kept, and as it was.
-    fn look(&mut self, root: &Path, path: &[u8], clock: &Clock) -> Result<Option<(File, State)>, Refusal> {
+    /// Opens the file on disk and caches it if it is small. Returns `None` if the cached copy is
+    /// current, otherwise the file, which is not cached.
+    fn check(&mut self, root: &Path, path: &[u8], clock: &Clock) -> Result<Option<(File, FileVersion)>, Refusal> {
         let now_s = clock.now_s;
         if self.root.as_ref().is_none_or(|(_, opened_s)| *opened_s != now_s) {
             let opened = open_root(root).map_err(|errno| self.refusal(errno, root, now_s))?;
@@ -214,43 +222,44 @@ impl Files {
             FileType::Directory => return Err(Refusal::Folder),
             _ => return Err(Refusal::NotFound),
         }
-        let state = State::of(&stat);
+        let version = FileVersion::of(&stat);
         let mut file = File::from(file);
-        if let Some(kept) = self.kept.get_mut(path)
-            && kept.state == state
-            && kept.settled
+        if let Some(cached) = self.cached.get_mut(path)
+            && cached.version == version
+            && cached.settled
         {
-            kept.checked_s = now_s;
-            kept.used_s = now_s;
+            cached.checked_s = now_s;
+            cached.used_s = now_s;
             return Ok(None);
         }
-        self.forget(path);
-        if state.bytes > SMALL || state.bytes > self.max_kept_bytes {
-            return Ok(Some((file, state)));
+        self.remove(path);
+        if version.bytes > MAX_CACHED_FILE_BYTES || version.bytes > self.max_cached_bytes {
+            return Ok(Some((file, version)));
         }
-        let mut body = Vec::with_capacity(state.bytes as usize + 1);
-        if let Err(error) = (&mut file).take(SMALL + 1).read_to_end(&mut body) {
+        let mut body = Vec::with_capacity(version.bytes as usize + 1);
+        if let Err(error) = (&mut file).take(MAX_CACHED_FILE_BYTES + 1).read_to_end(&mut body) {
             warn!(error = %error, "a file cannot be read");
             return Err(Refusal::Failed);
         }
-        let after = fstat(&file).map(|stat| State::of(&stat));
-        if body.len() as u64 != state.bytes || after != Ok(state) {
-            // It changes right now: nothing to keep.
-            return Ok(Some((file, after.unwrap_or(state))));
+        let after = fstat(&file).map(|stat| FileVersion::of(&stat));
+        if body.len() as u64 != version.bytes || after != Ok(version) {
+            // The file is being changed, so it is not cached.
+            return Ok(Some((file, after.unwrap_or(version))));
         }
-        self.keep(path, &body, state, clock);
+        self.insert(path, &body, version, clock);
         Ok(None)
     }
 
-    /// What an error of the kernel means to the client. What is ours is in the log, once a second at most.
+    /// The answer for a failed system call. An error that no path explains is logged, at most once
+    /// a second.
     fn refusal(&mut self, errno: Errno, root: &Path, now_s: u64) -> Refusal {
         match errno {
             // XDEV: the path leads out of the folder.
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::INVAL | Errno::NXIO => Refusal::NotFound,
             Errno::ACCESS | Errno::PERM => Refusal::Forbidden,
             errno => {
-                if self.complained_s != now_s {
-                    self.complained_s = now_s;
+                if self.warned_s != now_s {
+                    self.warned_s = now_s;
                     warn!(root = %root.display(), error = %errno, "a file cannot be opened");
                 }
                 Refusal::Failed
@@ -258,106 +267,116 @@ impl Files {
         }
     }
 
-    fn keep(&mut self, path: &[u8], body: &[u8], state: State, clock: &Clock) {
-        let identity = Identity::new(&state, path, clock.now_s);
-        let mut lines = identity.type_line().into_bytes();
-        lines.extend_from_slice(&identity.lines);
-        let page = Page::new(clock, 200, &lines, Some(state.bytes), body);
-        let bytes = page.len() as u64;
-        while !self.kept.is_empty() && (self.kept_bytes + bytes > self.max_kept_bytes.max(bytes) || self.kept.len() >= MAX_KEPT) {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used_s).map(|(path, _)| path.clone());
+    /// Caches a file, and removes others if there is no room for it.
+    fn insert(&mut self, path: &[u8], body: &[u8], version: FileVersion, clock: &Clock) {
+        let metadata = FileMetadata::new(&version, path, clock.now_s);
+        let mut lines = metadata.type_line().into_bytes();
+        lines.extend_from_slice(&metadata.lines);
+        let reply = PreparedReply::new(clock, 200, &lines, Some(version.bytes), body);
+        let bytes = reply.len() as u64;
+        while !self.cached.is_empty()
+            && (self.cached_bytes + bytes > self.max_cached_bytes.max(bytes) || self.cached.len() >= MAX_CACHED_FILES)
+        {
+            let oldest = self.cached.iter().min_by_key(|(_, cached)| cached.used_s).map(|(path, _)| path.clone());
             if let Some(oldest) = oldest {
-                self.forget(&oldest);
+                self.remove(&oldest);
             }
         }
-        self.kept_bytes += bytes;
-        let settled = u64::try_from(state.changed_s).is_ok_and(|changed_s| changed_s + 1 < clock.now_s);
-        self.kept.insert(path.into(), Kept { page, identity, state, settled, checked_s: clock.now_s, used_s: clock.now_s });
+        self.cached_bytes += bytes;
+        let settled = u64::try_from(version.changed_s).is_ok_and(|changed_s| changed_s + 1 < clock.now_s);
+        self.cached.insert(path.into(), CachedFile { reply, metadata, version, settled, checked_s: clock.now_s, used_s: clock.now_s });
     }
 
-    fn forget(&mut self, path: &[u8]) {
-        if let Some(kept) = self.kept.remove(path) {
-            self.kept_bytes -= kept.page.len() as u64;
+    /// Removes a file from the cache.
+    fn remove(&mut self, path: &[u8]) {
+        if let Some(cached) = self.cached.remove(path) {
+            self.cached_bytes -= cached.reply.len() as u64;
         }
     }
 
-    /// Bytes that are kept.
     #[cfg(test)]
-    pub fn kept_bytes(&self) -> u64 {
-        self.kept_bytes
+    pub fn cached_bytes(&self) -> u64 {
+        self.cached_bytes
     }
 }
 
-impl Kept {
+impl CachedFile {
     #[inline]
-    fn answer(&mut self, clock: &Clock, head: &Head<'_>, wire: &mut impl Wire) -> Result<(u16, Option<Rest>), StreamError> {
+    fn answer(&mut self, clock: &Clock, head: &RequestHead<'_>, output: &mut impl Output) -> Result<(u16, Option<FileRange>), StreamError> {
         if !head.conditional {
-            return self.page.write(clock, head, wire).map(|code| (code, None));
+            return self.reply.write(clock, head, output).map(|code| (code, None));
         }
-        let verdict = judge(head, self.identity.validators(), clock.now_s);
-        match verdict {
-            Verdict::Whole => self.page.write(clock, head, wire).map(|code| (code, None)),
-            Verdict::Part { from, len } => {
-                let part = &self.page.body()[from as usize..][..len as usize];
-                write_part(&self.identity, from, len, part, clock, head, wire).map(|code| (code, None))
+        let code = match evaluate(head, self.metadata.validators(), clock.now_s) {
+            Evaluation::Full => self.reply.write(clock, head, output)?,
+            Evaluation::Range { from, len } => {
+                let part = &self.reply.body()[from as usize..][..len as usize];
+                write_part(&self.metadata, from, len, part, clock, head, output)?
             }
-            other => write_none(&self.identity, other, clock, head, wire).map(|code| (code, None)),
-        }
+            other => write_no_content(&self.metadata, other, clock, head, output)?,
+        };
+        Ok((code, None))
     }
 }
 
-/// Answers from the file itself.
+/// Answers from a file that is not cached.
 fn answer_opened(
     file: File,
-    identity: &Identity,
+    metadata: &FileMetadata,
     clock: &Clock,
-    head: &Head<'_>,
-    wire: &mut impl Wire,
-) -> Result<(u16, Option<Rest>), StreamError> {
-    let (code, offset, len) = match judge(head, identity.validators(), clock.now_s) {
-        Verdict::Whole => {
-            let type_line = identity.type_line();
-            let fields = [type_line.as_bytes(), &identity.lines];
-            let reply = Reply { code: 200, fields: &fields, length: Some(identity.bytes), body: b"" };
-            (reply.write(clock, head, wire)?, 0, identity.bytes)
+    head: &RequestHead<'_>,
+    output: &mut impl Output,
+) -> Result<(u16, Option<FileRange>), StreamError> {
+    let (code, offset, len) = match evaluate(head, metadata.validators(), clock.now_s) {
+        Evaluation::Full => {
+            let type_line = metadata.type_line();
+            let fields = [type_line.as_bytes(), &metadata.lines];
+            let reply = Reply { code: 200, fields: &fields, length: Some(metadata.bytes), body: b"" };
+            (reply.write(clock, head, output)?, 0, metadata.bytes)
         }
-        Verdict::Part { from, len } => (write_part(identity, from, len, b"", clock, head, wire)?, from, len),
-        other => return write_none(identity, other, clock, head, wire).map(|code| (code, None)),
+        Evaluation::Range { from, len } => (write_part(metadata, from, len, b"", clock, head, output)?, from, len),
+        other => return write_no_content(metadata, other, clock, head, output).map(|code| (code, None)),
     };
     if head.method == Method::Head || len == 0 {
         return Ok((code, None));
     }
-    match wire.write_file(file.as_fd(), offset, len) {
+    match output.write_file(file.as_fd(), offset, len) {
         Ok(()) => Ok((code, None)),
-        // The head has gone out; the rest follows when there is room.
-        Err(StreamError::Busy) => Ok((code, Some(Rest { file: file.into(), offset, len }))),
+        // The head is queued. The rest follows when there is room.
+        Err(StreamError::Busy) => Ok((code, Some(FileRange { file: file.into(), offset, len }))),
         Err(error) => Err(error),
     }
 }
 
+/// Answers with 206. `part` is the body, empty if it is sent from the file.
 fn write_part(
-    identity: &Identity,
+    metadata: &FileMetadata,
     from: u64,
     len: u64,
     part: &[u8],
     clock: &Clock,
-    head: &Head<'_>,
-    wire: &mut impl Wire,
+    head: &RequestHead<'_>,
+    output: &mut impl Output,
 ) -> Result<u16, StreamError> {
-    let range = format!("Content-Range: bytes {from}-{}/{}\r\n{}", from + len - 1, identity.bytes, identity.type_line());
-    let fields = [range.as_bytes(), &identity.lines];
-    Reply { code: 206, fields: &fields, length: Some(len), body: part }.write(clock, head, wire)
+    let range = format!("Content-Range: bytes {from}-{}/{}\r\n{}", from + len - 1, metadata.bytes, metadata.type_line());
+    let fields = [range.as_bytes(), &metadata.lines];
+    Reply { code: 206, fields: &fields, length: Some(len), body: part }.write(clock, head, output)
 }
 
-/// The answers without a piece of the file.
-fn write_none(identity: &Identity, verdict: Verdict, clock: &Clock, head: &Head<'_>, wire: &mut impl Wire) -> Result<u16, StreamError> {
+/// Answers with 304, 416 or 412.
+fn write_no_content(
+    metadata: &FileMetadata,
+    evaluation: Evaluation,
+    clock: &Clock,
+    head: &RequestHead<'_>,
+    output: &mut impl Output,
+) -> Result<u16, StreamError> {
     let mut digits = Decimal::new();
-    match verdict {
-        Verdict::NotModified => Reply { code: 304, fields: &[&identity.lines], length: None, body: b"" }.write(clock, head, wire),
-        Verdict::Unsatisfiable => {
-            let fields: [&[u8]; 3] = [b"Content-Range: bytes */", digits.of(identity.bytes), b"\r\n"];
-            Reply { code: 416, fields: &fields, length: Some(0), body: b"" }.write(clock, head, wire)
+    match evaluation {
+        Evaluation::NotModified => Reply { code: 304, fields: &[&metadata.lines], length: None, body: b"" }.write(clock, head, output),
+        Evaluation::RangeNotSatisfiable => {
+            let fields: [&[u8]; 3] = [b"Content-Range: bytes */", digits.of(metadata.bytes), b"\r\n"];
+            Reply { code: 416, fields: &fields, length: Some(0), body: b"" }.write(clock, head, output)
         }
-        _ => Reply { code: 412, fields: &[], length: Some(0), body: b"" }.write(clock, head, wire),
+        _ => Reply { code: 412, fields: &[], length: Some(0), body: b"" }.write(clock, head, output),
     }
 }

@@ -1,20 +1,21 @@
-//! An HTTP/1.1 server: fixed answers from the configuration, and files below a folder.
+//! An HTTP/1.1 server: fixed answers from the configuration, files below a folder, and routes of
+//! other modules.
 //!
-//! Serves connections of stream listeners in TCP workers. Nothing is shared between processes.
+//! Serves connections of stream listeners in TCP workers. Processes share nothing.
 
 #![forbid(unsafe_code)]
 
-mod body;
-mod chars;
 mod conditional;
+mod connection;
 mod files;
-mod head;
-mod media;
+mod media_type;
+mod path;
 mod reply;
+mod request_body;
+mod request_head;
 mod routes;
-mod serve;
 mod settings;
-mod target;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use module_api::interfaces::http::{Answering, ExportRoutes, Routes};
 use module_api::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::serve::{Connection, Worker};
+use crate::connection::{Connection, Worker};
 use crate::settings::{Params, Settings};
 
 struct Http {
@@ -56,7 +57,8 @@ impl StreamHandler<Http> for Connection {
 
     #[inline]
     fn data(&mut self, http: &Http, worker: &mut Worker, stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
-        // Some milliseconds old at most, and quicker to read than the exact one.
+        // The coarse clock is at most some milliseconds late, and quicker to read than the exact
+        // one.
         worker.set_time(u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0));
         Ok(Connection::data(self, &http.settings, worker, stream, data)?)
     }

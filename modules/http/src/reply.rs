@@ -1,4 +1,4 @@
-//! Answers: their status lines, and how they are written into the buffer of a connection.
+//! Formats answers and writes them into the output queue of a connection.
 //!
 //! Runs in TCP workers. Allocates nothing.
 
@@ -7,10 +7,10 @@ use std::os::fd::BorrowedFd;
 use module_api::prelude::*;
 use module_api::{StreamError, date};
 
-use crate::head::{Head, Method};
+use crate::request_head::{Method, RequestHead};
 
-/// What answers are written to: a connection, or what a test looks at.
-pub trait Wire {
+/// What answers are written to: a connection, or the client of a test.
+pub trait Output {
     /// As [`Stream::write`].
     fn write(&mut self, data: &[u8]) -> Result<(), StreamError>;
     /// As [`Stream::write_with`].
@@ -19,11 +19,12 @@ pub trait Wire {
     fn write_file(&mut self, file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), StreamError>;
     /// As [`Stream::close`].
     fn close(&mut self);
-    /// Who asks, for the log and for functions of other modules. None over a Unix socket.
+    /// The client's address, for the log and for functions of other modules; `None` on a Unix
+    /// socket.
     fn peer(&self) -> Option<std::net::SocketAddr>;
 }
 
-impl Wire for Stream<'_> {
+impl Output for Stream<'_> {
     #[inline]
     fn write(&mut self, data: &[u8]) -> Result<(), StreamError> {
         Stream::write(self, data)
@@ -47,7 +48,7 @@ impl Wire for Stream<'_> {
     }
 }
 
-/// The words behind a code.
+/// The reason phrase of a status code.
 pub fn reason(code: u16) -> &'static str {
     match code {
         100 => "Continue",
@@ -90,20 +91,20 @@ pub fn reason(code: u16) -> &'static str {
     }
 }
 
-/// The time, and the lines that many answers have.
+/// The current second, and the fields that every answer has.
 #[derive(Debug)]
 pub struct Clock {
     /// Seconds since 1970.
     pub now_s: u64,
-    /// `Date: ...` and the configured `Server: ...`, with line ends.
+    /// The lines `Date: ...` and, if configured, `Server: ...`.
     pub lines: Vec<u8>,
 }
 
-/// Where the moment stands in the lines.
+/// Offset of the date in `Clock::lines`.
 const DATE_AT: usize = b"Date: ".len();
 
 impl Clock {
-    /// With the name of the server, or without if it is empty.
+    /// `server` is the value of the field `Server`; empty for no such field.
     pub fn new(server: &str) -> Clock {
         let server = if server.is_empty() { String::new() } else { format!("Server: {server}\r\n") };
         let mut clock = Clock { now_s: u64::MAX, lines: format!("Date: {}\r\n{server}", " ".repeat(date::LENGTH)).into_bytes() };
@@ -111,7 +112,6 @@ impl Clock {
         clock
     }
 
-    /// It is that second.
     #[inline]
     pub fn set(&mut self, now_s: u64) {
         if self.now_s != now_s {
@@ -125,32 +125,35 @@ impl Clock {
     }
 }
 
-/// The line about the connection that an answer needs; empty for none.
+const CLOSE: &[u8] = b"Connection: close\r\n";
+
+/// The `Connection` line of the answer to a request; empty for none.
 #[inline]
-fn connection(minor: u8, keep_alive: bool) -> &'static [u8] {
-    match (minor, keep_alive) {
-        (_, false) => b"Connection: close\r\n",
+fn connection_line(head: &RequestHead<'_>) -> &'static [u8] {
+    match (head.minor, head.keep_alive) {
+        (_, false) => CLOSE,
         (1, true) => b"",
         (_, true) => b"Connection: keep-alive\r\n",
     }
 }
 
-/// An answer that is the same each time, but for its `Date`.
+/// An answer that is formatted once. Only its `Date` changes.
 #[derive(Debug)]
-pub struct Page {
+pub struct PreparedReply {
     /// Head and body.
     bytes: Vec<u8>,
-    /// Length of the head.
-    head: usize,
+    head_bytes: usize,
     code: u16,
+    /// Offset of the date in `bytes`.
     date_at: usize,
-    /// The second that stands there.
-    second: u64,
+    /// The date in `bytes`, in seconds since 1970.
+    date_s: u64,
 }
 
-impl Page {
-    /// `fields` are whole lines; `length` is what the head says about the body, `body` what follows it.
-    pub fn new(clock: &Clock, code: u16, fields: &[u8], length: Option<u64>, body: &[u8]) -> Page {
+impl PreparedReply {
+    /// `fields` are whole lines. `length` is the value of `Content-Length`; `None` for no such
+    /// field.
+    pub fn new(clock: &Clock, code: u16, fields: &[u8], length: Option<u64>, body: &[u8]) -> PreparedReply {
         let mut bytes = format!("HTTP/1.1 {code} {}\r\n", reason(code)).into_bytes();
         let date_at = bytes.len() + DATE_AT;
         bytes.extend_from_slice(&clock.lines);
@@ -159,9 +162,9 @@ impl Page {
             bytes.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
         }
         bytes.extend_from_slice(b"\r\n");
-        let head = bytes.len();
+        let head_bytes = bytes.len();
         bytes.extend_from_slice(body);
-        Page { bytes, head, code, date_at, second: clock.now_s }
+        PreparedReply { bytes, head_bytes, code, date_at, date_s: clock.now_s }
     }
 
     /// Bytes of head and body.
@@ -169,33 +172,32 @@ impl Page {
         self.bytes.len()
     }
 
-    /// The body.
     pub fn body(&self) -> &[u8] {
-        &self.bytes[self.head..]
+        &self.bytes[self.head_bytes..]
     }
 
-    /// Answers with it.
+    /// Answers a request. Returns the status code.
     #[inline]
-    pub fn write(&mut self, clock: &Clock, head: &Head<'_>, wire: &mut impl Wire) -> Result<u16, StreamError> {
-        if self.second != clock.now_s {
-            self.second = clock.now_s;
+    pub fn write(&mut self, clock: &Clock, head: &RequestHead<'_>, output: &mut impl Output) -> Result<u16, StreamError> {
+        if self.date_s != clock.now_s {
+            self.date_s = clock.now_s;
             self.bytes[self.date_at..self.date_at + date::LENGTH].copy_from_slice(clock.date());
         }
-        let bytes = if head.method == Method::Head { &self.bytes[..self.head] } else { &self.bytes[..] };
-        let line = connection(head.minor, head.keep_alive);
+        let bytes = if head.method == Method::Head { &self.bytes[..self.head_bytes] } else { &self.bytes[..] };
+        let line = connection_line(head);
         if line.is_empty() {
-            wire.write(bytes)?;
+            output.write(bytes)?;
         } else {
-            let (before, after) = bytes.split_at(self.head - 2);
-            put(wire, &[before, line, after])?;
+            let (before, after) = bytes.split_at(self.head_bytes - 2);
+            write_pieces(output, &[before, line, after])?;
         }
         Ok(self.code)
     }
 }
 
-/// Writes pieces one behind the other.
-fn put(wire: &mut impl Wire, pieces: &[&[u8]]) -> Result<(), StreamError> {
-    wire.write_with(pieces.iter().map(|piece| piece.len()).sum(), |buffer| {
+/// Writes the pieces without gaps, all or none.
+fn write_pieces(output: &mut impl Output, pieces: &[&[u8]]) -> Result<(), StreamError> {
+    output.write_with(pieces.iter().map(|piece| piece.len()).sum(), |buffer| {
         let mut at = 0;
         for piece in pieces {
             buffer[at..at + piece.len()].copy_from_slice(piece);
@@ -205,55 +207,49 @@ fn put(wire: &mut impl Wire, pieces: &[&[u8]]) -> Result<(), StreamError> {
     })
 }
 
-/// An answer that is made on the spot.
+/// An answer that is formatted when it is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'r> {
     pub code: u16,
-    /// Whole lines, in pieces.
+    /// Whole lines, in at most `MAX_FIELD_PIECES` pieces.
     pub fields: &'r [&'r [u8]],
-    /// What the head says about the body's length.
+    /// The value of `Content-Length`; `None` for no such field.
     pub length: Option<u64>,
-    /// What follows the head, unless a HEAD is answered.
+    /// Not sent in the answer to a HEAD.
     pub body: &'r [u8],
 }
 
+const MAX_FIELD_PIECES: usize = 5;
+
 impl Reply<'_> {
-    /// Answers a request.
-    pub fn write(&self, clock: &Clock, head: &Head<'_>, wire: &mut impl Wire) -> Result<u16, StreamError> {
+    /// Answers a request. Returns the status code.
+    pub fn write(&self, clock: &Clock, head: &RequestHead<'_>, output: &mut impl Output) -> Result<u16, StreamError> {
         let body = if head.method == Method::Head { b"" } else { self.body };
-        self.put(clock, connection(head.minor, head.keep_alive), body, wire)
+        self.write_parts(clock, connection_line(head), body, output)
     }
 
-    /// Answers what is no request, or the last one of a connection.
-    pub fn write_last(&self, clock: &Clock, wire: &mut impl Wire) -> Result<u16, StreamError> {
-        self.put(clock, connection(1, false), self.body, wire)
+    /// Answers bytes that are not a request, or one that is not read to its end. The answer
+    /// announces that the connection is closed.
+    pub fn write_last(&self, clock: &Clock, output: &mut impl Output) -> Result<u16, StreamError> {
+        self.write_parts(clock, CLOSE, self.body, output)
     }
 
-    fn put(&self, clock: &Clock, line: &[u8], body: &[u8], wire: &mut impl Wire) -> Result<u16, StreamError> {
+    fn write_parts(&self, clock: &Clock, connection_line: &[u8], body: &[u8], output: &mut impl Output) -> Result<u16, StreamError> {
         let (mut code, mut length) = (Decimal::new(), Decimal::new());
-        let mut pieces: [&[u8]; 16] = [b""; 16];
+        let mut pieces: [&[u8]; 17] = [b""; 17];
         pieces[..6].copy_from_slice(&[b"HTTP/1.1 ", code.of(self.code.into()), b" ", reason(self.code).as_bytes(), b"\r\n", &clock.lines]);
-        let fields = self.fields.len().min(5);
+        let fields = self.fields.len().min(MAX_FIELD_PIECES);
         pieces[6..6 + fields].copy_from_slice(&self.fields[..fields]);
         if let Some(bytes) = self.length {
             pieces[11..14].copy_from_slice(&[b"Content-Length: ", length.of(bytes), b"\r\n"]);
         }
-        pieces[14] = line;
-        let end: [&[u8]; 2] = [b"\r\n", body];
-        let size = pieces.iter().chain(&end).map(|piece| piece.len()).sum();
-        wire.write_with(size, |buffer| {
-            let mut at = 0;
-            for piece in pieces.iter().chain(&end) {
-                buffer[at..at + piece.len()].copy_from_slice(piece);
-                at += piece.len();
-            }
-            at
-        })?;
+        pieces[14..].copy_from_slice(&[connection_line, b"\r\n", body]);
+        write_pieces(output, &pieces)?;
         Ok(self.code)
     }
 }
 
-/// A number as text.
+/// A buffer for the decimal digits of a number.
 #[derive(Debug, Clone, Copy)]
 pub struct Decimal([u8; 20]);
 
@@ -262,7 +258,7 @@ impl Decimal {
         Decimal([0; 20])
     }
 
-    /// Its digits.
+    /// Returns the digits.
     pub fn of(&mut self, mut number: u64) -> &[u8] {
         let mut at = self.0.len();
         loop {
@@ -276,11 +272,11 @@ impl Decimal {
     }
 }
 
-/// The answer that says nothing but its code, with a line of text for people.
-pub fn plain(code: u16, text: &mut [u8; 64]) -> usize {
-    let (mut digits, words) = (Decimal::new(), reason(code).as_bytes());
+/// Writes a body such as `404 Not Found` into `text`. Returns its length.
+pub fn status_text(code: u16, text: &mut [u8; 64]) -> usize {
+    let (mut digits, reason) = (Decimal::new(), reason(code).as_bytes());
     let mut at = 0;
-    for piece in [digits.of(code.into()), b" ", words, b"\n"] {
+    for piece in [digits.of(code.into()), b" ", reason, b"\n"] {
         text[at..at + piece.len()].copy_from_slice(piece);
         at += piece.len();
     }

@@ -1,9 +1,14 @@
-//! Patterns of keys: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a byte that stands for itself.
+//! Glob patterns of keys: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a byte that is matched
+//! literally.
+//!
+//! Pure.
 
-/// Whether the whole text is what the pattern says. Takes at most the product of both lengths in steps.
+/// Whether the pattern matches the whole text. Takes at most as many steps as the product of both
+/// lengths.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern_rest, mut text_rest) = (pattern, text);
-    // Behind the last star, and what of the text it has not taken: where to try again with one byte more in the star.
+    // The pattern after the last star, and the text that this star has not matched. After a
+    // mismatch the star matches one byte more.
     let mut again: Option<(&[u8], &[u8])> = None;
     loop {
         let step = match (pattern_rest, text_rest) {
@@ -19,16 +24,17 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
         };
         match (step, again) {
             (Some(next), _) => (pattern_rest, text_rest) = next,
-            (None, Some((behind, [_, taken @ ..]))) => {
-                again = Some((behind, taken));
-                (pattern_rest, text_rest) = (behind, taken);
+            (None, Some((after_star, [_, tail @ ..]))) => {
+                again = Some((after_star, tail));
+                (pattern_rest, text_rest) = (after_star, tail);
             }
             (None, _) => return false,
         }
     }
 }
 
-/// What follows in the pattern if its beginning, which is no star, stands for this byte.
+/// Matches one byte with the first element of the pattern, which is not a star. Returns the rest of
+/// the pattern.
 fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     match pattern {
         [b'?', tail @ ..] => Some(tail),
@@ -38,14 +44,14 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     }
 }
 
-/// As `one`, behind a `[`. A set that is not closed ends with the pattern.
+/// As `one`, for a set after its `[`. A set that is not closed ends with the pattern.
 fn class(set: &[u8], byte: u8) -> Option<&[u8]> {
     let (negated, mut rest) = match set {
         [b'^', tail @ ..] => (true, tail),
         tail => (false, tail),
     };
     let mut found = false;
-    let behind = loop {
+    let after_set = loop {
         match rest {
             [] => break rest,
             [b']', tail @ ..] => break tail,
@@ -63,7 +69,7 @@ fn class(set: &[u8], byte: u8) -> Option<&[u8]> {
             }
         }
     };
-    (found != negated).then_some(behind)
+    (found != negated).then_some(after_set)
 }
 
 #[cfg(test)]
@@ -71,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
+    fn patterns_match_whole_texts() {
         for (pattern, yes, no) in [
             ("", &[""][..], &["a"][..]),
             ("*", &["", "a", "abc"], &[]),
@@ -95,7 +101,7 @@ mod tests {
                 assert!(!matches(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
             }
         }
-        // Many stars take no time that grows with their number's power.
+        // The time does not grow exponentially with the number of stars.
         assert!(!matches(&b"*a".repeat(200), &b"a".repeat(190)));
     }
 }

@@ -1,21 +1,18 @@
-//! A key-value store in shared memory for Redis clients: every TCP worker serves every key.
+//! A key-value store in shared memory for Redis clients. Every TCP worker serves every key.
 //!
-//! Runs in TCP workers; ended keys are swept away by the timer process, snapshots are written by the slow one. Keeps nothing of a key in a
-//! process: what one worker has answered, all of them know.
+//! Commands run in TCP workers, the sweep of expired keys in the timer process, most snapshots in
+//! the slow timer process. No process keeps a copy of a key, so a change is visible in all of them
+//! at once.
 
 #![forbid(unsafe_code)]
 
-mod call;
-mod command;
+mod commands;
+mod connection;
 mod glob;
-mod keys;
 mod reply;
 mod request;
-mod server;
-mod session;
 mod snapshot;
 mod store;
-mod strings;
 #[cfg(test)]
 mod tests;
 
@@ -25,17 +22,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use module_api::CloseReason;
 use module_api::prelude::*;
 
-use call::Work;
-use session::{Session, Sink};
-use snapshot::{NotLoaded, Saved, Saving};
-use store::{Eviction, Room, Shared, Store, Sweep};
+use commands::context::Scratch;
+use connection::{Connection, Sink};
+use snapshot::{LoadError, SaveOutcome, Snapshots};
+use store::{Eviction, Quota, SharedState, Store, Sweep};
 
 param_enum! {
-    /// What a start does with a snapshot that is damaged.
-    enum Damaged {
-        /// Keeps it under another name and begins with nothing.
+    /// What a start does with a damaged snapshot.
+    enum IfDamaged {
+        /// Renames the file, and starts without keys.
         StartEmpty = "start-empty",
-        /// Does not start.
+        /// Fails, and leaves the file as it is.
         Fail = "fail",
     }
 }
@@ -43,44 +40,47 @@ param_enum! {
 params! {
     /// `[module.params]` in the configuration.
     struct Params {
-        /// Most bytes of keys and values, with 48 for each key; 0: as much as shared memory has.
+        /// Most bytes of keys and values, with 48 for each key; 0 for as much as shared memory has.
         maxmemory: Size = "0",
-        /// What happens when it is used up: "none" answers with an error, "lru" removes keys that were not used for long.
+        /// When memory is used up, "none" answers with an error and "lru" removes the least
+        /// recently used keys.
         eviction: Eviction = "none",
-        /// Longest key and longest value; the listener's input_limit must be larger than a request with one.
+        /// Longest key and longest value; the listener's input_limit must be larger than a request
+        /// with one.
         max_value: Size = "512KiB" in "1KiB"..="512MiB",
         /// Longest reply of MGET and KEYS.
         max_reply: Size = "64MiB" in "64KiB"..="1GiB",
         /// Parts of the store that can be used at the same time.
         shards: i64 = 256 in 1..=65_536,
-        /// File that keeps the keys over a restart; none: they are gone then.
+        /// File that keeps the keys over a restart; without it they are lost.
         snapshot: Option<PathBuf>,
-        /// Time between two snapshots, if anything has changed; 0s: only at the end, and when a client asks for one.
+        /// Time between two snapshots, if anything has changed; 0s for only at the end, and when a
+        /// client asks for one.
         snapshot_every: Duration = "5m" in "0s"..="1000d",
-        /// What a start does with a damaged snapshot: "start-empty" keeps it under another name, "fail" does not start.
-        snapshot_damaged: Damaged = "start-empty",
+        /// What a start does with a damaged snapshot: "start-empty" renames it, "fail" fails the
+        /// start.
+        snapshot_damaged: IfDamaged = "start-empty",
     }
 }
 
-/// What a client may ask for.
 pub struct Limits {
-    /// Longest argument.
+    /// Longest argument of a command.
     pub value_bytes: usize,
-    /// Longest reply.
+    /// Longest reply of MGET and KEYS.
     pub reply_bytes: usize,
 }
 
-/// Time between two steps of the sweep.
+/// Time between two calls of the sweep.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
-/// Time between two looks at whether a snapshot is due.
+/// Time between two checks whether a snapshot is due.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
 
 struct Kv {
     store: Store,
     limits: Limits,
-    saving: Saving,
-    damaged: Damaged,
-    /// The snapshot was looked at: another one may take its place.
+    snapshots: Snapshots,
+    damaged: IfDamaged,
+    /// Whether `proc_init` has loaded the snapshot, so that another one may replace it.
     restored: bool,
     commands: Counter,
     connections: Counter,
@@ -88,12 +88,14 @@ struct Kv {
     misses: Counter,
 }
 
-/// What a process has for itself.
+/// The state of one process.
 struct Child {
-    work: Work,
+    scratch: Scratch,
+    /// Buffer for replies.
     out: Vec<u8>,
+    /// Used in the timer process only.
     sweep: Sweep,
-    /// Seconds since the last snapshot of this process.
+    /// Seconds since the last snapshot. Used in the slow timer process only.
     unsaved_s: u64,
 }
 
@@ -110,15 +112,15 @@ impl Module for Kv {
         Ok(Kv {
             store: Store {
                 map: cx.shm_map(MapOptions { shards })?,
-                shared: cx.shm_zeroed::<Shared>()?,
+                shared: cx.shm_zeroed::<SharedState>()?,
                 max_bytes: params.maxmemory.bytes(),
                 eviction: params.eviction,
                 processes: 1,
-                expired: cx.counter("expired", "keys that have ended and were removed")?,
+                expired: cx.counter("expired", "keys that have expired and were removed")?,
                 evicted: cx.counter("evicted", "keys that were removed to make room")?,
             },
             limits: Limits { value_bytes: params.max_value.len(), reply_bytes: params.max_reply.len() },
-            saving: Saving {
+            snapshots: Snapshots {
                 path: params.snapshot,
                 every: Some(params.snapshot_every).filter(|every| !every.is_zero()),
                 lock: cx.mutex(0_u64)?,
@@ -134,23 +136,23 @@ impl Module for Kv {
 
     fn proc_init(&mut self, cx: &mut ProcInit<'_, Self>) -> Result<()> {
         self.store.processes = cx.max_procs() as u64;
-        if let Some(path) = self.saving.path.clone() {
-            // As the user who will write it.
-            self.restore(&path, &mut Room::new(cx.rng()?.next_u64()))?;
+        if let Some(path) = self.snapshots.path.clone() {
+            // Here and not in `init`: main runs as the user who will write the file.
+            self.restore(&path, &mut Quota::new(cx.rng()?.next_u64()))?;
         }
         self.restored = true;
         Ok(())
     }
 
     fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
-        let work = Work { room: Room::new(cx.rng()?.next_u64()), bytes: Vec::new(), hits: 0, misses: 0 };
-        Ok(Child { work, out: Vec::new(), sweep: Sweep::default(), unsaved_s: 0 })
+        let scratch = Scratch { quota: Quota::new(cx.rng()?.next_u64()), bytes: Vec::new(), hits: 0, misses: 0 };
+        Ok(Child { scratch, out: Vec::new(), sweep: Sweep::default(), unsaved_s: 0 })
     }
 
     fn destroy(&mut self, _cx: &mut Destroy<'_>) {
         if self.restored
             && self.store.shared.changed.load(Relaxed)
-            && let Err(error) = snapshot::save(&self.store, &self.saving)
+            && let Err(error) = snapshot::save(&self.store, &self.snapshots)
         {
             error!("{error}");
         }
@@ -158,41 +160,45 @@ impl Module for Kv {
 }
 
 impl Kv {
-    fn restore(&self, path: &Path, room: &mut Room) -> Result<()> {
-        let why = match snapshot::load(&self.store, room, path) {
+    /// Loads the snapshot, and handles a damaged one as configured.
+    fn restore(&self, path: &Path, quota: &mut Quota) -> Result<()> {
+        let why = match snapshot::load(&self.store, quota, path) {
             Ok(keys) => {
                 info!(keys, "snapshot read");
                 return Ok(());
             }
-            Err(NotLoaded::NoFile) => return Ok(()),
-            Err(NotLoaded::Failed(error)) => {
+            Err(LoadError::NoFile) => return Ok(()),
+            Err(LoadError::Failed(error)) => {
                 return Err(Error::new(format_args!("cannot read the snapshot: {}: {error}", path.display())));
             }
-            Err(NotLoaded::Damaged(why)) => why,
+            Err(LoadError::Damaged(why)) => why,
         };
-        if self.damaged == Damaged::Fail {
+        if self.damaged == IfDamaged::Fail {
             let hint = "move it away, or set snapshot_damaged = \"start-empty\"";
             return Err(Error::new(format_args!("the snapshot is damaged: {}: {why} (hint: {hint})", path.display())));
         }
-        let kept = snapshot::beside(path, &format!(".damaged-{}", store::now_ms() / 1000));
+        let kept = snapshot::with_suffix(path, &format!(".damaged-{}", store::now_ms() / 1000));
         std::fs::rename(path, &kept).context(format_args!("the snapshot is damaged ({why}) and cannot be kept as {}", kept.display()))?;
         error!("the snapshot is damaged: {}: {why} (hint: it is kept as {}; the store starts empty)", path.display(), kept.display());
         Ok(())
     }
 
+    /// Writes a snapshot if one is due or a client has asked for one. `seconds` have passed since
+    /// the last call.
     fn save_if_due(&self, child: &mut Child, seconds: u64) -> Result<()> {
         child.unsaved_s += seconds;
         let due =
-            self.saving.every.is_some_and(|every| child.unsaved_s >= every.as_secs().max(1)) && self.store.shared.changed.load(Relaxed);
+            self.snapshots.every.is_some_and(|every| child.unsaved_s >= every.as_secs().max(1)) && self.store.shared.changed.load(Relaxed);
         let wanted = self.store.shared.save_wanted.load(Relaxed);
         if !due && !wanted {
             return Ok(());
         }
-        match snapshot::save(&self.store, &self.saving) {
-            // The next tick tries again.
-            Ok(Saved::Busy) => return Ok(()),
-            Ok(Saved::Done | Saved::NoPath) => {}
-            // Not each second.
+        match snapshot::save(&self.store, &self.snapshots) {
+            // The next call tries again.
+            Ok(SaveOutcome::Busy) => return Ok(()),
+            Ok(SaveOutcome::Done | SaveOutcome::NoPath) => {}
+            // The next attempt is after a whole period, so that the log does not get an error a
+            // second.
             Err(error) => error!("{error}"),
         }
         child.unsaved_s = 0;
@@ -201,23 +207,23 @@ impl Kv {
     }
 }
 
-impl StreamHandler<Kv> for Session {
-    fn open(kv: &Kv, _: &mut Child, stream: &mut Stream<'_>) -> Result<Session> {
+impl StreamHandler<Kv> for Connection {
+    fn open(kv: &Kv, _: &mut Child, stream: &mut Stream<'_>) -> Result<Connection> {
         kv.connections.increment();
-        Ok(Session::new(stream.id().number()))
+        Ok(Connection::new(stream.id().number()))
     }
 
     fn data(&mut self, kv: &Kv, child: &mut Child, stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
-        self.serve(kv, child, &mut Host(stream), data)
+        self.serve(kv, child, &mut StreamSink(stream), data)
     }
 
     fn close(self, _: &Kv, _: &mut Child, _: CloseReason) {}
 }
 
-/// A connection of the host as a place for replies.
-struct Host<'h, 's>(&'h mut Stream<'s>);
+/// Sends replies on a connection of the host.
+struct StreamSink<'h, 's>(&'h mut Stream<'s>);
 
-impl Sink for Host<'_, '_> {
+impl Sink for StreamSink<'_, '_> {
     fn send(&mut self, replies: &[u8]) -> Result<()> {
         Ok(self.0.write(replies)?)
     }
@@ -241,6 +247,6 @@ export_module! {
     summary: "a key-value store for Redis clients",
     stream: {
         /// Serves Redis clients.
-        "resp" => Session,
+        "resp" => Connection,
     },
 }

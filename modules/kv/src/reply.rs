@@ -1,26 +1,25 @@
-//! Replies as they go out, in both versions of the protocol, and numbers as text.
+//! Writes replies in RESP2 and RESP3, and converts numbers to text and back.
+//!
+//! Pure.
 
-/// The version of the protocol that a client has asked for.
+/// The version of the protocol that a client has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// What every client speaks.
     #[default]
     Resp2,
-    /// With types of its own for maps and for nothing.
+    /// Has types for maps, nulls and texts that RESP2 has not.
     Resp3,
 }
 
-/// Appends one reply.
+/// Appends a reply to `out`.
 #[derive(Debug)]
 pub struct Reply<'o> {
-    /// To these bytes.
     pub out: &'o mut Vec<u8>,
-    /// In this version.
     pub protocol: Protocol,
 }
 
 impl Reply<'_> {
-    /// `OK` and its like.
+    /// A simple string, such as `PONG`.
     #[inline]
     pub fn simple(&mut self, text: &str) {
         self.out.push(b'+');
@@ -28,22 +27,20 @@ impl Reply<'_> {
         self.end();
     }
 
-    /// It worked.
     #[inline]
     pub fn ok(&mut self) {
         self.out.extend_from_slice(b"+OK\r\n");
     }
 
-    /// A failure; the text begins with its kind, as in `ERR no such thing`.
+    /// An error. Its text begins with the kind, as in `ERR no such thing`.
     #[cold]
     pub fn error(&mut self, text: &str) {
         self.out.push(b'-');
-        // A line end in what a client sent must not end the reply.
+        // The text may quote a client. A line end in it must not end the reply.
         self.out.extend(text.bytes().map(|byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte }));
         self.end();
     }
 
-    /// A whole number.
     #[inline]
     pub fn integer(&mut self, number: i64) {
         self.out.push(b':');
@@ -51,7 +48,7 @@ impl Reply<'_> {
         self.end();
     }
 
-    /// Any bytes.
+    /// A bulk string: any bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.out.push(b'$');
@@ -61,23 +58,22 @@ impl Reply<'_> {
         self.end();
     }
 
-    /// A number as bytes.
+    /// A number as a bulk string.
     #[inline]
     pub fn bulk_number(&mut self, number: i64) {
         let mut digits = [0; DIGITS];
         self.bulk(format_number(number, &mut digits));
     }
 
-    /// No value.
     #[inline]
-    pub fn nothing(&mut self) {
+    pub fn null(&mut self) {
         self.out.extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
             Protocol::Resp3 => b"_\r\n",
         });
     }
 
-    /// So many replies follow.
+    /// Begins an array. `len` replies must follow.
     #[inline]
     pub fn array(&mut self, len: usize) {
         self.out.push(b'*');
@@ -85,7 +81,7 @@ impl Reply<'_> {
         self.end();
     }
 
-    /// So many pairs of replies follow.
+    /// Begins a map. `pairs` pairs of replies must follow.
     pub fn map(&mut self, pairs: usize) {
         match self.protocol {
             Protocol::Resp2 => self.array(2 * pairs),
@@ -97,8 +93,8 @@ impl Reply<'_> {
         }
     }
 
-    /// A text for people; clients of the newer version are told that it is one.
-    pub fn text(&mut self, text: &str) {
+    /// A text for people: a verbatim string in RESP3, a bulk string in RESP2.
+    pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
             Protocol::Resp3 => {
@@ -118,10 +114,10 @@ impl Reply<'_> {
     }
 }
 
-/// Longest text of a number.
+/// Most bytes of the decimal text of an i64.
 pub const DIGITS: usize = 20;
 
-/// The decimal text of a number.
+/// Writes the decimal text of a number into `digits`.
 #[inline]
 pub fn format_number(number: i64, digits: &mut [u8; DIGITS]) -> &[u8] {
     let mut left = number.unsigned_abs();
@@ -151,7 +147,7 @@ fn push_number(out: &mut Vec<u8>, number: i64) {
     }
 }
 
-/// The number that this is the only decimal text of: no blanks, no plus sign, no zero in front.
+/// Parses a number in its only decimal notation: no blanks, no plus sign, no leading zeros.
 #[inline]
 pub fn parse_number(text: &[u8]) -> Option<i64> {
     if text.is_empty() || text.len() > DIGITS {
@@ -171,7 +167,7 @@ pub fn parse_number(text: &[u8]) -> Option<i64> {
         if !digit.is_ascii_digit() {
             return None;
         }
-        // Downwards, because there is one more of the negative numbers.
+        // As a negative number, because the range has one more of them.
         value = value.checked_mul(10)?.checked_sub(i64::from(digit - b'0'))?;
     }
     if negative { Some(value) } else { value.checked_neg() }
@@ -182,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_their_texts() {
+    fn numbers_have_one_decimal_text() {
         for number in [0, 1, -1, 9, 10, -10, 255, 256, 1_000_000_007, i64::MAX, i64::MIN, i64::MIN + 1] {
             let text = number.to_string();
             assert_eq!(format_number(number, &mut [0; DIGITS]), text.as_bytes());
@@ -208,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_in_both_versions() {
+    fn replies_in_both_versions_of_the_protocol() {
         let both = |write: &dyn Fn(&mut Reply<'_>)| {
             [Protocol::Resp2, Protocol::Resp3].map(|protocol| {
                 let mut out = Vec::new();
@@ -221,8 +217,8 @@ mod tests {
         assert_eq!(both(&|reply| reply.integer(-12)), [":-12\r\n"; 2]);
         assert_eq!(both(&|reply| reply.bulk(b"a\r\n")), ["$3\r\na\r\n\r\n"; 2]);
         assert_eq!(both(&|reply| reply.bulk_number(100)), ["$3\r\n100\r\n"; 2]);
-        assert_eq!(both(&|reply| reply.nothing()), ["$-1\r\n", "_\r\n"]);
+        assert_eq!(both(&|reply| reply.null()), ["$-1\r\n", "_\r\n"]);
         assert_eq!(both(&|reply| reply.map(2)), ["*4\r\n", "%2\r\n"]);
-        assert_eq!(both(&|reply| reply.text("x")), ["$1\r\nx\r\n", "=5\r\ntxt:x\r\n"]);
+        assert_eq!(both(&|reply| reply.verbatim("x")), ["$1\r\nx\r\n", "=5\r\ntxt:x\r\n"]);
     }
 }

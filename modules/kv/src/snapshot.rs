@@ -1,11 +1,14 @@
-//! The snapshot: all keys in a file, which replaces the one before at once.
+//! Snapshots: a file with all keys, which replaces the previous one atomically.
 //!
-//! Written by the slow timer process, by a worker for SAVE, and by main at the end; read by main before anything is forked. Not the state
-//! of one moment: each key is as it was when the writer came past it.
+//! Written by the slow timer process, by a worker for SAVE, and by main at the end; read by main
+//! before it forks. Not the state of one moment: each key is written as it is when the writer
+//! reaches it.
 //!
-//! The file: the eight bytes of `MAGIC`, which end with the version; records; an end. A record is the length of the key and that of the value
-//! (4 bytes each), when it ends (8), key, value. The end is a length of a key of 4 GiB - 1, the number of records (8), and the CRC-32 of
-//! everything before it (4). Numbers have their lowest byte first.
+//! The file consists of the eight bytes of `MAGIC`, which end with the version, of records, and of
+//! an end. A record is the length of the key and that of the value (4 bytes each), the expiry in
+//! Unix milliseconds (8), the key, and the value. The end is `u32::MAX` in place of the length of a
+//! key, the number of records (8), and the CRC-32 of everything before it (4). Numbers are
+//! little-endian.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -15,54 +18,53 @@ use std::sync::atomic::Ordering::Relaxed;
 use module_api::prelude::*;
 use module_api::{LockFailure, MapError};
 
-use crate::reply::{DIGITS, format_number};
-use crate::store::{Store, Value, is_alive, now_ms};
+use crate::reply::DIGITS;
+use crate::store::{Quota, Store, Value, is_live, now_ms};
 
 const MAGIC: &[u8; 8] = b"MODHKV\n\x01";
 const END: u32 = u32::MAX;
-/// Keys that are read under one lock.
+/// Keys that are copied under one lock.
 const STEP: usize = 512;
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Where and when snapshots are made.
-pub struct Saving {
-    /// The file; none: no snapshots.
+/// Where and when snapshots are written.
+pub struct Snapshots {
+    /// The file; `None` for no snapshots.
     pub path: Option<PathBuf>,
-    /// How often; none: at the end only, and when a client asks for it.
+    /// Time between two snapshots; `None` for only at the end and when a client asks for one.
     pub every: Option<Duration>,
-    /// Held by who writes.
+    /// Held by the process that writes. The value counts the attempts.
     pub lock: ShmMutex<u64>,
 }
 
-/// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saved {
-    /// It is on the disk.
+pub enum SaveOutcome {
+    /// The snapshot is on the disk.
     Done,
-    /// Somebody else is writing one.
+    /// Another process is writing one.
     Busy,
-    /// None is configured.
+    /// No file is configured.
     NoPath,
 }
 
-/// Writes a snapshot, to the disk.
-pub fn save(store: &Store, saving: &Saving) -> Result<Saved> {
-    let Some(path) = &saving.path else { return Ok(Saved::NoPath) };
-    let mut guard = match saving.lock.try_lock() {
+/// Writes a snapshot to the disk.
+pub fn save(store: &Store, snapshots: &Snapshots) -> Result<SaveOutcome> {
+    let Some(path) = &snapshots.path else { return Ok(SaveOutcome::NoPath) };
+    let mut guard = match snapshots.lock.try_lock() {
         Ok(guard) => guard,
-        // What it was writing is overwritten.
+        // A file that the dead process has begun is overwritten.
         Err(LockError::OwnerDied(dead)) => dead.repair(|_| ()).context("the lock of the snapshot")?,
-        Err(LockError::Failed(LockFailure::Busy | LockFailure::Deadlock)) => return Ok(Saved::Busy),
+        Err(LockError::Failed(LockFailure::Busy | LockFailure::Deadlock)) => return Ok(SaveOutcome::Busy),
         Err(LockError::Failed(failure)) => return Err(Error::new(format_args!("the lock of the snapshot: {failure}"))),
     };
     *guard += 1;
-    // What is changed from here on is for the next one.
+    // A change from here on belongs to the next snapshot.
     let changed = store.shared.changed.swap(false, Relaxed);
     match write(store, path) {
         Ok(keys) => {
             store.shared.saved_at.store(now_ms() / 1000, Relaxed);
             debug!(keys, "snapshot written");
-            Ok(Saved::Done)
+            Ok(SaveOutcome::Done)
         }
         Err(error) => {
             store.shared.changed.fetch_or(changed, Relaxed);
@@ -73,32 +75,29 @@ pub fn save(store: &Store, saving: &Saving) -> Result<Saved> {
 }
 
 fn write(store: &Store, path: &Path) -> Result<u64> {
-    let fresh = beside(path, ".new");
-    let file = File::create(&fresh).context(fresh.display())?;
-    let mut out = Checked { inner: BufWriter::with_capacity(BUFFER_BYTES, file), crc: Crc::default() };
+    let new_path = with_suffix(path, ".new");
+    let file = File::create(&new_path).context(new_path.display())?;
+    let mut out = Checksummed { inner: BufWriter::with_capacity(BUFFER_BYTES, file), crc: Crc32::default() };
     out.write_all(MAGIC)?;
-    let (mut records, mut cursor, mut batch) = (0_u64, 0, Vec::new());
+    let (mut records, mut cursor, mut buffer) = (0_u64, 0, Vec::new());
     loop {
         let now_ms = now_ms();
-        batch.clear();
-        // To memory first: nobody waits for the disk.
+        buffer.clear();
+        // Copied to memory first, so that no process waits for the disk.
         cursor = store.map.scan_from(cursor, STEP, |key, stored| {
-            if is_alive(stored, now_ms) {
+            if is_live(stored, now_ms) {
                 let mut digits = [0; DIGITS];
-                let value = match Value::stored(stored) {
-                    Value::Text(text) => text,
-                    Value::Number(number) => format_number(number, &mut digits),
-                };
-                batch.extend_from_slice(&(key.len() as u32).to_le_bytes());
-                batch.extend_from_slice(&(value.len() as u32).to_le_bytes());
-                batch.extend_from_slice(&stored.tag.ends_ms.load(Relaxed).to_le_bytes());
-                batch.extend_from_slice(key);
-                batch.extend_from_slice(value);
+                let value = Value::stored(stored).bytes(&mut digits);
+                buffer.extend_from_slice(&(key.len() as u32).to_le_bytes());
+                buffer.extend_from_slice(&(value.len() as u32).to_le_bytes());
+                buffer.extend_from_slice(&stored.tag.expires_ms.load(Relaxed).to_le_bytes());
+                buffer.extend_from_slice(key);
+                buffer.extend_from_slice(value);
                 records += 1;
             }
             Scan::Keep
         })?;
-        out.write_all(&batch)?;
+        out.write_all(&buffer)?;
         if cursor == 0 {
             break;
         }
@@ -109,75 +108,75 @@ fn write(store: &Store, path: &Path) -> Result<u64> {
     out.write_all(&crc.to_le_bytes())?;
     let file = out.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    // The name, too, is to survive a loss of power.
+    fs::rename(&new_path, path)?;
+    // The folder is synced, so that the new name survives a loss of power.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
     Ok(records)
 }
 
-/// The same path with something behind its last part.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Appends a suffix to the name of a file.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Why a file was not read.
+/// Why a snapshot was not loaded.
 #[derive(Debug)]
-pub enum NotLoaded {
-    /// There is none.
+pub enum LoadError {
     NoFile,
-    /// It is not what was written.
+    /// The file is not as it was written.
     Damaged(String),
-    /// It cannot be opened or read, or there is no room for what it holds.
+    /// The file cannot be opened or read, or there is no memory for its keys.
     Failed(Error),
 }
 
-/// Reads a snapshot into an empty store. Number of keys. After a failure the store is empty.
-pub fn load(store: &Store, room: &mut crate::store::Room, path: &Path) -> Result<u64, NotLoaded> {
+/// Loads a snapshot into an empty store. Returns the number of records. After an error the store is
+/// empty.
+pub fn load(store: &Store, quota: &mut Quota, path: &Path) -> Result<u64, LoadError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(NotLoaded::NoFile),
-        Err(error) => return Err(NotLoaded::Failed(Error::from(error))),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(LoadError::NoFile),
+        Err(error) => return Err(LoadError::Failed(Error::from(error))),
     };
-    let outcome = file.metadata().map_err(NotLoaded::from).and_then(|metadata| read(store, room, file, metadata.len()));
+    let outcome = file.metadata().map_err(LoadError::from).and_then(|metadata| read(store, quota, file, metadata.len()));
     match outcome {
         Ok(keys) => {
             store.shared.changed.store(false, Relaxed);
             Ok(keys)
         }
         Err(failure) => {
-            store.clear().map_err(|error| NotLoaded::Failed(Error::from(error)))?;
+            store.clear().map_err(|error| LoadError::Failed(Error::from(error)))?;
             Err(failure)
         }
     }
 }
 
-impl From<io::Error> for NotLoaded {
-    fn from(error: io::Error) -> NotLoaded {
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> LoadError {
         match error.kind() {
-            ErrorKind::UnexpectedEof => NotLoaded::Damaged("it ends too early".to_owned()),
-            _ => NotLoaded::Failed(Error::from(error)),
+            ErrorKind::UnexpectedEof => LoadError::Damaged("it ends too early".to_owned()),
+            _ => LoadError::Failed(Error::from(error)),
         }
     }
 }
 
-impl From<MapError> for NotLoaded {
-    fn from(error: MapError) -> NotLoaded {
-        NotLoaded::Failed(Error::from(error))
+impl From<MapError> for LoadError {
+    fn from(error: MapError) -> LoadError {
+        LoadError::Failed(Error::from(error))
     }
 }
 
-fn damaged<T>(why: &str) -> Result<T, NotLoaded> {
-    Err(NotLoaded::Damaged(why.to_owned()))
+fn damaged<T>(why: &str) -> Result<T, LoadError> {
+    Err(LoadError::Damaged(why.to_owned()))
 }
 
-fn read(store: &Store, room: &mut crate::store::Room, file: File, file_bytes: u64) -> Result<u64, NotLoaded> {
-    let mut input = Checked { inner: BufReader::with_capacity(BUFFER_BYTES, file), crc: Crc::default() };
+fn read(store: &Store, quota: &mut Quota, file: File, file_bytes: u64) -> Result<u64, LoadError> {
+    let mut input = Checksummed { inner: BufReader::with_capacity(BUFFER_BYTES, file), crc: Crc32::default() };
     let magic: [u8; 8] = input.array()?;
     if magic != *MAGIC {
-        return damaged(if magic.starts_with(b"MODHKV\n") { "it is of another version" } else { "it does not begin as a snapshot" });
+        return damaged(if magic.starts_with(b"MODHKV\n") { "it is of another version" } else { "it does not begin like a snapshot" });
     }
     let now_ms = now_ms();
     let (mut records, mut bytes) = (0_u64, Vec::new());
@@ -187,27 +186,28 @@ fn read(store: &Store, room: &mut crate::store::Room, file: File, file_bytes: u6
             break;
         }
         let value_len = u32::from_le_bytes(input.array()?);
-        let ends_ms = u64::from_le_bytes(input.array()?);
+        let expires_ms = u64::from_le_bytes(input.array()?);
         let len = u64::from(key_len) + u64::from(value_len);
-        // Before anything of that size is allocated.
+        // Checked before memory of that size is allocated.
         if len > file_bytes {
             return damaged("a length is wrong");
         }
         bytes.resize(len as usize, 0);
         input.read_exact(&mut bytes)?;
         records += 1;
-        if ends_ms != 0 && ends_ms <= now_ms {
+        if expires_ms != 0 && expires_ms <= now_ms {
             continue;
         }
         let (key, value) = bytes.split_at(key_len as usize);
-        let stored =
-            store.with_room(room, |room| store.update(room, key, bytes.len(), now_ms, |_| (Value::of(value).put(ends_ms, now_ms), ())));
-        if let Err(refused) = stored {
-            let why = format!("there is no room for all keys: {refused:?} after {records} (hint: raise maxmemory and shared_memory)");
-            return Err(NotLoaded::Failed(Error::new(why)));
+        let stored = store.with_eviction(quota, |quota| {
+            store.update(quota, key, bytes.len(), now_ms, |_| (Value::of(value).put(expires_ms, now_ms), ()))
+        });
+        if let Err(error) = stored {
+            let why = format!("there is no room for all keys: {error:?} after {records} (hint: raise maxmemory and shared_memory)");
+            return Err(LoadError::Failed(Error::new(why)));
         }
-        if ends_ms != 0 {
-            store.mark_ending();
+        if expires_ms != 0 {
+            store.mark_expiring();
         }
     }
     let counted = u64::from_le_bytes(input.array()?);
@@ -220,24 +220,24 @@ fn read(store: &Store, room: &mut crate::store::Room, file: File, file_bytes: u6
     }
     match input.inner.read(&mut [0])? {
         0 => Ok(records),
-        _ => damaged("something stands behind its end"),
+        _ => damaged("there are bytes after its end"),
     }
 }
 
-/// Counts what passes into the checksum.
-struct Checked<T> {
+/// Adds every byte that is read or written to a checksum.
+struct Checksummed<T> {
     inner: T,
-    crc: Crc,
+    crc: Crc32,
 }
 
-impl<T: Write> Checked<T> {
+impl<T: Write> Checksummed<T> {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.crc.add(bytes);
         self.inner.write_all(bytes)
     }
 }
 
-impl<T: Read> Checked<T> {
+impl<T: Read> Checksummed<T> {
     fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         self.inner.read_exact(bytes)?;
         self.crc.add(bytes);
@@ -251,13 +251,13 @@ impl<T: Read> Checked<T> {
     }
 }
 
-/// CRC-32 as in Ethernet and zip files.
+/// CRC-32 as in Ethernet and ZIP files.
 #[derive(Debug)]
-struct Crc(u32);
+struct Crc32(u32);
 
-impl Default for Crc {
-    fn default() -> Crc {
-        Crc(u32::MAX)
+impl Default for Crc32 {
+    fn default() -> Crc32 {
+        Crc32(u32::MAX)
     }
 }
 
@@ -276,7 +276,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-impl Crc {
+impl Crc32 {
     fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0 >> 8 ^ TABLE[((self.0 ^ u32::from(*byte)) & 0xff) as usize];
@@ -293,8 +293,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_usual_one() {
-        let mut crc = Crc::default();
+    fn the_checksum_is_crc_32() {
+        let mut crc = Crc32::default();
         crc.add(b"1234");
         crc.add(b"56789");
         assert_eq!(crc.value(), 0xcbf4_3926);

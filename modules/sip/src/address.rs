@@ -1,11 +1,12 @@
-//! `From`, `To` and `Contact` values: a URI with or without a display name, and parameters (RFC 3261 section 20.10).
+//! Parses `From`, `To` and `Contact` values: a URI with or without a display name, and parameters
+//! (RFC 3261 section 20.10).
 //!
-//! Pure, without a copy.
+//! Pure, without copies.
 
-use crate::chars::{Cursor, Param, TOKEN};
+use crate::syntax::{Cursor, Param, TOKEN};
 use crate::uri::{self, Uri};
 
-/// One address of a header field.
+/// The address of a header field, without its display name.
 #[derive(Debug, Clone, Copy)]
 pub struct Address<'m> {
     pub uri: &'m [u8],
@@ -13,7 +14,7 @@ pub struct Address<'m> {
 }
 
 impl<'m> Cursor<'m> {
-    /// `"Name" <uri>`, `name <uri>`, `<uri>` or a bare `uri`. Stops before the parameters.
+    /// Takes `"Name" <uri>`, `name <uri>`, `<uri>` or a bare `uri`. Stops before the parameters.
     #[inline]
     pub fn address(&mut self) -> Option<Address<'m>> {
         self.skip_blanks();
@@ -25,7 +26,7 @@ impl<'m> Cursor<'m> {
             loop {
                 let token = self.take(TOKEN);
                 if self.peek() == Some(b':') {
-                    // A URI without brackets; it was the scheme that looked like a name.
+                    // A URI without brackets: the token is its scheme, not a name.
                     return if self.at == start + token.len() { self.bare(start) } else { None };
                 }
                 self.skip_blanks();
@@ -44,7 +45,8 @@ impl<'m> Cursor<'m> {
         Some(Address { uri, parsed: uri::parse(uri)? })
     }
 
-    /// Without brackets, a semicolon ends the URI, and neither a question mark nor a comma may stand in it.
+    /// Takes a URI without brackets. A semicolon ends it, and it can contain neither a question
+    /// mark nor a comma.
     fn bare(&mut self, start: usize) -> Option<Address<'m>> {
         let rest = &self.bytes[start..];
         let length = rest.iter().position(|byte| b"; \t\r\n,?".contains(byte)).unwrap_or(rest.len());
@@ -64,7 +66,7 @@ pub struct Party<'m> {
     pub tag: Option<&'m [u8]>,
 }
 
-/// Takes the value of `From` or `To` apart.
+/// Parses the value of `From` or `To`.
 #[inline]
 pub fn party(value: &[u8]) -> Option<Party<'_>> {
     let mut cursor = Cursor::new(value);
@@ -85,62 +87,55 @@ pub fn party(value: &[u8]) -> Option<Party<'_>> {
 #[derive(Debug, Clone)]
 pub struct Contact<'m> {
     pub address: Address<'m>,
-    /// Text of the parameters, to be looked at with `params`.
-    text: &'m [u8],
-    /// In thousandths.
+    /// The text of the parameters.
+    params: &'m [u8],
+    /// In thousandths, 0 to 1000.
     pub q: Option<u16>,
-    /// Its text; one that is no number counts as 3600 (section 20.19 by way of 10.2.1.1).
+    /// The value of the parameter, which may not be a number.
     pub expires: Option<&'m [u8]>,
 }
 
 impl<'m> Contact<'m> {
-    /// All parameters but `q` and `expires`.
-    pub fn others(&self) -> impl Iterator<Item = Param<'m>> + use<'m> {
-        let mut cursor = Cursor::new(self.text);
+    /// The parameters other than `q` and `expires`.
+    pub fn other_params(&self) -> impl Iterator<Item = Param<'m>> + use<'m> {
+        let mut cursor = Cursor::new(self.params);
         std::iter::from_fn(move || cursor.param().ok().flatten()).filter(|param| !param.is(b"q") && !param.is(b"expires"))
     }
 }
 
-/// What one `Contact` header field says.
+/// The value of one `Contact` header field.
 pub enum Contacts<'m> {
     /// `*`
     All,
-    Some(Elements<'m>),
+    List(ContactList<'m>),
 }
 
-/// Takes the value of one `Contact` header field apart, as far as the first byte; `Elements` does the rest.
+/// Parses the value of one `Contact` header field. The elements of a list are parsed by its
+/// iterator.
 pub fn contacts(value: &[u8]) -> Contacts<'_> {
-    if value == b"*" { Contacts::All } else { Contacts::Some(Elements { cursor: Cursor::new(value), state: Next::First }) }
+    if value == b"*" { Contacts::All } else { Contacts::List(ContactList { cursor: Cursor::new(value), is_done: false }) }
 }
 
-enum Next {
-    First,
-    AfterComma,
-    Done,
-}
-
-/// The elements of a comma-separated `Contact` value. After an error there is nothing more.
-pub struct Elements<'m> {
+/// Iterates over the elements of a comma-separated `Contact` value. Ends after an error.
+pub struct ContactList<'m> {
     cursor: Cursor<'m>,
-    state: Next,
+    is_done: bool,
 }
 
-impl<'m> Iterator for Elements<'m> {
+impl<'m> Iterator for ContactList<'m> {
     type Item = Result<Contact<'m>, ()>;
 
     fn next(&mut self) -> Option<Result<Contact<'m>, ()>> {
-        if let Next::Done = self.state {
+        if self.is_done {
             return None;
         }
         let element = self.element();
-        if element.is_none() {
-            self.state = Next::Done;
-        }
+        self.is_done |= element.is_none();
         Some(element.ok_or(()))
     }
 }
 
-impl<'m> Elements<'m> {
+impl<'m> ContactList<'m> {
     fn element(&mut self) -> Option<Contact<'m>> {
         let cursor = &mut self.cursor;
         let address = cursor.address()?;
@@ -153,18 +148,16 @@ impl<'m> Elements<'m> {
                 expires = Some(param.value?);
             }
         }
-        let text = &cursor.bytes[start..cursor.at];
-        self.state = if cursor.eat_between_blanks(b',') { Next::AfterComma } else { Next::Done };
-        if let Next::Done = self.state
-            && !cursor.is_done()
-        {
+        let params = &cursor.bytes[start..cursor.at];
+        self.is_done = !cursor.eat_between_blanks(b',');
+        if self.is_done && !cursor.is_done() {
             return None;
         }
-        Some(Contact { address, text, q, expires })
+        Some(Contact { address, params, q, expires })
     }
 }
 
-/// `0`, `0.5`, `1.000`, in thousandths.
+/// Parses a preference from 0 to 1 with at most three decimals, such as `0.5`, into thousandths.
 fn quality(text: &[u8]) -> Option<u16> {
     let (whole, fraction) = match text {
         [whole] => (whole, &[][..]),
@@ -187,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parties() {
+    fn from_and_to_values() {
         for (value, uri, tag) in [
             ("sip:bob@h", "sip:bob@h", None),
             ("sip:bob@h;tag=1", "sip:bob@h", Some("1")),
@@ -227,13 +220,13 @@ mod tests {
     #[test]
     fn lists_of_contacts() {
         let value = b"\"A, B\" <sip:a@h;x?y=z>;q=0.25;+sip.instance=\"<urn:1>\";expires=60, sip:b@h;EXPIRES=x ,\r\n <sip:c@h>";
-        let Contacts::Some(elements) = contacts(value) else { panic!() };
+        let Contacts::List(elements) = contacts(value) else { panic!() };
         let found: Vec<Contact> = elements.map(Result::unwrap).collect();
         let uris: Vec<&[u8]> = found.iter().map(|contact| contact.address.uri).collect();
         assert_eq!(uris, [&b"sip:a@h;x?y=z"[..], b"sip:b@h", b"sip:c@h"]);
         assert_eq!((found[0].q, found[0].expires), (Some(250), Some(&b"60"[..])));
         assert_eq!((found[1].q, found[1].expires), (None, Some(&b"x"[..])));
-        let others: Vec<&[u8]> = found[0].others().map(|param| param.name).collect();
+        let others: Vec<&[u8]> = found[0].other_params().map(|param| param.name).collect();
         assert_eq!(others, [b"+sip.instance"]);
         assert!(matches!(contacts(b"*"), Contacts::All));
         for value in [
@@ -248,14 +241,14 @@ mod tests {
             "sip:a@h;;",
             "*,sip:a@h",
         ] {
-            let Contacts::Some(mut elements) = contacts(value.as_bytes()) else { panic!() };
+            let Contacts::List(mut elements) = contacts(value.as_bytes()) else { panic!() };
             assert!(elements.by_ref().any(|element| element.is_err()), "{value}");
             assert!(elements.next().is_none());
         }
     }
 
     #[test]
-    fn qualities() {
+    fn preferences_are_thousandths() {
         for (text, wanted) in [("0", 0), ("1", 1000), ("0.", 0), ("0.5", 500), ("0.05", 50), ("1.000", 1000)] {
             assert_eq!(quality(text.as_bytes()), Some(wanted), "{text}");
         }

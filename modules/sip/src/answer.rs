@@ -1,25 +1,27 @@
-//! Writes answers (RFC 3261 section 8.2.6, RFC 3581) straight into the buffer that is sent, and says where they go (section 18.2.2).
+//! Writes answers (RFC 3261 section 8.2.6, RFC 3581) directly into the buffer that is sent, and
+//! determines their destination (section 18.2.2).
 //!
-//! Pure. Allocates nothing; an answer that does not fit is no answer.
+//! Pure. Allocates nothing. An answer that does not fit into the buffer is not sent.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::message::{Name, Request};
+use crate::header::FieldName;
+use crate::request::Request;
 
-/// The port of SIP over UDP where a `Via` names none.
+/// The port of SIP over UDP if the `Via` names none.
 const DEFAULT_PORT: u16 = 5060;
 
-/// A buffer that fills up, and remembers if it was too small.
-pub struct Out<'b> {
+/// Appends to a buffer of fixed size, and records whether it was too small.
+pub struct AnswerBuffer<'b> {
     buffer: &'b mut [u8],
     used: usize,
-    too_small: bool,
+    is_too_small: bool,
 }
 
-impl<'b> Out<'b> {
-    pub fn new(buffer: &'b mut [u8]) -> Out<'b> {
-        Out { buffer, used: 0, too_small: false }
+impl<'b> AnswerBuffer<'b> {
+    pub fn new(buffer: &'b mut [u8]) -> AnswerBuffer<'b> {
+        AnswerBuffer { buffer, used: 0, is_too_small: false }
     }
 
     #[inline(always)]
@@ -29,11 +31,11 @@ impl<'b> Out<'b> {
                 place.copy_from_slice(bytes);
                 self.used += bytes.len();
             }
-            None => self.too_small = true,
+            None => self.is_too_small = true,
         }
     }
 
-    /// Bytes of a request that may hold folds: line ends become blanks.
+    /// Appends bytes of a request, and replaces the line ends of folds by blanks.
     #[cold]
     pub fn put_unfolded(&mut self, bytes: &[u8]) {
         for byte in bytes {
@@ -55,9 +57,9 @@ impl<'b> Out<'b> {
         self.put(&digits);
     }
 
-    /// How long it is; `None` if it did not fit.
+    /// The length of the answer; `None` if it did not fit.
     pub fn len(&self) -> Option<usize> {
-        (!self.too_small).then_some(self.used)
+        (!self.is_too_small).then_some(self.used)
     }
 }
 
@@ -74,7 +76,7 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// The text of an address, made without allocation.
+/// The text of an address, without an allocation.
 struct IpText {
     text: [u8; 48],
     used: usize,
@@ -94,7 +96,7 @@ impl IpText {
                 }
             }
             IpAddr::V6(v6) => {
-                // At most 45 bytes, so that it cannot fail.
+                // At most 45 bytes, so it fits.
                 let _ = std::fmt::Write::write_fmt(&mut this, format_args!("{v6}"));
             }
         }
@@ -120,8 +122,9 @@ impl std::fmt::Write for IpText {
     }
 }
 
-/// Where the answer goes: always to the address that the request came from, so that nobody can be made to answer to a third one. `maddr`
-/// is ignored for the same reason. The port is the source's if the client asked for that with `rport`, and that of the `Via` otherwise.
+/// The destination of the answer. Its address is always the source of the request, so that a client
+/// cannot direct answers to a third party; `maddr` is ignored for the same reason. Its port is that
+/// of the source if the client asked for it with `rport`, otherwise that of the `Via`.
 #[inline]
 pub fn destination(request: &Request<'_>, source: SocketAddr) -> SocketAddr {
     if request.via.rport_end.is_some() {
@@ -133,7 +136,8 @@ pub fn destination(request: &Request<'_>, source: SocketAddr) -> SocketAddr {
     }
 }
 
-/// A number that is the same for each copy of a request and in each process (section 8.2.7), and that nobody else can tell (19.3).
+/// The number of a tag: the same for each retransmission of a request and in each process (section
+/// 8.2.7), and unpredictable for others (19.3).
 #[inline]
 pub fn tag(request: &Request<'_>, seed: &RandomState) -> u64 {
     let mut hasher = seed.build_hasher();
@@ -145,17 +149,18 @@ pub fn tag(request: &Request<'_>, seed: &RandomState) -> u64 {
     hasher.finish()
 }
 
-/// Everything that all answers have, up to the fields of their own: status line, `Via`s, `From`, `To`, `Call-ID`, `CSeq`.
+/// Writes the lines that every answer has: status line, `Via`s, `From`, `To`, `Call-ID`, `CSeq`.
+/// `status` are the parts of the status code and reason.
 #[inline]
-pub fn head(out: &mut Out<'_>, status: &[&[u8]], request: &Request<'_>, source: SocketAddr, seed: &RandomState) {
+pub fn head(out: &mut AnswerBuffer<'_>, status: &[&[u8]], request: &Request<'_>, source: SocketAddr, seed: &RandomState) {
     out.put(b"SIP/2.0 ");
     status.iter().for_each(|part| out.put(part));
     out.put(b"\r\nVia: ");
-    let folded = request.folded;
-    let copy = |out: &mut Out<'_>, bytes: &[u8]| if folded { out.put_unfolded(bytes) } else { out.put(bytes) };
+    let has_folds = request.has_folds;
+    let copy = |out: &mut AnswerBuffer<'_>, bytes: &[u8]| if has_folds { out.put_unfolded(bytes) } else { out.put(bytes) };
     top_via(out, request, source, copy);
     if request.more_vias {
-        more_fields(out, b"\r\nVia: ", request, Name::Via, 1, b"");
+        copy_fields(out, b"\r\nVia: ", request, FieldName::Via, 1, b"");
     }
     if let Some(from) = request.from {
         out.put(b"\r\nFrom: ");
@@ -180,17 +185,19 @@ pub fn head(out: &mut Out<'_>, status: &[&[u8]], request: &Request<'_>, source: 
     out.put(b"\r\n");
 }
 
-/// The first `Via` field, its first element completed with the port and the address that the request really came from.
+/// Writes the first `Via` field. Its first element gets the port and the address that the request
+/// really came from.
 #[inline]
-fn top_via(out: &mut Out<'_>, request: &Request<'_>, source: SocketAddr, copy: impl Fn(&mut Out<'_>, &[u8])) {
+fn top_via(out: &mut AnswerBuffer<'_>, request: &Request<'_>, source: SocketAddr, copy: impl Fn(&mut AnswerBuffer<'_>, &[u8])) {
     let via = &request.via;
     let mut copied = 0;
-    if via.whole {
+    if via.is_well_formed {
         let ip = source.ip().to_canonical();
         let text = IpText::of(ip);
         let add_received = via.rport_end.is_some() || !is_ip(via.host, ip, &text);
         let drop_received = via.received;
-        let mut skip = |out: &mut Out<'_>, (from, to): (usize, usize)| {
+        // Copies up to `from`, and leaves out the bytes up to `to`.
+        let mut skip = |out: &mut AnswerBuffer<'_>, (from, to): (usize, usize)| {
             copy(out, &via.value[copied..from]);
             copied = to;
         };
@@ -215,7 +222,8 @@ fn top_via(out: &mut Out<'_>, request: &Request<'_>, source: SocketAddr, copy: i
     copy(out, &via.value[copied..]);
 }
 
-/// Whether the host of a `Via` is that address, whatever way it is written.
+/// Whether the host of a `Via` is the address, in any notation. `text` is the address in the usual
+/// one, which is compared first.
 #[inline]
 fn is_ip(host: &[u8], ip: IpAddr, text: &IpText) -> bool {
     if host == text.bytes() {
@@ -225,9 +233,9 @@ fn is_ip(host: &[u8], ip: IpAddr, text: &IpText) -> bool {
     std::str::from_utf8(inside).is_ok_and(|host| host.parse::<IpAddr>().is_ok_and(|host| host.to_canonical() == ip))
 }
 
-/// All fields of a name but the first `skip`, each between `before` and `after`.
+/// Copies the fields of a name except the first `skip`, each between `before` and `after`.
 #[cold]
-pub fn more_fields(out: &mut Out<'_>, before: &[u8], request: &Request<'_>, name: Name, skip: usize, after: &[u8]) {
+pub fn copy_fields(out: &mut AnswerBuffer<'_>, before: &[u8], request: &Request<'_>, name: FieldName, skip: usize, after: &[u8]) {
     for field in request.fields.clone().filter(|field| field.name == name).skip(skip) {
         out.put(before);
         out.put_unfolded(field.value);

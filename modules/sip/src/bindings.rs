@@ -1,35 +1,39 @@
-//! The bindings of one address-of-record, as the bytes that lie in shared memory: read where they are, and built anew by each change.
+//! The format of the bindings of one address-of-record in shared memory. They are read in place,
+//! and every change writes a new list.
 //!
-//! Pure. What is read may be anything; a damaged list ends where it stops to make sense.
+//! Pure. Any bytes can be read: a damaged list ends at the first binding that is not complete.
 //!
 //! ```text
-//! until u32 | cseq u32 | call u64 | transaction u32 | q u16 | uri length u16 | params length u16 | uri | params
+//! until u32 | cseq u32 | call u64 | transaction u32 | q u16 | uri length u16 | params length u16
+//! uri | params
 //! ```
-//! in the machine's byte order, one after another, the most wanted first.
+//! in the machine's byte order, without gaps, in order of preference.
 
+/// Bytes of a binding without its texts.
 const FIXED: usize = 26;
 
-/// Where a user can be reached.
+/// A contact of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding<'s> {
-    /// When it ends, in seconds of the service's clock.
+    /// When it expires, in seconds of the server's clock.
     pub until: u32,
+    /// CSeq number of the REGISTER that made it.
     pub cseq: u32,
-    /// Stands for the Call-ID of the REGISTER that made it.
+    /// Hash of that request's Call-ID.
     pub call: u64,
-    /// Stands for the transaction of that REGISTER.
+    /// Hash that identifies that request's transaction.
     pub transaction: u32,
-    /// In thousandths; `NO_Q` if the client gave none.
+    /// Preference in thousandths; `NO_Q` if the client gave none.
     pub q: u16,
     pub uri: &'s [u8],
-    /// Parameters but `q` and `expires`, each with its semicolon.
+    /// Parameters other than `q` and `expires`, each with its semicolon.
     pub params: &'s [u8],
 }
 
-/// No preference was given. Counts as the highest.
+/// No preference given. Counts as the highest.
 pub const NO_Q: u16 = u16::MAX;
 
-/// Goes through the bindings that have not ended at `now`.
+/// Iterates over the bindings that have not expired at `now`, in seconds of the server's clock.
 #[derive(Debug, Clone)]
 pub struct Bindings<'s> {
     bytes: &'s [u8],
@@ -91,7 +95,7 @@ pub fn write(bytes: &mut Vec<u8>, binding: &Binding<'_>) -> Option<()> {
     Some(())
 }
 
-/// Copies all of `from`, the most wanted first; of equals the one that came first.
+/// Copies all bindings of `from` in order of preference. Equal ones keep their order.
 pub fn write_sorted(bytes: &mut Vec<u8>, from: &[u8]) {
     let mut below = u32::from(NO_Q) + 1;
     while let Some(highest) = Bindings::at(from, 0).map(|binding| u32::from(binding.q)).filter(|q| *q < below).max() {
@@ -113,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back() {
+    fn bindings_are_read_as_they_were_written() {
         let (one, two, three) = (binding(10, 500, b"sip:1"), binding(20, NO_Q, b"sip:2"), binding(30, 500, b""));
         let mut bytes = Vec::new();
         for binding in [&one, &two, &three] {
             write(&mut bytes, binding).unwrap();
         }
         assert!(Bindings::at(&bytes, 0).eq([one, two, three]));
-        assert!(Bindings::at(&bytes, 10).eq([two, three]), "the end of a binding is not part of it");
+        assert!(Bindings::at(&bytes, 10).eq([two, three]), "a binding has expired at `until`");
         let mut sorted = Vec::new();
         write_sorted(&mut sorted, &bytes);
         assert!(Bindings::at(&sorted, 0).eq([two, one, three]));

@@ -1,33 +1,39 @@
-//! A stateless SIP server over UDP (RFC 3261), and a registrar that redirects to where its users are.
+//! A stateless SIP server over UDP (RFC 3261), and a registrar that redirects to its users'
+//! contacts.
 //!
-//! Answers in workers; nothing is kept between two requests but what clients register, which lies in shared memory. Allocates nothing to
-//! answer a request other than REGISTER.
+//! Answers in UDP workers. Between two requests it keeps only the registrations, in shared memory.
+//! Buffers for REGISTER, redirections and answers to another port are kept; other answers allocate
+//! nothing.
 
 #![forbid(unsafe_code)]
 
 mod address;
 mod answer;
 mod bindings;
-mod chars;
-mod message;
+mod decision;
+mod header;
+mod method;
 mod registrar;
-mod serve;
+mod request;
+mod server;
 mod settings;
 mod store;
+mod syntax;
 #[cfg(test)]
 mod tests;
-mod uas;
 mod uri;
+mod via;
 
 use std::time::Instant;
 
 use module_api::prelude::*;
 
-use crate::serve::{Child, Server};
+use crate::server::{Child, Server};
 use crate::settings::Params;
 use crate::store::SharedStore;
 
-/// How often timer functions look for bindings that have ended. What has ended is not used in between.
+/// Time between two sweeps of a part of the expired bindings. Until it is swept, an expired binding
+/// is ignored.
 const SWEEP_PERIOD: Duration = Duration::from_millis(250);
 
 struct Sip {
@@ -39,14 +45,14 @@ impl Module for Sip {
     type Child = Child;
 
     fn init(cx: &mut ModInit<'_, Self>, params: Params) -> Result<Self> {
-        let configured = settings::read(&params)?;
-        let store = if configured.settings.registrar {
+        let configuration = settings::read(&params)?;
+        let store = if configuration.settings.registrar {
             cx.timer(Timer::every("expired bindings", SWEEP_PERIOD).slow(), |sip, child, _cx| sip.server.sweep(child))?;
             Some(SharedStore::new(cx)?)
         } else {
             None
         };
-        Ok(Sip { server: Server::new(configured, store, Instant::now()) })
+        Ok(Sip { server: Server::new(configuration, store, Instant::now()) })
     }
 
     fn child_init(&self, _cx: &mut ChildInit<'_>) -> Result<Child> {

@@ -1,120 +1,129 @@
-//! The location service's rules: REGISTER (RFC 3261 section 10.3) and who is where.
+//! Carries out REGISTER (RFC 3261 section 10.3).
 //!
-//! Works on any store of bytes by key that changes one key at a time for all processes. Time is an argument.
+//! Works on any store of bytes by key that changes one key atomically for all processes. The time
+//! is an argument.
 
 use crate::address::{self, Contact, Contacts};
 use crate::bindings::{self, Binding, Bindings, NO_Q};
-use crate::chars::number;
-use crate::message::{Name, Reason, Request};
+use crate::header::{FieldName, Reason};
+use crate::request::Request;
+use crate::syntax::number;
 use crate::uri::{self, SipUri, Uri};
 
 /// Longest URI of a contact with its parameters, in bytes.
 const MAX_CONTACT: usize = 1024;
 /// Longest key of an address-of-record, in bytes.
 pub const MAX_KEY: usize = 256;
-/// A registrar may refuse what is shorter than its least time only below this, in seconds (section 10.3, step 7).
-const ALWAYS_LONG_ENOUGH: u32 = 3600;
-/// What an `expires` means that is no number (section 10.2.1.1), in seconds.
-const UNREADABLE_EXPIRES: u32 = 3600;
+/// A registrar may refuse only a shorter time than this as too brief, in seconds (section 10.3,
+/// step 7).
+const ALWAYS_LONG_ENOUGH_S: u32 = 3600;
+/// Used for an `expires` that is not a number, in seconds (sections 20.19 and 10.2.1.1).
+const UNREADABLE_EXPIRES_S: u32 = 3600;
 
-/// What the configuration says.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Seconds.
+    /// Seconds, for a contact without a time.
     pub default_expires: u32,
+    /// Seconds.
     pub min_expires: u32,
+    /// Seconds.
     pub max_expires: u32,
     /// Bindings of one address-of-record.
     pub max_contacts: usize,
 }
 
-/// What becomes of the value of a key.
+/// How the value of a key changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Keep,
-    /// Replaced by what was written.
+    /// The contents of the buffer become the value.
     Put,
     Remove,
 }
 
-/// Why a store did not do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {
     /// No shared memory is left.
     Full,
-    /// Anything else; the log has the reason.
+    /// Any other reason; it is logged.
     Failed,
 }
 
 /// Lists of bindings by address-of-record.
 pub trait Store {
-    /// Calls `read` with the list; empty if there is none. It does not change meanwhile.
+    /// Calls `read` with the list, which is empty if there is none. The list does not change during
+    /// the call.
     fn read<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError>;
 
-    /// Calls `change` with the list and a buffer for a new one. No other process comes between reading and changing.
+    /// Calls `change` with the list and a buffer for a new one. Reading and changing are one atomic
+    /// step.
     fn update<R>(&self, key: &[u8], new: &mut Vec<u8>, change: impl FnOnce(&[u8], &mut Vec<u8>) -> (Change, R)) -> Result<R, StoreError>;
 }
 
-/// What became of a REGISTER.
+/// The result of a REGISTER, with its status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Registered {
-    /// 200; the bindings that there are now have been written to the buffer.
+pub enum RegisterOutcome {
+    /// 200. The current bindings are in `Buffers::list`.
     Done,
-    /// 400
+    /// 400.
     Malformed(Reason),
-    /// 423
+    /// 423.
     TooBrief,
-    /// 403: too many or too long ones.
+    /// 403: too many contacts, or one that is too long.
     Refused(&'static [u8]),
-    /// 500: a REGISTER of the same client that was sent later came first.
+    /// 500: the same client has sent a later REGISTER that was carried out already.
     OutOfOrder,
-    /// 503
+    /// 503.
     NoMemory,
-    /// 500
+    /// 500.
     StoreFailed,
 }
 
-/// Buffers that keep their memory from one request to the next.
+/// Buffers that keep their memory between requests.
 #[derive(Debug, Default)]
 pub struct Buffers {
+    /// A copy of the bindings for the answer.
     pub list: Vec<u8>,
     unsorted: Vec<u8>,
     params: Vec<u8>,
 }
 
-/// Numbers that stand for the client's Call-ID and for the transaction.
+/// Hashes that identify a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Marks {
+pub struct RequestHashes {
+    /// Of the Call-ID.
     pub call: u64,
+    /// Of the transaction.
     pub transaction: u32,
 }
 
-/// Carries out a REGISTER for `key`. What it asks for is done as a whole or not at all.
+/// Carries out a REGISTER for `key`, as a whole or not at all. `now` is in seconds of the server's
+/// clock.
 pub fn register(
     store: &impl Store,
     limits: &Limits,
     key: &[u8],
     request: &Request<'_>,
-    marks: Marks,
+    hashes: RequestHashes,
     now: u32,
     buffers: &mut Buffers,
-) -> Registered {
+) -> RegisterOutcome {
     buffers.list.clear();
-    let asked = match Asked::of(request, limits) {
-        Ok(asked) => asked,
+    let action = match RegisterAction::of(request, limits) {
+        Ok(action) => action,
         Err(refusal) => return refusal,
     };
     let Buffers { list, unsorted, params } = buffers;
-    let outcome = if let Asked::Nothing = asked {
+    let outcome = if let RegisterAction::Query = action {
         store.read(key, |old| {
             list.extend_from_slice(old);
-            Registered::Done
+            RegisterOutcome::Done
         })
     } else {
         store.update(key, list, |old, list| {
             unsorted.clear();
-            let update = Update { limits, request, marks, now, old };
-            match update.make(&asked, unsorted, params) {
+            let update = ListUpdate { limits, request, hashes, now, old };
+            match update.make(&action, unsorted, params) {
                 Ok(()) => bindings::write_sorted(list, unsorted),
                 Err(refusal) => return (Change::Keep, refusal),
             }
@@ -123,32 +132,33 @@ pub fn register(
                 (false, true) => Change::Remove,
                 (_, false) => Change::Put,
             };
-            (change, Registered::Done)
+            (change, RegisterOutcome::Done)
         })
     };
     match outcome {
         Ok(registered) => registered,
-        Err(StoreError::Full) => Registered::NoMemory,
-        Err(StoreError::Failed) => Registered::StoreFailed,
+        Err(StoreError::Full) => RegisterOutcome::NoMemory,
+        Err(StoreError::Failed) => RegisterOutcome::StoreFailed,
     }
 }
 
 /// What a REGISTER asks for.
-enum Asked {
-    /// To be told what there is.
-    Nothing,
+enum RegisterAction {
+    /// Only a list of the bindings.
+    Query,
     RemoveAll,
-    /// What the contacts say, and how long where a contact does not say.
-    Contacts {
+    /// The changes that the contacts describe. `expires` is for contacts without a time, in
+    /// seconds.
+    Update {
         expires: u32,
     },
 }
 
-impl Asked {
-    /// Looks at the whole request before anything is changed.
-    fn of(request: &Request<'_>, limits: &Limits) -> Result<Asked, Registered> {
+impl RegisterAction {
+    /// Checks the whole request before anything is changed.
+    fn of(request: &Request<'_>, limits: &Limits) -> Result<RegisterAction, RegisterOutcome> {
         if !request.has_contact {
-            return Ok(Asked::Nothing);
+            return Ok(RegisterAction::Query);
         }
         let header = request.expires.map(seconds);
         let default = header.unwrap_or(limits.default_expires);
@@ -159,81 +169,82 @@ impl Asked {
                     stars += 1;
                     continue;
                 }
-                Contacts::Some(elements) => elements,
+                Contacts::List(elements) => elements,
             };
             for contact in elements {
-                let Ok(contact) = contact else { return Err(Registered::Malformed("Bad Contact")) };
+                let Ok(contact) = contact else { return Err(RegisterOutcome::Malformed("Bad Contact")) };
                 count += 1;
                 let expires = contact.expires.map_or(default, seconds);
-                if expires > 0 && expires < limits.min_expires.min(ALWAYS_LONG_ENOUGH) {
-                    return Err(Registered::TooBrief);
+                if expires > 0 && expires < limits.min_expires.min(ALWAYS_LONG_ENOUGH_S) {
+                    return Err(RegisterOutcome::TooBrief);
                 }
             }
         }
         match (stars, count) {
-            (0, _) => Ok(Asked::Contacts { expires: default }),
-            (1, 0) if header == Some(0) => Ok(Asked::RemoveAll),
-            (1, 0) => Err(Registered::Malformed("A Contact of * Needs Expires: 0")),
-            _ => Err(Registered::Malformed("A Contact of * Stands Alone")),
+            (0, _) => Ok(RegisterAction::Update { expires: default }),
+            (1, 0) if header == Some(0) => Ok(RegisterAction::RemoveAll),
+            (1, 0) => Err(RegisterOutcome::Malformed("A Contact of * Needs Expires: 0")),
+            _ => Err(RegisterOutcome::Malformed("A Contact of * Must Be the Only One")),
         }
     }
 }
 
 fn contact_fields<'m>(request: &Request<'m>) -> impl Iterator<Item = &'m [u8]> + use<'m> {
-    request.fields.clone().filter(|field| field.name == Name::Contact).map(|field| field.value)
+    request.fields.clone().filter(|field| field.name == FieldName::Contact).map(|field| field.value)
 }
 
-/// The contacts of a request that has been looked at.
+/// The contacts of a request that `RegisterAction::of` has checked.
 fn contacts<'m>(request: &Request<'m>) -> impl Iterator<Item = Contact<'m>> + use<'m> {
     contact_fields(request)
         .filter_map(|field| match address::contacts(field) {
-            Contacts::Some(elements) => Some(elements.filter_map(Result::ok)),
+            Contacts::List(elements) => Some(elements.filter_map(Result::ok)),
             Contacts::All => None,
         })
         .flatten()
 }
 
-/// A time that is too large for a number is the longest one.
+/// Parses a time. One that is too large for a u32 is the largest u32.
 fn seconds(text: &[u8]) -> u32 {
     match number(text, u32::MAX.into()) {
         Some(seconds) => seconds as u32,
         None if !text.is_empty() && text.iter().all(u8::is_ascii_digit) => u32::MAX,
-        None => UNREADABLE_EXPIRES,
+        None => UNREADABLE_EXPIRES_S,
     }
 }
 
-/// The making of a new list out of an old one.
-struct Update<'u> {
+/// Makes a new list of bindings from an old one.
+struct ListUpdate<'u> {
     limits: &'u Limits,
     request: &'u Request<'u>,
-    marks: Marks,
+    hashes: RequestHashes,
     now: u32,
     old: &'u [u8],
 }
 
-impl Update<'_> {
-    fn make(&self, asked: &Asked, list: &mut Vec<u8>, params: &mut Vec<u8>) -> Result<(), Registered> {
-        let Asked::Contacts { expires } = *asked else {
+impl ListUpdate<'_> {
+    /// Writes the new bindings to `list`, unsorted. `params` is a buffer.
+    fn make(&self, action: &RegisterAction, list: &mut Vec<u8>, params: &mut Vec<u8>) -> Result<(), RegisterOutcome> {
+        let RegisterAction::Update { expires } = *action else {
             return Bindings::at(self.old, self.now).try_for_each(|binding| self.may_change(&binding).map(drop));
         };
         let mut count = 0;
         let mut add = |list: &mut Vec<u8>, binding: &Binding<'_>| {
             count += 1;
             if count > self.limits.max_contacts {
-                return Err(Registered::Refused(b"403 Too Many Contacts"));
+                return Err(RegisterOutcome::Refused(b"403 Too Many Contacts"));
             }
-            bindings::write(list, binding).ok_or(Registered::Refused(b"403 Contact Too Long"))
+            bindings::write(list, binding).ok_or(RegisterOutcome::Refused(b"403 Contact Too Long"))
         };
-        // What the request names comes first, so that it is preferred among equals.
+        // The contacts of the request come first, so that they precede others of equal preference.
         for (index, contact) in contacts(self.request).enumerate() {
-            let target = Target::of(contact.address.uri);
-            // The last word about a URI counts.
-            if contacts(self.request).skip(index + 1).any(|later| target.is(later.address.uri)) {
+            let uri = ContactUri::of(contact.address.uri);
+            // Of several contacts with one URI, the last one counts.
+            if contacts(self.request).skip(index + 1).any(|later| uri.is_same(later.address.uri)) {
                 continue;
             }
-            let old = Bindings::at(self.old, self.now).find(|binding| target.is(binding.uri));
+            let old = Bindings::at(self.old, self.now).find(|binding| uri.is_same(binding.uri));
             if let Some(old) = old
-                && let Place::SeenBefore = self.may_change(&old)?
+                && let Order::Retransmission = self.may_change(&old)?
             {
                 add(list, &old)?;
                 continue;
@@ -243,7 +254,7 @@ impl Update<'_> {
                 continue;
             }
             params.clear();
-            for param in contact.others() {
+            for param in contact.other_params() {
                 params.push(b';');
                 params.extend_from_slice(param.name);
                 if let Some(value) = param.value {
@@ -252,13 +263,13 @@ impl Update<'_> {
                 }
             }
             if contact.address.uri.len() + params.len() > MAX_CONTACT {
-                return Err(Registered::Refused(b"403 Contact Too Long"));
+                return Err(RegisterOutcome::Refused(b"403 Contact Too Long"));
             }
             let binding = Binding {
                 until: self.now.saturating_add(expires),
                 cseq: self.request.cseq_number,
-                call: self.marks.call,
-                transaction: self.marks.transaction,
+                call: self.hashes.call,
+                transaction: self.hashes.transaction,
                 q: contact.q.unwrap_or(NO_Q),
                 uri: contact.address.uri,
                 params,
@@ -266,49 +277,50 @@ impl Update<'_> {
             add(list, &binding)?;
         }
         for binding in Bindings::at(self.old, self.now) {
-            let target = Target::of(binding.uri);
-            if !contacts(self.request).any(|contact| target.is(contact.address.uri)) {
+            let uri = ContactUri::of(binding.uri);
+            if !contacts(self.request).any(|contact| uri.is_same(contact.address.uri)) {
                 add(list, &binding)?;
             }
         }
         Ok(())
     }
 
-    /// Requests of one client are carried out in the order of their sending (section 10.3, steps 6 and 7). A copy of the request that made
-    /// a binding is no other request: its answer was lost, and it gets it again.
-    fn may_change(&self, old: &Binding<'_>) -> Result<Place, Registered> {
-        if old.call != self.marks.call || self.request.cseq_number > old.cseq {
-            Ok(Place::Later)
-        } else if self.request.cseq_number == old.cseq && self.marks.transaction == old.transaction {
-            Ok(Place::SeenBefore)
+    /// Checks that the requests of one client are carried out in the order in which it sent them
+    /// (section 10.3, steps 6 and 7). A retransmission of the request that made a binding changes
+    /// nothing and gets the same answer: the first one was lost.
+    fn may_change(&self, old: &Binding<'_>) -> Result<Order, RegisterOutcome> {
+        if old.call != self.hashes.call || self.request.cseq_number > old.cseq {
+            Ok(Order::Newer)
+        } else if self.request.cseq_number == old.cseq && self.hashes.transaction == old.transaction {
+            Ok(Order::Retransmission)
         } else {
-            Err(Registered::OutOfOrder)
+            Err(RegisterOutcome::OutOfOrder)
         }
     }
 }
 
-/// Where a request stands in relation to the one that made a binding.
-enum Place {
-    Later,
-    SeenBefore,
+/// The order of a request and the one that made a binding.
+enum Order {
+    Newer,
+    Retransmission,
 }
 
-/// A URI to compare others with: as SIP says for SIP URIs, byte by byte for others.
-struct Target<'m> {
+/// A URI to compare with others: SIP URIs by the rules of SIP, all others byte by byte.
+struct ContactUri<'m> {
     text: &'m [u8],
     sip: Option<SipUri<'m>>,
 }
 
-impl<'m> Target<'m> {
-    fn of(text: &'m [u8]) -> Target<'m> {
+impl<'m> ContactUri<'m> {
+    fn of(text: &'m [u8]) -> ContactUri<'m> {
         let sip = match uri::parse(text) {
             Some(Uri::Sip(sip)) => Some(sip),
             _ => None,
         };
-        Target { text, sip }
+        ContactUri { text, sip }
     }
 
-    fn is(&self, other: &[u8]) -> bool {
+    fn is_same(&self, other: &[u8]) -> bool {
         if self.text == other {
             return true;
         }

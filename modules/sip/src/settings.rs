@@ -1,33 +1,34 @@
-//! The parameters, and what is made of them in `init`.
+//! The parameters, and the configuration that `init` makes of them.
 //!
-//! Pure. Refuses what cannot be served, in one line each.
+//! Pure. Refuses invalid parameters with an error of one line.
 
 use module_api::prelude::*;
 
-use crate::message::Method;
+use crate::decision::Settings;
+use crate::method::Method;
 use crate::registrar::Limits;
-use crate::uas::Settings;
 
 params! {
     /// `[module.params]` in the configuration.
     pub struct Params {
-        /// What well-formed requests are answered: a final code and its reason.
+        /// Answer to well-formed requests: a final code and its reason.
         pub answer: String = "200 OK",
         /// Methods that are served; others get 405.
         pub methods: Vec<String> = "INVITE, ACK, OPTIONS, BYE, CANCEL, REGISTER, PRACK, SUBSCRIBE, NOTIFY, PUBLISH, INFO, REFER, MESSAGE, UPDATE",
         /// Media types of bodies that are accepted; others get 415. Empty for all.
         pub accept: Vec<String> = "",
-        /// The Server field of each answer; empty for none.
+        /// Value of the Server field in each answer; empty for no such field.
         pub server: String = "",
         /// Longest request, in bytes; longer ones get 513.
         pub max_message: i64 = 16384 in 500..=65507,
-        /// Whether REGISTER is carried out, and other requests are redirected to where their user is.
+        /// Whether REGISTER is carried out, and other requests are redirected to the contacts of
+        /// their user.
         pub registrar: bool = false,
         /// Hosts whose users register here; empty for all.
         pub domains: Vec<String> = "",
-        /// How long a registration lasts if the client does not say.
+        /// Duration of a registration if the client names none.
         pub default_expires: Duration = "1h",
-        /// Shortest registration; shorter ones get 423. At most one hour.
+        /// Shortest registration, at most one hour; shorter ones get 423.
         pub min_expires: Duration = "60s",
         /// Longest registration; longer ones are shortened.
         pub max_expires: Duration = "2h",
@@ -36,37 +37,37 @@ params! {
     }
 }
 
-/// What the parameters say, made ready for use.
+/// Made from the parameters in `init`, then constant.
 #[derive(Debug)]
-pub struct Configured {
+pub struct Configuration {
     pub settings: Settings,
     pub limits: Limits,
-    /// What ends each answer: `Server`, `Content-Length`, the empty line.
+    /// The end of each answer: `Server`, `Content-Length` and the empty line.
     pub tail: Vec<u8>,
-    /// The `Allow` field.
+    /// The line of the `Allow` field.
     pub allow: Vec<u8>,
-    /// The `Accept` field.
+    /// The line of the `Accept` field.
     pub accept: Vec<u8>,
 }
 
-pub fn read(params: &Params) -> Result<Configured> {
+pub fn read(params: &Params) -> Result<Configuration> {
     let answer = status(&params.answer)?;
     let methods = methods(&params.methods)?;
     let names: Vec<&str> = Method::KNOWN.iter().filter(|(method, _)| methods & method.bit() != 0).map(|(_, name)| *name).collect();
     let accept = &params.accept;
     if let Some(wrong) = accept.iter().find(|accepted| accepted.split('/').filter(|part| is_token(part)).count() != 2) {
-        return Err(Error::new(format_args!("parameter \"accept\": {wrong:?} is no media type such as \"application/sdp\"")));
+        return Err(Error::new(format_args!("parameter \"accept\": {wrong:?} is not a media type such as \"application/sdp\"")));
     }
     let domains = &params.domains;
     if let Some(wrong) = domains.iter().find(|domain| crate::uri::host(domain.as_bytes()) != Some(domain.as_bytes())) {
-        return Err(Error::new(format_args!("parameter \"domains\": {wrong:?} is no host name or address")));
+        return Err(Error::new(format_args!("parameter \"domains\": {wrong:?} is not a host name or address")));
     }
     if !params.server.bytes().all(|byte| (b' '..127).contains(&byte)) {
-        return Err("parameter \"server\" has characters that cannot stand in a header field".into());
+        return Err("parameter \"server\" has characters that a header field cannot contain".into());
     }
     let server = if params.server.is_empty() { String::new() } else { format!("Server: {}\r\n", params.server) };
     let settings = Settings {
-        answer_is_success: answer.starts_with('2'),
+        is_answer_success: answer.starts_with('2'),
         answer: answer.into(),
         methods,
         max_message: params.max_message as usize,
@@ -74,7 +75,7 @@ pub fn read(params: &Params) -> Result<Configured> {
         registrar: params.registrar,
         domains: domains.iter().map(|domain| crate::uri::without_final_dot(domain.as_bytes()).to_vec()).collect(),
     };
-    Ok(Configured {
+    Ok(Configuration {
         settings,
         limits: limits(params)?,
         tail: format!("{server}Content-Length: 0\r\n\r\n").into_bytes(),
@@ -83,7 +84,8 @@ pub fn read(params: &Params) -> Result<Configured> {
     })
 }
 
-/// A code that ends a transaction, and a reason. A stateless server sends no provisional answers (section 8.2.7).
+/// Parses a final status code and a reason. A stateless server sends no provisional answers
+/// (section 8.2.7).
 fn status(text: &str) -> Result<String> {
     let (code, reason) = text.split_once(' ').unwrap_or((text, ""));
     let is_final = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit()) && (b'2'..=b'6').contains(&code.as_bytes()[0]);
@@ -98,7 +100,7 @@ fn status(text: &str) -> Result<String> {
 
 fn methods(names: &[String]) -> Result<u16> {
     names.iter().try_fold(0, |set, name| match Method::of(name.as_bytes()) {
-        Method::Unknown => Err(Error::new(format_args!("parameter \"methods\": {name:?} is no method that this module knows"))),
+        Method::Unknown => Err(Error::new(format_args!("parameter \"methods\": {name:?} is not a method that this module knows"))),
         method => Ok(set | method.bit()),
     })
 }
@@ -126,5 +128,5 @@ fn limits(params: &Params) -> Result<Limits> {
 }
 
 fn is_token(text: &str) -> bool {
-    !text.is_empty() && crate::chars::run(text.as_bytes(), crate::chars::TOKEN) == text.len()
+    !text.is_empty() && crate::syntax::run(text.as_bytes(), crate::syntax::TOKEN) == text.len()
 }

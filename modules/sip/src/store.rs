@@ -1,6 +1,7 @@
-//! Where the bindings lie: a map in shared memory, one list of bindings per address-of-record.
+//! Keeps the bindings in shared memory: a map with one list per address-of-record.
 //!
-//! Used in workers, swept in a timer process. Holds the lock of one shard at a time, and for no longer than a list is copied or made.
+//! Used in UDP workers, swept in the slow timer process. Holds the lock of one shard at a time,
+//! only while a list is copied or made.
 
 use module_api::prelude::*;
 use module_api::{MapError, MapOptions, Scan, ShmMap, Update};
@@ -9,9 +10,9 @@ use crate::Sip;
 use crate::bindings::Bindings;
 use crate::registrar::{Change, Store, StoreError};
 
-/// Enough that workers seldom meet, and that looking through one does not hold up the others.
+/// Enough that workers seldom wait for each other, and that sweeping one shard takes little time.
 const SHARDS: usize = 1024;
-/// Parts in which the whole map is looked through.
+/// Calls of `sweep` for the whole map.
 const SWEEPS: usize = 16;
 
 #[derive(Clone, Copy)]
@@ -24,18 +25,20 @@ impl SharedStore {
         Ok(SharedStore { map: cx.shm_map(MapOptions { shards: SHARDS })? })
     }
 
-    /// Frees addresses-of-record whose bindings have all ended, in the next part of the map after `next`.
+    /// Frees addresses-of-record whose bindings have all expired at `now`, in the next part of the
+    /// map. `next` is the shard at which it begins.
     pub fn sweep(&self, next: &mut usize, now: u32) -> Result<()> {
         let shards = self.map.shards();
         for _ in 0..shards.div_ceil(SWEEPS) {
-            self.map.scan_shard(*next % shards, |_, list| if is_over(list, now) { Scan::Remove } else { Scan::Keep })?;
+            self.map.scan_shard(*next % shards, |_, list| if has_expired(list, now) { Scan::Remove } else { Scan::Keep })?;
             *next = (*next + 1) % shards;
         }
         Ok(())
     }
 }
 
-fn is_over(list: &[u8], now: u32) -> bool {
+/// Whether no binding of the list is left.
+fn has_expired(list: &[u8], now: u32) -> bool {
     Bindings::at(list, now).next().is_none()
 }
 

@@ -1,44 +1,45 @@
-//! SIP URIs (RFC 3261 section 19.1): their parts, when two are the same, and the address-of-record of one.
+//! SIP URIs (RFC 3261 section 19.1): parsing, comparing, and the key of an address-of-record.
 //!
-//! Pure. Only `canonical` writes, to a buffer of its caller.
+//! Pure. Only `canonical` writes, into its caller's buffer.
 
-use crate::chars::{self, HOST, PARAM, USER, all_escaped, number};
+use crate::syntax::{self, HOST, PARAM, USER, all_escaped, number};
 
-/// The parts of a `sip:` or `sips:` URI, each a part of the text.
+/// The parts of a `sip:` or `sips:` URI, each a slice of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SipUri<'m> {
-    pub secure: bool,
-    /// Still escaped. `None` if the URI names a host only.
+    /// Whether the scheme is `sips`.
+    pub is_secure: bool,
+    /// With escapes. `None` if the URI names a host only.
     pub user: Option<&'m [u8]>,
+    /// With escapes.
     pub password: Option<&'m [u8]>,
     pub host: &'m [u8],
     pub port: Option<u16>,
-    /// With the first semicolon, or empty.
+    /// From the first semicolon on; empty for none.
     pub params: &'m [u8],
-    /// Without the question mark, or empty.
+    /// Without the question mark.
     pub headers: Option<&'m [u8]>,
 }
 
-/// What a URI is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uri<'m> {
     Sip(SipUri<'m>),
-    /// Of another scheme, and no byte in it that no URI has.
+    /// A URI of another scheme. Only its bytes are checked.
     Other,
 }
 
-/// Takes a URI apart. `None` if it is none.
+/// Parses a URI.
 #[inline]
 pub fn parse(text: &[u8]) -> Option<Uri<'_>> {
     let colon = text.iter().position(|byte| *byte == b':')?;
     let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
-    let secure = match scheme {
+    let is_secure = match scheme {
         [a, b, c] if [a | 32, b | 32, c | 32] == *b"sip" => false,
         [a, b, c, d] if [a | 32, b | 32, c | 32, d | 32] == *b"sips" => true,
         [first, others @ ..] => {
-            let named = first.is_ascii_alphabetic() && others.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
-            let whole = !rest.is_empty() && rest.iter().all(|byte| chars::is(*byte, chars::URI));
-            return (named && whole).then_some(Uri::Other);
+            let is_scheme = first.is_ascii_alphabetic() && others.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+            let is_valid = !rest.is_empty() && rest.iter().all(|byte| syntax::is(*byte, syntax::URI));
+            return (is_scheme && is_valid).then_some(Uri::Other);
         }
         [] => return None,
     };
@@ -70,11 +71,12 @@ pub fn parse(text: &[u8]) -> Option<Uri<'_>> {
     };
     let valid = (params.is_empty() || params[0] == b';')
         && params.split(|byte| *byte == b';').skip(1).all(is_param)
-        && headers.is_none_or(|headers| !headers.is_empty() && headers.iter().all(|byte| chars::is(*byte, chars::URI)));
-    valid.then_some(Uri::Sip(SipUri { secure, user, password, host, port, params, headers }))
+        && headers.is_none_or(|headers| !headers.is_empty() && headers.iter().all(|byte| syntax::is(*byte, syntax::URI)));
+    valid.then_some(Uri::Sip(SipUri { is_secure, user, password, host, port, params, headers }))
 }
 
-/// The host at the start: a name, an IPv4 address, or an IPv6 address in brackets.
+/// Finds the host at the beginning of the text: a name, an IPv4 address, or an IPv6 address in
+/// brackets.
 #[inline]
 pub fn host(text: &[u8]) -> Option<&[u8]> {
     let length = if text.first() == Some(&b'[') {
@@ -84,7 +86,7 @@ pub fn host(text: &[u8]) -> Option<&[u8]> {
         }
         inside + 2
     } else {
-        chars::run(text, HOST)
+        syntax::run(text, HOST)
     };
     (length > 0).then(|| &text[..length])
 }
@@ -96,8 +98,10 @@ fn is_param(text: &[u8]) -> bool {
 }
 
 impl<'m> SipUri<'m> {
-    /// Writes the key of the address-of-record (section 10.3, step 5): scheme, user without escapes, host in lower case. What is left out
-    /// does not distinguish users: parameters, password, and the port, which names the server. `None` without a user or room.
+    /// Writes the key of the address-of-record (section 10.3, step 5): scheme, user without
+    /// escapes, host in lower case. Parameters, password and port are left out: they do not
+    /// distinguish users, and the port is that of the server. `None` if there is no user, or the
+    /// key does not fit.
     pub fn canonical<'k>(&self, key: &'k mut [u8]) -> Option<&'k [u8]> {
         let mut used = 0;
         let mut put = |byte| {
@@ -105,7 +109,7 @@ impl<'m> SipUri<'m> {
             used += 1;
             Some(())
         };
-        put(if self.secure { b'S' } else { b's' })?;
+        put(if self.is_secure { b'S' } else { b's' })?;
         for byte in Unescaped(self.user?) {
             put(byte)?;
         }
@@ -116,7 +120,7 @@ impl<'m> SipUri<'m> {
         Some(&key[..used])
     }
 
-    /// The value of a URI parameter, empty if it has none.
+    /// The value of a parameter; empty if the parameter has no value.
     pub fn param(&self, name: &[u8]) -> Option<&'m [u8]> {
         self.params().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -125,24 +129,25 @@ impl<'m> SipUri<'m> {
         self.params.split(|byte| *byte == b';').skip(1).map(split_at_equals)
     }
 
-    /// Whether both lead to the same place (section 19.1.4).
+    /// Whether the URIs are equivalent (section 19.1.4).
     pub fn is_same(&self, other: &SipUri<'_>) -> bool {
-        self.secure == other.secure
-            && same_text(self.user, other.user)
-            && same_text(self.password, other.password)
+        self.is_secure == other.is_secure
+            && is_same_text(self.user, other.user)
+            && is_same_text(self.password, other.password)
             && without_final_dot(self.host).eq_ignore_ascii_case(without_final_dot(other.host))
             && self.port == other.port
-            && self.params_fit(other)
-            && other.params_fit(self)
-            && same_headers(self.headers, other.headers)
+            && self.params_match(other)
+            && other.params_match(self)
+            && are_same_headers(self.headers, other.headers)
     }
 
-    /// A parameter that both have must be the same in both; some must not be missing in one.
-    fn params_fit(&self, other: &SipUri<'_>) -> bool {
-        const NEEDED: [&[u8]; 5] = [b"transport", b"user", b"ttl", b"method", b"maddr"];
+    /// Whether every parameter has the same value in `other`, or is missing there. Some parameters
+    /// must not be missing.
+    fn params_match(&self, other: &SipUri<'_>) -> bool {
+        const REQUIRED: [&[u8]; 5] = [b"transport", b"user", b"ttl", b"method", b"maddr"];
         self.params().all(|(name, value)| match other.param(name) {
-            Some(others) => same_caseless(value, others),
-            None => !NEEDED.iter().any(|needed| name.eq_ignore_ascii_case(needed)),
+            Some(others) => is_same_ignoring_case(value, others),
+            None => !REQUIRED.iter().any(|required| name.eq_ignore_ascii_case(required)),
         })
     }
 }
@@ -154,7 +159,7 @@ fn split_at_equals(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// `example.com.` is `example.com`.
+/// Removes the final dot of a fully qualified name: `example.com.` becomes `example.com`.
 pub fn without_final_dot(host: &[u8]) -> &[u8] {
     match host {
         [rest @ .., b'.'] if !rest.is_empty() => rest,
@@ -162,8 +167,8 @@ pub fn without_final_dot(host: &[u8]) -> &[u8] {
     }
 }
 
-/// User parts distinguish capital letters.
-fn same_text(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
+/// Compares texts with `%XX` escapes. User parts are case-sensitive.
+fn is_same_text(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => Unescaped(one).eq(Unescaped(other)),
         (None, None) => true,
@@ -171,20 +176,20 @@ fn same_text(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
     }
 }
 
-fn same_caseless(one: &[u8], other: &[u8]) -> bool {
+fn is_same_ignoring_case(one: &[u8], other: &[u8]) -> bool {
     let lower = |text| Unescaped(text).map(|byte: u8| byte.to_ascii_lowercase());
     lower(one).eq(lower(other))
 }
 
-/// Header fields of a URI are never ignored, and may stand in any order.
-fn same_headers(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
+/// Compares the header fields of URIs. All of them count, in any order.
+fn are_same_headers(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return one.is_none() && other.is_none() };
-    let has = |all: &[u8], wanted: &[u8]| all.split(|byte| *byte == b'&').any(|field| same_caseless(field, wanted));
+    let has = |all: &[u8], wanted: &[u8]| all.split(|byte| *byte == b'&').any(|field| is_same_ignoring_case(field, wanted));
     let within = |all: &[u8], fields: &[u8]| fields.split(|byte| *byte == b'&').all(|field| has(all, field));
     within(one, other) && within(other, one)
 }
 
-/// A text with its escapes resolved.
+/// Iterates over the bytes of a text with its escapes resolved.
 #[derive(Clone)]
 struct Unescaped<'m>(&'m [u8]);
 
@@ -218,11 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn parts() {
+    fn a_uri_is_split_into_its_parts() {
         let uri = sip("SIP:us%65r;p=1:secret@Host-1.example.COM:5070;lr;transport=udp?subject=x&a=b");
         assert_eq!(uri.user, Some(&b"us%65r;p=1"[..]));
         assert_eq!(uri.password, Some(&b"secret"[..]));
-        assert_eq!((uri.host, uri.port, uri.secure), (&b"Host-1.example.COM"[..], Some(5070), false));
+        assert_eq!((uri.host, uri.port, uri.is_secure), (&b"Host-1.example.COM"[..], Some(5070), false));
         assert_eq!((uri.param(b"LR"), uri.param(b"Transport"), uri.param(b"x")), (Some(&b""[..]), Some(&b"udp"[..]), None));
         assert_eq!(uri.headers, Some(&b"subject=x&a=b"[..]));
         assert_eq!(sip("sips:[2001:db8::1]:5061").host, b"[2001:db8::1]");
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_uri() {
+    fn invalid_uris_are_refused() {
         for text in [
             "",
             "sip",
@@ -264,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_record() {
+    fn uris_of_one_user_have_the_same_key() {
         let mut key = [0; 64];
         for (text, wanted) in [
             ("sip:Alice@Example.COM", "sAlice@example.com"),
@@ -281,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn sameness() {
+    fn uris_are_compared_by_the_rules_of_section_19_1_4() {
         let same = [
             ("sip:%61lice@atlanta.example;transport=TCP", "sip:alice@AtLanTa.example;Transport=tcp"),
             ("sip:carol@chicago.example", "sip:carol@chicago.example;newparam=5"),

@@ -1,7 +1,8 @@
-//! Gives the counters of the host and of all modules to the outside: to whoever asks with a datagram, and to the log.
+//! Answers datagrams with the counters of the host and of all modules, and logs them from a timer.
 //!
-//! Runs in workers, and in the slow timer process if it logs. Answers only this machine unless told otherwise: a small question gets a
-//! large answer, and the address of the question may be forged.
+//! Runs in UDP workers, and in the slow timer process if `log_every` is set. Answers only clients
+//! on this machine unless `allow_remote` is set: a small query gets a large answer, and its
+//! sender's address may be forged.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +18,7 @@ use query::Query;
 
 params! {
     pub struct Params {
-        /// Answer other machines, too
+        /// Answer queries from other machines, too
         allow_remote: bool = false,
         /// Longest answer in bytes
         max_bytes: i64 = 8192 in 256..=65507,
@@ -33,41 +34,44 @@ struct Stats {
     refused: Counter,
 }
 
-/// What was reported last, in the process that reports.
+/// The last report, to find what has changed since. Used in the slow timer process only.
 #[derive(Default)]
-struct Reported {
+struct LastReport {
+    /// `None` before the first report.
     at: Option<Instant>,
+    /// By full name. Of a histogram the number of values, of a gauge its value as `u64`.
     totals: BTreeMap<String, u64>,
 }
 
 impl Module for Stats {
     type Params = Params;
-    type Child = Reported;
+    type Child = LastReport;
 
     fn init(cx: &mut ModInit<'_, Self>, params: Params) -> Result<Self> {
         if !params.log_every.is_zero() {
-            cx.timer(Timer::every("report", params.log_every).slow(), |_module, reported, cx| {
-                report(reported, cx.stats());
+            cx.timer(Timer::every("report", params.log_every).slow(), |_module, last, cx| {
+                report(last, cx.stats());
                 Ok(())
             })?;
         }
         Ok(Stats {
             allow_remote: params.allow_remote,
             max_bytes: usize::try_from(params.max_bytes).context("max_bytes")?,
-            answered: cx.counter("answered", "questions answered")?,
-            refused: cx.counter("refused", "questions from other machines, not answered")?,
+            answered: cx.counter("answered", "queries answered")?,
+            refused: cx.counter("refused", "queries from other machines, not answered")?,
         })
     }
 
-    fn child_init(&self, _cx: &mut ChildInit<'_>) -> Result<Reported> {
-        Ok(Reported::default())
+    fn child_init(&self, _cx: &mut ChildInit<'_>) -> Result<LastReport> {
+        Ok(LastReport::default())
     }
 }
 
 impl Stats {
-    fn query(&self, _: &mut Reported, batch: &Batch<'_>) -> Result<()> {
+    fn query(&self, _: &mut LastReport, batch: &Batch<'_>) -> Result<()> {
         for datagram in batch.iter().filter(Datagram::is_answerable) {
-            // Who can send to a Unix socket is on this machine, and has been let in by the mode of its file.
+            // A sender on a Unix socket is on this machine, and the mode of the socket's file
+            // admits it.
             let remote = datagram.peer().inet().is_some_and(|peer| !peer.ip().to_canonical().is_loopback());
             if !self.allow_remote && remote {
                 self.refused.increment();
@@ -86,34 +90,34 @@ impl Stats {
     }
 }
 
-/// All of them, in the order of their names.
+/// Every counter, gauge and histogram, ordered by module and name.
 fn sorted(stats: module_api::Stats) -> Vec<Sample> {
     let mut samples: Vec<Sample> = stats.read().collect();
     samples.sort_by_key(|sample| (sample.what.module, sample.what.name));
     samples
 }
 
-/// One record for each number that has changed since the last time.
-fn report(reported: &mut Reported, stats: module_api::Stats) {
+/// Logs one record for each value that has changed since the last report.
+fn report(last: &mut LastReport, stats: module_api::Stats) {
     let now = Instant::now();
-    let seconds = reported.at.replace(now).map(|before| now.duration_since(before).as_secs_f64());
+    let seconds = last.at.replace(now).map(|before| now.duration_since(before).as_secs_f64());
     for sample in sorted(stats) {
         let name = sample.what.full_name();
         let total = match &sample.value {
             Value::Counter(total) => *total,
             Value::Histogram(seen) => seen.count(),
             Value::Gauge(value) => {
-                if reported.totals.insert(name.clone(), *value as u64).unwrap_or(0) != *value as u64 {
+                if last.totals.insert(name.clone(), *value as u64).unwrap_or(0) != *value as u64 {
                     info!(gauge = name, value, "changed");
                 }
                 continue;
             }
         };
-        let before = reported.totals.insert(name.clone(), total).unwrap_or(0);
-        let more = total.saturating_sub(before);
-        if more > 0 {
+        let before = last.totals.insert(name.clone(), total).unwrap_or(0);
+        let increase = total.saturating_sub(before);
+        if increase > 0 {
             match seconds.filter(|seconds| *seconds > 0.0) {
-                Some(seconds) => info!(counter = name, total, per_s = %format_args!("{:.1}", more as f64 / seconds), "counted"),
+                Some(seconds) => info!(counter = name, total, per_s = %format_args!("{:.1}", increase as f64 / seconds), "counted"),
                 None => info!(counter = name, total, "counted"),
             }
         }
@@ -125,7 +129,8 @@ export_module! {
     name: "stats",
     summary: "answers datagrams with the counters of all modules, and logs them",
     udp: {
-        /// Answers "[PREFIX] [text|json|prometheus]" with the counters whose names begin with PREFIX.
+        /// Answers "[PREFIX] [text|json|prometheus]" with the counters whose names begin with
+        /// PREFIX.
         "query" => Stats::query,
     },
 }

@@ -1,34 +1,34 @@
-//! Questions and answers: what a datagram asks for, and as much of it as fits into one.
+//! Queries: parsing a datagram, and formatting as many entries as fit into one datagram.
 //!
 //! Pure.
 
 use module_api::stats::Sample;
 
-/// How an answer is written.
+/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A line for each.
+    /// One line for each entry.
     Text,
     /// One object.
     Json,
-    /// What Prometheus reads.
+    /// Version 0.0.4 of the Prometheus text format.
     Prometheus,
 }
 
-/// A question.
+/// What a datagram asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Query<'d> {
-    /// Names begin like this.
+    /// Asks for the entries whose `module.name` begins with this.
     prefix: &'d str,
     format: Format,
 }
 
-/// Room for the note about what was left out.
+/// Reserved in every answer for the number of entries left out.
 const NOTE_BYTES: usize = 64;
 const USAGE: &str = "ask with [PREFIX] [text|json|prometheus]";
 
 impl<'d> Query<'d> {
-    /// From a datagram of anybody.
+    /// Parses an untrusted datagram. The error is a text for the sender.
     pub fn parse(data: &'d [u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(data).map_err(|_| USAGE)?;
         let mut words = text.split_ascii_whitespace();
@@ -51,7 +51,8 @@ impl<'d> Query<'d> {
         if more.is_some() || !is_name { Err(USAGE) } else { Ok(query) }
     }
 
-    /// Whole entries up to `max_bytes`, and how many were left out.
+    /// Formats the wanted entries. An answer of more than `max_bytes` leaves whole entries out and
+    /// states how many.
     pub fn answer(&self, samples: Vec<Sample>, max_bytes: usize) -> String {
         let room = max_bytes.saturating_sub(NOTE_BYTES);
         let (mut answer, mut left_out) = (String::new(), 0_usize);
@@ -65,7 +66,7 @@ impl<'d> Query<'d> {
                     sample.write_json(&mut answer, "");
                 }
             }
-            // One that is too long does not keep a shorter one out that comes later.
+            // A later, shorter entry may still fit.
             if answer.len() > room {
                 answer.truncate(end);
                 left_out += 1;
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn questions() {
+    fn queries_are_parsed_or_answered_with_the_usage() {
         for (data, prefix, format) in [
             (&b""[..], "", Format::Text),
             (b" \n", "", Format::Text),
@@ -112,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn whole_entries_as_far_as_they_fit() {
+    fn entries_that_do_not_fit_are_left_out_whole_and_counted() {
         for format in [Format::Text, Format::Json, Format::Prometheus] {
             let query = Query { prefix: "m.", format };
             for max_bytes in [256, 300, 1000, 5000] {
                 let answer = query.answer(samples(600), max_bytes);
                 assert!(answer.len() <= max_bytes, "{format:?} {max_bytes} {}", answer.len());
-                let says_so = if format == Format::Json { !answer.contains("\"left_out\":0") } else { answer.contains("left out: ") };
-                assert!(says_so, "{answer}");
+                let is_stated = if format == Format::Json { !answer.contains("\"left_out\":0") } else { answer.contains("left out: ") };
+                assert!(is_stated, "{answer}");
                 assert!(answer.ends_with('\n'));
             }
             assert!(!query.answer(samples(3), 5000).contains("left out:"));

@@ -1,13 +1,15 @@
-//! Shows the process table and the counters of all modules as a page of the `http` module: for people, as JSON, and for Prometheus.
+//! Shows the process table and the counters of all modules as a page of the `http` module, as JSON,
+//! and for Prometheus.
 //!
-//! Runs in TCP workers. Only reads. Answers this machine unless told otherwise: pids and traffic are nobody else's business.
+//! Runs in TCP workers. Changes nothing. Answers only clients on this machine unless `allow` names
+//! others, because process ids and traffic figures are private.
 
 #![forbid(unsafe_code)]
 
 mod networks;
 mod page;
+mod request;
 mod snapshot;
-mod wish;
 
 use std::net::IpAddr;
 
@@ -16,8 +18,8 @@ use module_api::interfaces::http::{Answering, Exchange, Routes};
 use module_api::prelude::*;
 
 use networks::Networks;
+use request::{Format, PageRequest};
 use snapshot::{Snapshot, Sources};
-use wish::{Format, Wish};
 
 params! {
     pub struct Params {
@@ -54,20 +56,21 @@ impl Module for Status {
     }
 }
 
-/// An answer without its body.
+/// An error answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Refusal {
+    /// HTTP status code.
     code: u16,
     text: &'static str,
 }
 
 impl Status {
     fn answer(&self, sources: &mut Sources, mut exchange: Exchange<'_>) -> Result<()> {
-        let wish = wish(&self.allow, exchange.peer().map(|peer| peer.ip()), exchange.query(), exchange.header("accept"));
+        let request = check(&self.allow, exchange.peer().map(|peer| peer.ip()), exchange.query(), exchange.header("accept"));
         exchange.add_header(b"Cache-Control", b"no-store")?;
         exchange.add_header(b"X-Content-Type-Options", b"nosniff")?;
-        let wish = match wish {
-            Ok(wish) => wish,
+        let request = match request {
+            Ok(request) => request,
             Err(refusal) => {
                 if refusal.code == 403 {
                     self.refused.increment();
@@ -77,29 +80,30 @@ impl Status {
                 return exchange.write(refusal.text.as_bytes());
             }
         };
-        // Before the counters are read, so that this request is among them.
+        // Before the counters are read, so that they include this request.
         self.answered.increment();
         let snapshot = Snapshot::read(*sources);
-        let body = match wish.format {
+        let body = match request.format {
             Format::Html => {
                 exchange
                     .add_header(b"Content-Security-Policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")?;
-                snapshot.html(wish.refresh_s)
+                snapshot.html(request.refresh_s)
             }
             Format::Json => snapshot.json(),
             Format::Prometheus => snapshot.prometheus(),
         };
-        exchange.add_header(b"Content-Type", wish.format.media_type().as_bytes())?;
+        exchange.add_header(b"Content-Type", request.format.media_type().as_bytes())?;
         exchange.write(body.as_bytes())
     }
 }
 
-/// What a client gets, if it gets something. Who asks over a Unix socket has no address, and was let in by the mode of its file.
-fn wish(allow: &Networks, peer: Option<IpAddr>, query: &[u8], accept: Option<&[u8]>) -> Result<Wish, Refusal> {
+/// Checks that the client is allowed, then parses its request. `peer` is `None` for a client of a
+/// Unix socket: the mode of the socket's file admits it.
+fn check(allow: &Networks, peer: Option<IpAddr>, query: &[u8], accept: Option<&[u8]>) -> Result<PageRequest, Refusal> {
     if !peer.is_none_or(|peer| allow.admit(peer)) {
         return Err(Refusal { code: 403, text: "403 Forbidden\n" });
     }
-    Wish::parse(query, accept).map_err(|text| Refusal { code: 400, text })
+    PageRequest::parse(query, accept).map_err(|text| Refusal { code: 400, text })
 }
 
 export_module! {
@@ -114,8 +118,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gets_the_page() {
-        let nobody_else = Networks::parse(&[]).unwrap();
+    fn clients_outside_the_allowed_networks_get_403() {
+        let no_others = Networks::parse(&[]).unwrap();
         let office = Networks::parse(&["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()]).unwrap();
         for (peer, alone, with_office) in [
             (None, true, true),
@@ -132,11 +136,11 @@ mod tests {
             (Some("fe80::1"), false, false),
         ] {
             let peer = peer.map(|peer| peer.parse().unwrap());
-            for (allow, gets_it) in [(&nobody_else, alone), (&office, with_office)] {
-                let refusal = wish(allow, peer, b"", None).err();
-                assert_eq!(refusal, (!gets_it).then_some(Refusal { code: 403, text: "403 Forbidden\n" }), "{peer:?}");
-                // Who is not allowed does not learn what can be asked.
-                assert_eq!(wish(allow, peer, b"format=x", None).unwrap_err().code, if gets_it { 400 } else { 403 });
+            for (allow, is_allowed) in [(&no_others, alone), (&office, with_office)] {
+                let refusal = check(allow, peer, b"", None).err();
+                assert_eq!(refusal, (!is_allowed).then_some(Refusal { code: 403, text: "403 Forbidden\n" }), "{peer:?}");
+                // A client that is not allowed gets 403 for an invalid request, too.
+                assert_eq!(check(allow, peer, b"format=x", None).unwrap_err().code, if is_allowed { 400 } else { 403 });
             }
         }
     }

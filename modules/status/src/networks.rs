@@ -1,28 +1,28 @@
-//! Which clients get an answer: those of this machine, and of some networks.
+//! Which clients get an answer: those on this machine, and those in the configured networks.
 //!
 //! Pure.
 
 use std::net::IpAddr;
 
-/// A network: the addresses that begin like this one.
+/// The addresses that share the first `bits` bits of `address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
     address: IpAddr,
-    /// How many bits of it count.
+    /// Length of the prefix, 0 to 32 for IPv4 and 0 to 128 for IPv6.
     bits: u32,
 }
 
-/// Several.
+/// The networks that `allow` names.
 #[derive(Debug)]
 pub struct Networks(Vec<Network>);
 
 impl Networks {
-    /// From texts such as `192.0.2.0/24`, `2001:db8::/32`, or an address alone.
+    /// Parses texts such as `192.0.2.0/24`, `2001:db8::/32`, or an address alone.
     pub fn parse(texts: &[String]) -> Result<Networks, String> {
         texts.iter().map(|text| Network::parse(text)).collect::<Result<_, _>>().map(Networks)
     }
 
-    /// Whether a client of this address gets an answer. Those of this machine always do.
+    /// Whether a client with this address gets an answer. A loopback address always does.
     pub fn admit(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         client.is_loopback() || self.0.iter().any(|network| network.contains(client))
@@ -31,10 +31,10 @@ impl Networks {
 
 impl Network {
     fn parse(text: &str) -> Result<Network, String> {
-        let wrong = || format!("{text:?} is no network (hint: \"192.0.2.0/24\", \"2001:db8::/32\", or an address)");
+        let wrong = || format!("{text:?} is not a network (hint: \"192.0.2.0/24\", \"2001:db8::/32\", or an address)");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        // A client is never looked for under such an address.
+        // `admit` compares canonical addresses, so an IPv4-mapped one would match no client.
         if address != address.to_canonical() {
             return Err(wrong());
         }
@@ -49,11 +49,12 @@ impl Network {
             return Err(wrong());
         }
         if !network.is_whole() {
-            return Err(format!("{text:?} is an address inside of a network (hint: the bits behind the first {bits} must be zero)"));
+            return Err(format!("{text:?} is an address inside a network (hint: the bits after the first {bits} must be zero)"));
         }
         Ok(network)
     }
 
+    /// Whether the bits after the prefix are zero.
     fn is_whole(&self) -> bool {
         match self.address {
             IpAddr::V4(address) => address.to_bits() & !mask_v4(self.bits) == 0,
@@ -70,7 +71,7 @@ impl Network {
     }
 }
 
-/// So many ones, then zeros.
+/// `bits` ones, then zeros.
 fn mask_v4(bits: u32) -> u32 {
     u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0)
 }
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_their_edges() {
+    fn networks_admit_the_addresses_from_first_to_last() {
         for (network, inside, outside) in [
             ("192.0.2.0/24", &["192.0.2.0", "192.0.2.255"][..], &["192.0.1.255", "192.0.3.0", "2001:db8::1", "::1.2.3.4"][..]),
             ("192.0.2.7", &["192.0.2.7"], &["192.0.2.6", "192.0.2.8"]),
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_named() {
+    fn an_invalid_network_is_an_error_that_quotes_it() {
         for text in [
             "",
             "/",
@@ -129,11 +130,11 @@ mod tests {
             "all",
         ] {
             let error = networks(&["127.0.0.1", text]).unwrap_err();
-            assert!(error.contains(&format!("{text:?} is no network (hint: ")), "{error}");
+            assert!(error.contains(&format!("{text:?} is not a network (hint: ")), "{error}");
         }
         for (text, bits) in [("192.0.2.1/24", 24), ("2001:db8::1/64", 64), ("1.0.0.0/0", 0)] {
             let error = networks(&[text]).unwrap_err();
-            assert!(error.contains(&format!("behind the first {bits} must be zero")), "{error}");
+            assert!(error.contains(&format!("after the first {bits} must be zero")), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The page for people: one document without scripts, which a text browser shows as well.
+//! The HTML page: one document without scripts, which a text browser shows as well.
 //!
 //! Pure.
 
@@ -53,7 +53,7 @@ fn table(page: &mut String, headings: &[&str]) {
     page.push_str("</tr>\n");
 }
 
-/// The columns of `modhost ps`, and the call that it is in.
+/// One row: the columns of `modhost ps`, and the module call that the process is in.
 fn process(page: &mut String, row: &ProcessRow) {
     let pid = row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let uptime = row.uptime.map_or_else(|| "-".to_owned(), time);
@@ -84,7 +84,7 @@ fn counter(page: &mut String, sample: &Sample) {
     put(page, format_args!("<td>{}</td></tr>\n", escaped(what.help)));
 }
 
-/// A time in its two largest units, as `modhost ps` shows it.
+/// Formats a time in its two largest units, as `modhost ps` does.
 fn time(time: Duration) -> String {
     let (ms, seconds) = (time.as_millis(), time.as_secs());
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -97,7 +97,7 @@ fn time(time: Duration) -> String {
     }
 }
 
-/// Text that is nothing but text, in an element and between quotation marks.
+/// Escapes text for an element or a quoted attribute. Control characters become U+FFFD.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -115,7 +115,7 @@ fn escaped(text: &str) -> String {
 }
 
 fn put(page: &mut String, part: std::fmt::Arguments<'_>) {
-    // A string takes everything.
+    // Writing to a String cannot fail.
     let _ = page.write_fmt(part);
 }
 
@@ -129,14 +129,15 @@ mod tests {
     const COUNTER: Description =
         Description { module: "echo", name: "answered", help: "answers & \"more\"", kind: Kind::Counter, unit: Unit::One, bounds: &[] };
 
-    /// Main, a worker with an evil name, one that waits; a counter, a gauge, a histogram.
+    /// Three processes: main, one whose name needs escaping, one that waits for its restart. Three
+    /// entries: a counter, a histogram, a gauge.
     fn snapshot() -> Snapshot {
         let mut main = ProcessRow::new(0, "main");
         (main.pid, main.uptime, main.state) = (Some(Pid::new(100)), Some(Duration::from_millis(61_500)), ProcessState::Serving);
-        let mut evil = ProcessRow::new(1, "<script>alert('x')</script>&\"\u{1}");
-        (evil.pid, evil.uptime, evil.state) = (Some(Pid::new(101)), Some(Duration::from_millis(7)), ProcessState::Starting);
-        (evil.rank, evil.restarts) = (Rank::TIMER, 3);
-        evil.last = Some(LastCall { phase: "a datagram handler".to_owned(), module: "<m>".to_owned() });
+        let mut hostile = ProcessRow::new(1, "<script>alert('x')</script>&\"\u{1}");
+        (hostile.pid, hostile.uptime, hostile.state) = (Some(Pid::new(101)), Some(Duration::from_millis(7)), ProcessState::Starting);
+        (hostile.rank, hostile.restarts) = (Rank::TIMER, 3);
+        hostile.last = Some(LastCall { phase: "a datagram handler".to_owned(), module: "<m>".to_owned() });
         let mut waiting = ProcessRow::new(2, "worker 2");
         waiting.state = ProcessState::Waiting;
         let sample = |what, words: &[u64]| Sample::from_words(what, words);
@@ -148,10 +149,10 @@ mod tests {
             ),
             sample(Description { module: "kv", name: "keys", kind: Kind::Gauge, unit: Unit::Bytes, ..COUNTER }, &[u64::MAX]),
         ];
-        Snapshot { pid: 99, version: "1.2.3".to_owned(), processes: vec![main, evil, waiting], samples }
+        Snapshot { pid: 99, version: "1.2.3".to_owned(), processes: vec![main, hostile, waiting], samples }
     }
 
-    /// The texts of the cells of each row, as a text browser shows them.
+    /// The text of every cell, by row.
     fn cells(page: &str) -> Vec<Vec<String>> {
         let rows = page.split("<tr").skip(1).map(|row| row.split("</tr>").next().unwrap());
         let text = |cell: &str| cell.split_once('>').unwrap().1.split("</t").next().unwrap().to_owned();
@@ -190,18 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn it_asks_again_if_it_shall() {
+    fn refresh_sets_the_reload_interval() {
         assert!(html(&snapshot(), Some(30)).contains("<meta http-equiv=\"refresh\" content=\"30\">"));
     }
 
     #[test]
-    fn an_empty_table_is_a_page_too() {
+    fn an_empty_process_table_makes_a_valid_page() {
         let page = html(&Snapshot { processes: Vec::new(), samples: Vec::new(), ..snapshot() }, None);
         assert!(page.contains("<p>pid 99, main -, up 0ms</p>") && page.ends_with("</html>\n"), "{page}");
     }
 
     #[test]
-    fn json_has_what_the_commands_have() {
+    fn json_has_the_fields_of_ping_ps_and_stats() {
         let json: serde_json::Value = serde_json::from_str(&snapshot().json()).unwrap();
         assert_eq!(
             (&json["version"], &json["pid"], &json["main_pid"], &json["uptime_ms"]),
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!((&rows[2]["pid"], &rows[2]["state"]), (&serde_json::Value::Null, &"waiting".into()));
         let stats = json["stats"].as_array().unwrap();
         assert_eq!((stats[0]["value"].as_u64(), stats[1]["count"].as_u64(), stats[2]["value"].as_i64()), (Some(7), Some(2), Some(-1)));
-        // A host that does not know its version, and has no table.
+        // A version of invalid characters, and an empty process table.
         let empty = Snapshot { version: "\"\\".to_owned(), processes: Vec::new(), samples: Vec::new(), ..snapshot() };
         let json: serde_json::Value = serde_json::from_str(&empty.json()).unwrap();
         assert_eq!(
@@ -224,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_gets_every_counter_once() {
+    fn prometheus_text_has_every_entry_once() {
         let text = snapshot().prometheus();
         let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(families, ["modhost_echo_answered_total counter", "modhost_echo_took_seconds histogram", "modhost_kv_keys_bytes gauge"]);
     }
 
     #[test]
-    fn times_as_in_ps() {
+    fn times_have_their_two_largest_units() {
         for (ms, text) in [
             (0, "0ms"),
             (999, "999ms"),

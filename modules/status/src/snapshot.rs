@@ -1,4 +1,5 @@
-//! What there is to show, read once for each answer; as JSON and for Prometheus.
+//! The process table and the counters, read once for each answer, and their output as JSON and for
+//! Prometheus.
 
 use module_api::ProcessRow;
 use module_api::prelude::*;
@@ -6,26 +7,27 @@ use module_api::stats::Sample;
 
 use crate::page;
 
-/// Where it is read.
+/// The handles that a process reads with, from its `child_init`.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources {
     pub stats: Stats,
     pub processes: Processes,
 }
 
-/// What was read.
+/// The values for one answer. They are read one after the other while the processes run on, so they
+/// are not of one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The process that the operator knows.
+    /// The supervisor's, or main's in no-fork mode: the process to send signals to.
     pub pid: i32,
+    /// Of the host.
     pub version: String,
     pub processes: Vec<ProcessRow>,
-    /// In the order of their names.
+    /// Ordered by module and name.
     pub samples: Vec<Sample>,
 }
 
 impl Snapshot {
-    /// As it is now.
     pub fn read(sources: Sources) -> Snapshot {
         let host = sources.processes.host();
         let mut samples: Vec<Sample> = sources.stats.read().collect();
@@ -37,21 +39,23 @@ impl Snapshot {
         self.processes.first()?.pid
     }
 
-    /// Since this main was forked.
+    /// Time since main was forked; zero if the process table is empty.
     pub fn uptime(&self) -> Duration {
         self.processes.first().and_then(|main| main.uptime).unwrap_or_default()
     }
 
-    /// The page.
+    /// The page for a browser, which reloads it every `refresh_s` seconds if that is set.
     pub fn html(&self, refresh_s: Option<u32>) -> String {
         page::html(self, refresh_s)
     }
 
-    /// One object: what `ping` says, then the arrays of `modhost ps --json` and `modhost stats --json`.
+    /// One object: the fields of the control command `ping`, then the arrays of `modhost ps --json`
+    /// and `modhost stats --json`.
     pub fn json(&self) -> String {
         let main_pid = self.main_pid().map_or_else(|| "null".to_owned(), |pid| pid.to_string());
         let uptime_ms = self.uptime().as_millis();
-        // A version is digits, dots and letters; what it is not, is left out rather than quoted.
+        // A version consists of digits, dots and letters. Other characters are dropped, not
+        // escaped.
         let version: String = self.version.chars().filter(|c| c.is_ascii_alphanumeric() || ".-+".contains(*c)).collect();
         let mut json =
             format!("{{\"version\":\"{version}\",\"pid\":{},\"main_pid\":{main_pid},\"uptime_ms\":{uptime_ms},\"processes\":[", self.pid);
@@ -68,7 +72,7 @@ impl Snapshot {
         json
     }
 
-    /// The counters, in version 0.0.4 of the text format.
+    /// The counters in version 0.0.4 of the Prometheus text format.
     pub fn prometheus(&self) -> String {
         let mut text = String::new();
         self.samples.iter().for_each(|sample| sample.write_prometheus(&mut text));

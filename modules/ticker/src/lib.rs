@@ -1,6 +1,7 @@
-//! Two processes of its own, a timer, and counters that all of them share: what a module can do besides answering traffic.
+//! Forks two processes and registers a timer; all three share counters in shared memory. Shows what
+//! a module can do besides answering traffic.
 //!
-//! Forks nothing outside of `proc_main`; its processes leave when the host stops them.
+//! Forks only in `proc_main`. The host stops the two processes when it stops.
 
 #![forbid(unsafe_code)]
 
@@ -22,9 +23,11 @@ params! {
 }
 
 shm_struct! {
-    /// What the processes count, at the same address in each of them.
+    /// Shared memory, mapped at the same address in every process.
     struct Counters {
+        /// Ticks of each ticking process, in the order of `NAMES`.
         by_process: [AtomicU64; 2],
+        /// Reports written so far, the one from `destroy` included.
         reports: AtomicU64,
     }
 }
@@ -33,7 +36,7 @@ const NAMES: [&str; 2] = ["tick", "tock"];
 
 struct Ticker {
     period: Duration,
-    /// `None` for no end.
+    /// After how many ticks a process ends; `None` for never.
     ticks: Option<u64>,
     counters: Shm<Counters>,
 }
@@ -57,7 +60,7 @@ impl Module for Ticker {
 
     fn proc_main(&self, cx: &mut ProcMain<'_, Self>) -> Result<()> {
         for (index, name) in NAMES.into_iter().enumerate() {
-            // Ranks of a module's own processes are its own choice.
+            // A module chooses the ranks of the processes it forks.
             let rank = Rank::new(index as i32 + 1);
             cx.fork_process(rank, name, MakeSock::No, move |ticker, _child, cx| {
                 info!(name, process_no = cx.process_no(), restarts = cx.restarts(), "ticking");
@@ -78,7 +81,7 @@ impl Module for Ticker {
 }
 
 impl Ticker {
-    /// The work of a ticking process.
+    /// The main loop of a ticking process.
     fn tick(&self, counter: &AtomicU64) {
         let mut done = 0;
         while self.ticks.is_none_or(|ticks| done < ticks) {
@@ -121,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_parameters_and_too_little_memory_fail_the_start() {
         let failure = Host::new().param("period", "0s").start::<Ticker>().err().unwrap();
         assert_eq!(failure.to_string(), "init: parameter \"period\" must not be zero");
-        // By the rules of the host, before the module is asked.
+        // The host checks the declared range before it calls `init`.
         let failure = Host::new().param("ticks", "-1").start::<Ticker>().err().unwrap();
         assert_eq!(failure.step(), "parameters");
         assert!(failure.text().contains("-1 is out of range (hint: expected a whole number, in 0..1000000000)"), "{failure}");

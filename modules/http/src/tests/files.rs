@@ -1,4 +1,4 @@
-//! Files: which are served, and what conditions and ranges make of them.
+//! Tests of files: which are served, preconditions, ranges, and the cache.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::{NOW, Server, params};
 use crate::settings::{self, Params};
 
-/// When the files were changed: Thu, 01 Jan 2026 00:00:00 GMT.
-const CHANGED: u64 = 1_767_225_600;
+/// Modification time of the files: Thu, 01 Jan 2026 00:00:00 GMT.
+const MODIFIED_S: u64 = 1_767_225_600;
 
 fn folder() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -17,7 +17,7 @@ fn folder() -> tempfile::TempDir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         let file = fs::File::options().append(true).open(&path).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(CHANGED)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(MODIFIED_S)).unwrap();
     };
     write("index.html", b"<p>home");
     write("a.txt", b"0123456789");
@@ -26,7 +26,6 @@ fn folder() -> tempfile::TempDir {
     write("bare/x", b"x");
     write(".hidden", b"secret");
     write(".well-known/acme", b"token");
-
     write("a b", b"blank");
     write("large", &(0..100_000_u32).map(|at| (at % 251) as u8).collect::<Vec<u8>>());
     symlink("a.txt", root.path().join("inside")).unwrap();
@@ -41,7 +40,7 @@ fn request(method: &str, path: &str, lines: &[&str]) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
 }
 
-/// Code, body and one field of an answer.
+/// Status code, body and one field of an answer.
 fn parts<'a>(answer: &'a str, name: &str) -> (&'a str, &'a str, Option<&'a str>) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let field = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -49,9 +48,9 @@ fn parts<'a>(answer: &'a str, name: &str) -> (&'a str, &'a str, Option<&'a str>)
 }
 
 #[test]
-fn what_is_below_the_folder_is_served_and_nothing_else() {
+fn only_files_below_the_folder_are_served() {
     let root = folder();
-    let mut server = Server::of_files(root.path());
+    let mut server = Server::with_files(root.path());
     for (path, code, body) in [
         ("/", "200", "<p>home"),
         ("/a.txt", "200", "0123456789"),
@@ -78,7 +77,7 @@ fn what_is_below_the_folder_is_served_and_nothing_else() {
         ("/nothing", "404", "404 Not Found\n"),
         ("/ok", "200", "ok"),
     ] {
-        // The second time out of memory.
+        // The second answer comes from the cache.
         for _ in 0..2 {
             let answer = server.answer(&request("GET", path, &[]));
             let (found, text, length) = parts(&answer, "Content-Length");
@@ -91,14 +90,14 @@ fn what_is_below_the_folder_is_served_and_nothing_else() {
 }
 
 #[test]
-fn conditions() {
+fn preconditions() {
     let root = folder();
-    let mut server = Server::of_files(root.path());
+    let mut server = Server::with_files(root.path());
     let (same, older, newer) = ("Thu, 01 Jan 2026 00:00:00 GMT", "Wed, 31 Dec 2025 23:59:59 GMT", "Thu, 01 Jan 2026 00:00:01 GMT");
     let plain = server.answer(&request("GET", "/a.txt", &[]));
     assert_eq!(parts(&plain, "Last-Modified").2, Some(same));
     let etag = parts(&plain, "ETag").2.unwrap().to_owned();
-    assert_eq!(etag, format!("\"{CHANGED:x}-0-a\""));
+    assert_eq!(etag, format!("\"{MODIFIED_S:x}-0-a\""));
     let tagged = |format: &str| format.replace('@', &etag);
     for (code, body, lines) in [
         ("304", "", vec![tagged("If-None-Match: @")]),
@@ -139,7 +138,7 @@ fn conditions() {
 #[test]
 fn ranges() {
     let root = folder();
-    let mut server = Server::of_files(root.path());
+    let mut server = Server::with_files(root.path());
     for (range, wanted) in [
         ("bytes=0-0", Some("0-0")),
         ("bytes=3-5", Some("3-5")),
@@ -175,26 +174,26 @@ fn ranges() {
             }
         }
     }
-    // HEAD has no ranges; a large file has, and an empty one has none that fits.
+    // A HEAD ignores ranges. A large file has ranges. No range of an empty file can be satisfied.
     assert_eq!(parts(&server.answer(&request("HEAD", "/a.txt", &["Range: bytes=0-1"])), "Content-Length"), ("200", "", Some("10")));
     let large: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
-    let client = server.ask(request("GET", "/large", &["Range: bytes=70000-99998"]).as_bytes());
+    let client = server.send(request("GET", "/large", &["Range: bytes=70000-99998"]).as_bytes());
     assert!(client.received.starts_with(b"HTTP/1.1 206 ") && client.received.ends_with(&large[70_000..99_999]));
     assert_eq!(parts(&server.answer(&request("GET", "/empty", &["Range: bytes=0-"])), "Content-Range"), ("416", "", Some("bytes */0")));
 }
 
 #[test]
-fn a_file_that_changes_is_seen_within_a_second() {
+fn a_changed_file_is_served_after_a_second_at_most() {
     let root = folder();
-    let mut server = Server::of_files(root.path());
+    let mut server = Server::with_files(root.path());
     let path = root.path().join("a.txt");
     let body = |server: &mut Server| parts(&server.answer(&request("GET", "/a.txt", &[])), "").1.to_owned();
     assert_eq!(body(&mut server), "0123456789");
     fs::write(&path, "new").unwrap();
-    assert_eq!(body(&mut server), "0123456789", "looked at once a second");
+    assert_eq!(body(&mut server), "0123456789", "compared once a second");
     server.worker.set_time(NOW + 1);
     assert_eq!(body(&mut server), "new");
-    // As long as before, and with the same times as far as they are counted.
+    // Of the same size, and possibly with the same times.
     fs::write(&path, "old").unwrap();
     server.worker.set_time(NOW + 2);
     assert_eq!(body(&mut server), "old");
@@ -204,18 +203,18 @@ fn a_file_that_changes_is_seen_within_a_second() {
     // The folder itself is replaced.
     let other = folder();
     fs::write(other.path().join("a.txt"), "other").unwrap();
-    let link = root.path().join("current");
-    symlink(root.path(), &link).unwrap();
-    let mut server = Server::of_files(&link);
+    let current = root.path().join("current");
+    symlink(root.path(), &current).unwrap();
+    let mut server = Server::with_files(&current);
     assert_eq!(body(&mut server), "404 Not Found\n");
-    fs::remove_file(&link).unwrap();
-    symlink(other.path(), &link).unwrap();
+    fs::remove_file(&current).unwrap();
+    symlink(other.path(), &current).unwrap();
     server.worker.set_time(NOW + 1);
     assert_eq!(body(&mut server), "other");
 }
 
 #[test]
-fn what_is_kept_has_an_end() {
+fn the_cache_stays_below_its_limit() {
     let root = tempfile::tempdir().unwrap();
     for number in 0..100 {
         fs::write(root.path().join(number.to_string()), vec![b'x'; 10_000]).unwrap();
@@ -227,18 +226,18 @@ fn what_is_kept_has_an_end() {
             server.worker.set_time(NOW + round);
             let answer = server.answer(&request("GET", &format!("/{number}"), &[]));
             assert_eq!(parts(&answer, "Content-Length").2, Some("10000"));
-            assert!(server.worker.files().kept_bytes() <= 200_000);
+            assert!(server.worker.files().cached_bytes() <= 200_000);
         }
     }
-    assert!(server.worker.files().kept_bytes() > 150_000, "it keeps what it may");
+    assert!(server.worker.files().cached_bytes() > 150_000, "the cache is used");
     let cache = module_api::Size::new(0);
     let mut server = Server::new(Params { root: Some(root.path().to_owned()), cache, ..params() });
     assert!(server.answer(&request("GET", "/1", &[])).ends_with("xxx"));
-    assert_eq!(server.worker.files().kept_bytes(), 0);
+    assert_eq!(server.worker.files().cached_bytes(), 0);
 }
 
 #[test]
-fn parameters_that_make_no_sense() {
+fn invalid_parameters_are_refused() {
     let with = |change: fn(&mut Params)| {
         let mut params = params();
         change(&mut params);
@@ -246,8 +245,8 @@ fn parameters_that_make_no_sense() {
     };
     assert!(with(|params| params.root = Some("/nowhere/at/all".into())).contains("the folder \"/nowhere/at/all\" cannot be opened"));
     assert!(with(|params| params.root = Some("/etc/passwd".into())).contains("cannot be opened"));
-    assert!(with(|params| params.index = "../x".into()).contains("no name of a file"));
-    assert!(with(|params| params.index = String::new()).contains("no name of a file"));
+    assert!(with(|params| params.index = "../x".into()).contains("not the name of a file"));
+    assert!(with(|params| params.index = String::new()).contains("not the name of a file"));
     assert!(with(|params| params.server = "a\r\nb".into()).contains("\"server\" has characters"));
-    assert!(with(|params| params.max_target = params.max_head).contains("\"max_target\" is not below"));
+    assert!(with(|params| params.max_target = params.max_head).contains("\"max_target\" must be below"));
 }

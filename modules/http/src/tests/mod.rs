@@ -1,8 +1,8 @@
-//! The module without a host: bytes in, bytes out.
+//! Tests of the module without a host: bytes in, bytes out.
 
 mod files;
+mod properties;
 mod requests;
-mod splits;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,14 +14,14 @@ use std::path::Path;
 use module_api::StreamError;
 use module_api::prelude::*;
 
-use crate::reply::Wire;
-use crate::serve::{Connection, Worker};
+use crate::connection::{Connection, Worker};
+use crate::reply::Output;
 use crate::settings::{self, AccessLog, Params, Settings};
 
-/// 22 November 2026.
+/// Sun, 22 Nov 2026 23:26:40 GMT.
 pub const NOW: u64 = 1_795_390_000;
 
-/// Parameters with their defaults, and some routes.
+/// Small limits, some routes, no files.
 pub fn params() -> Params {
     let routes = [
         ("/ok", "200 text/plain ok"),
@@ -43,15 +43,16 @@ pub fn params() -> Params {
     }
 }
 
-/// What a client gets.
+/// The client's side of a connection, with the host's output queue.
 #[derive(Debug, Default)]
 pub struct Client {
     pub received: Vec<u8>,
     pub is_closed: bool,
-    /// Bytes that are not sent yet, and how many of them fit.
+    /// Bytes in the output queue.
     queued: u64,
-    room: Option<u64>,
-    /// Something was refused.
+    /// At how many bytes the queue is full; `None` for never.
+    limit: Option<u64>,
+    /// Whether the queue has refused a write.
     was_full: bool,
 }
 
@@ -60,7 +61,7 @@ impl Client {
         if self.is_closed {
             return Err(StreamError::Gone);
         }
-        if self.room.is_some_and(|room| self.queued >= room) {
+        if self.limit.is_some_and(|limit| self.queued >= limit) {
             self.was_full = true;
             return Err(StreamError::Busy);
         }
@@ -69,7 +70,7 @@ impl Client {
     }
 }
 
-impl Wire for Client {
+impl Output for Client {
     fn write(&mut self, data: &[u8]) -> Result<(), StreamError> {
         self.queue(data.len() as u64)?;
         self.received.extend_from_slice(data);
@@ -79,7 +80,7 @@ impl Wire for Client {
     fn write_with(&mut self, size: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Result<(), StreamError> {
         let mut buffer = vec![0; size];
         let len = write(&mut buffer);
-        assert_eq!(len, size, "the size is known");
+        assert_eq!(len, size, "the size is exact");
         self.write(&buffer)
     }
 
@@ -100,7 +101,7 @@ impl Wire for Client {
     }
 }
 
-/// A module and one process of it.
+/// The module, and the state of one worker.
 pub struct Server {
     pub settings: Settings,
     pub worker: Worker,
@@ -114,20 +115,22 @@ impl Server {
         Server { settings, worker }
     }
 
-    pub fn of_files(root: &Path) -> Server {
+    pub fn with_files(root: &Path) -> Server {
         Server::new(Params { root: Some(root.to_owned()), ..params() })
     }
 
-    /// What a client gets that sends these pieces, one after the other, to a host whose queue takes `room` bytes before it is full.
-    pub fn converse<'p>(&mut self, pieces: impl IntoIterator<Item = &'p [u8]>, room: Option<u64>) -> Client {
-        let (mut client, mut connection) = (Client { room, ..Client::default() }, Connection::default());
+    /// Sends the pieces one after the other on one connection, whose output queue is full at
+    /// `limit` bytes.
+    pub fn converse<'p>(&mut self, pieces: impl IntoIterator<Item = &'p [u8]>, limit: Option<u64>) -> Client {
+        let (mut client, mut connection) = (Client { limit, ..Client::default() }, Connection::default());
         let mut unused = Vec::new();
         for piece in pieces {
             if client.is_closed {
                 break;
             }
             unused.extend_from_slice(piece);
-            // As the host does: while something was refused, there will be room, and what is left is given again.
+            // Like the host: after a refused write, empties the queue and passes the unused bytes
+            // again.
             while !unused.is_empty() && !client.is_closed {
                 (client.was_full, client.queued) = (false, 0);
                 let used = connection.data(&self.settings, &mut self.worker, &mut client, &unused).unwrap();
@@ -140,19 +143,20 @@ impl Server {
         client
     }
 
-    /// What comes back for these bytes.
-    pub fn ask(&mut self, request: &[u8]) -> Client {
+    /// Sends the bytes on one connection.
+    pub fn send(&mut self, request: &[u8]) -> Client {
         self.converse([request], None)
     }
 
-    /// The same as text, which has to be of one answer or several.
+    /// Sends a request, or several. The answers must be UTF-8.
     pub fn answer(&mut self, request: &str) -> String {
-        String::from_utf8(self.ask(request.as_bytes()).received).unwrap()
+        String::from_utf8(self.send(request.as_bytes()).received).unwrap()
     }
 
-    /// The code of the first answer, and whether the connection is closed; none without an answer.
+    /// The status code of the first answer, and whether the connection is closed. `None` if nothing
+    /// was answered.
     pub fn code(&mut self, request: &[u8]) -> (Option<u16>, bool) {
-        let client = self.ask(request);
+        let client = self.send(request);
         let code = client.received.strip_prefix(b"HTTP/1.1 ").map(|rest| std::str::from_utf8(&rest[..3]).unwrap().parse().unwrap());
         assert_eq!(code.is_none(), client.received.is_empty(), "{}", String::from_utf8_lossy(&client.received));
         (code, client.is_closed)

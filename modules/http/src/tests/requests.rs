@@ -1,4 +1,4 @@
-//! Single requests: what is answered, and what is refused.
+//! Tests of requests: what is answered, and what is refused.
 
 use super::{NOW, Server, params};
 use crate::settings::{self, Params};
@@ -62,7 +62,7 @@ fn answers_to_the_byte() {
 }
 
 #[test]
-fn the_date_moves() {
+fn prepared_answers_have_the_current_date() {
     let mut server = Server::new(params());
     for (second, text) in [(NOW, " 23:26:40 GMT\r\n"), (NOW + 1, " 23:26:41 GMT\r\n"), (NOW + 3600, " 00:26:40 GMT\r\n")] {
         server.worker.set_time(second);
@@ -72,7 +72,7 @@ fn the_date_moves() {
 }
 
 #[test]
-fn several_in_a_row() {
+fn requests_are_answered_in_order_until_one_closes_the_connection() {
     let mut server = Server::new(params());
     let requests = [
         get(""),
@@ -86,7 +86,7 @@ fn several_in_a_row() {
         get("Connection: keep-alive, close\r\n"),
         get(""),
     ];
-    let client = server.ask(requests.concat().as_bytes());
+    let client = server.send(requests.concat().as_bytes());
     let text = String::from_utf8(client.received).unwrap();
     let codes: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(codes, ["200", "405", "204", "503", "501", "404", "200", "200", "200"], "{text}");
@@ -94,34 +94,34 @@ fn several_in_a_row() {
 }
 
 #[test]
-fn a_body_is_asked_for() {
+fn a_client_that_expects_100_is_told_to_send_the_body() {
     let mut server = Server::new(params());
     let head = "GET /ok HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n";
     assert_eq!(server.answer(head), "HTTP/1.1 100 Continue\r\n\r\n");
     let answer = server.answer(&format!("{head}abc{}", get("")));
     assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2);
-    // Nothing is asked for if there is none, or if the client is too old to understand.
+    // No 100 without a body, or to an HTTP/1.0 client, which does not know it.
     assert!(server.answer(&get("Expect: 100-continue\r\n")).starts_with("HTTP/1.1 200"));
     assert!(server.answer("GET /ok HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx").starts_with("HTTP/1.1 200"));
-    // A body that is too long is refused before it is sent.
+    // A body that is too long is refused before the client sends it.
     let answer = server.answer("GET /ok HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 #[test]
-fn what_could_be_read_in_two_ways_is_refused_and_ends_the_connection() {
+fn ambiguous_and_invalid_requests_are_refused_and_close_the_connection() {
     let mut server = Server::new(params());
     let chunked = "POST /ok HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (code, request) in [
-        // Two statements of a length.
+        // Two statements of the length.
         (400, get("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n"),
         (400, get("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n") + "0\r\n\r\n"),
         (400, get("Content-Length: 3\r\nContent-Length: 4\r\n") + "abcd"),
         (400, get("Content-Length: 3\r\nContent-Length: 3\r\n") + "abc"),
         (400, get("Content-Length: 3, 3\r\n") + "abc"),
         (400, "GET /ok HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into()),
-        // Lengths that are none.
+        // Invalid lengths.
         (400, get("Content-Length: +3\r\n") + "abc"),
         (400, get("Content-Length: -3\r\n") + "abc"),
         (400, get("Content-Length: 3 3\r\n") + "abc"),
@@ -164,7 +164,7 @@ fn what_could_be_read_in_two_ways_is_refused_and_ends_the_connection() {
         (400, "GET /ok HTTP/1.1\nHost: a\n\n".into()),
         (400, "\n\nGET /ok HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (400, "\r\n\r\n\r\nGET /ok HTTP/1.1\r\nHost: a\r\n\r\n".into()),
-        // The first line.
+        // The request line.
         (400, "GET  /ok HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (400, "GET /ok  HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (400, "GET\t/ok HTTP/1.1\r\nHost: a\r\n\r\n".into()),
@@ -244,7 +244,7 @@ fn what_could_be_read_in_two_ways_is_refused_and_ends_the_connection() {
 }
 
 #[test]
-fn what_is_unusual_and_clear_is_served() {
+fn unusual_but_unambiguous_requests_are_served() {
     let mut server = Server::new(params());
     for request in [
         get("X:\r\nY:a\r\nZ: \t a b \t \r\n"),
@@ -265,7 +265,7 @@ fn what_is_unusual_and_clear_is_served() {
     for request in
         ["", "\r", "\r\n", "GET", "GET /ok HTTP/1.1\r\nHost: a\r\n\r", "POST /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx"]
     {
-        assert_eq!(server.code(request.as_bytes()), (None, false), "{request:?}: not over yet");
+        assert_eq!(server.code(request.as_bytes()), (None, false), "{request:?}: incomplete");
     }
 }
 
@@ -291,8 +291,8 @@ fn routes_are_compared_as_decoded_paths() {
         let answer = server.answer(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(answer.contains(wanted), "{path}: {answer}");
     }
-    let twice = settings::read(with(&[("/ab", "204"), ("/a%62", "204")])).err().expect("an error").to_string();
-    assert!(twice.contains("both mean \"/ab\""), "{twice}");
-    let wrong = settings::read(with(&[("/a%6", "204")])).err().expect("an error").to_string();
-    assert!(wrong.contains("\"/a%6\": behind a % stand two hexadecimal digits"), "{wrong}");
+    let same = settings::read(with(&[("/ab", "204"), ("/a%62", "204")])).err().expect("an error").to_string();
+    assert!(same.contains("both mean \"/ab\""), "{same}");
+    let invalid = settings::read(with(&[("/a%6", "204")])).err().expect("an error").to_string();
+    assert!(invalid.contains("\"/a%6\": % must be followed by two hexadecimal digits"), "{invalid}");
 }

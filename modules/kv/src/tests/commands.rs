@@ -1,8 +1,8 @@
-//! Each command, what it answers, and how it fails.
+//! Tests of commands: their replies and errors.
 
 use super::{Peer, request, start};
 
-/// What a line is answered with. `|` stands for a line end.
+/// Checks the reply to each line. `|` is a line end.
 fn check(peer: &mut Peer<'_>, cases: &[(&str, &str)]) {
     for (line, wanted) in cases {
         assert_eq!(peer.ask(line).replace("\r\n", "|"), *wanted, "{line}");
@@ -10,7 +10,7 @@ fn check(peer: &mut Peer<'_>, cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn values() {
+fn commands_about_values() {
     let host = start(&[]);
     let mut peer = Peer::new(host.module());
     check(
@@ -89,7 +89,7 @@ fn numbers_at_their_limits() {
 }
 
 #[test]
-fn keys_end() {
+fn keys_expire() {
     let host = start(&[]);
     let mut peer = Peer::new(host.module());
     check(
@@ -137,16 +137,16 @@ fn keys_end() {
             ("PSETEX a 1 x", "+OK|"),
         ],
     );
-    // By the clock, without anybody's sweep.
+    // An expired key is gone before the sweep removes it.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while peer.ask("EXISTS a") != ":0\r\n" {
-        assert!(std::time::Instant::now() < end, "it does not end");
+        assert!(std::time::Instant::now() < end, "it does not expire");
     }
-    assert_eq!(peer.ask("SET a y NX"), "+OK\r\n", "what has ended is not there");
+    assert_eq!(peer.ask("SET a y NX"), "+OK\r\n", "an expired key does not exist");
 }
 
 #[test]
-fn the_sweep_removes_what_has_ended_and_rests_when_nothing_ends() {
+fn the_sweep_removes_expired_keys_and_rests_when_none_can_expire() {
     let host = start(&[]);
     let mut peer = Peer::new(host.module());
     for number in 0..3000 {
@@ -162,13 +162,13 @@ fn the_sweep_removes_what_has_ended_and_rests_when_nothing_ends() {
     for _ in 0..1000 {
         timer.fire_timer("sweep", 1).unwrap();
     }
-    assert!(!host.module().store.shared.ending.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(!host.module().store.shared.may_expire.load(std::sync::atomic::Ordering::Relaxed));
     peer.ask("SET a x PX 100000");
-    assert!(host.module().store.shared.ending.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(host.module().store.shared.may_expire.load(std::sync::atomic::Ordering::Relaxed));
 }
 
 #[test]
-fn which_keys_there_are() {
+fn lists_of_keys() {
     let host = start(&[]);
     let mut peer = Peer::new(host.module());
     for number in 0..1000 {
@@ -213,7 +213,7 @@ fn which_keys_there_are() {
 }
 
 #[test]
-fn the_connection() {
+fn commands_about_the_connection() {
     let host = start(&[]);
     let mut peer = Peer::new(host.module());
     check(
@@ -231,7 +231,7 @@ fn the_connection() {
             ("SELECT 0", "+OK|"),
             ("SELECT 1", "-ERR DB index is out of range|"),
             ("SELECT x", "-ERR invalid DB index|"),
-            ("COMMAND COUNT", &format!(":{}|", crate::command::COMMANDS.len())),
+            ("COMMAND COUNT", &format!(":{}|", crate::commands::COMMANDS.len())),
             ("COMMAND DOCS", "*0|"),
             ("COMMAND INFO get nope", "*2|*10|$3|get|:2|*1|+fast|:1|:1|:1|*0|*0|*0|*0|*-1|"),
             ("CONFIG GET maxmem*", "*4|$9|maxmemory|$1|0|$16|maxmemory-policy|$10|noeviction|"),
@@ -259,11 +259,11 @@ fn the_connection() {
             ("QUIT", "+OK|"),
         ],
     );
-    assert!(peer.replies.closed);
+    assert!(peer.replies.is_closed);
 }
 
 #[test]
-fn memory_that_is_used_up_is_an_error_that_others_know() {
+fn without_memory_the_reply_is_an_oom_error() {
     let host = start(&[("maxmemory", "64KiB")]);
     let mut peer = Peer::new(host.module());
     let value = "x".repeat(1000);
@@ -277,7 +277,7 @@ fn memory_that_is_used_up_is_an_error_that_others_know() {
     };
     assert_eq!(refused, "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
     assert!((55..=65).contains(&stored), "{stored}");
-    // What needs nothing goes on.
+    // Commands that need no memory still work.
     assert!(peer.ask("GET key0").starts_with("$1000"));
     assert_eq!(peer.ask("EXPIRE key0 100"), ":1\r\n");
     for number in 0..stored {
@@ -291,7 +291,7 @@ fn memory_that_is_used_up_is_an_error_that_others_know() {
 }
 
 #[test]
-fn with_eviction_the_keys_that_are_used_stay() {
+fn eviction_keeps_recently_used_keys() {
     let host = start(&[("maxmemory", "256KiB"), ("eviction", "lru")]);
     let kv = host.module();
     let mut peer = Peer::new(kv);
@@ -299,11 +299,11 @@ fn with_eviction_the_keys_that_are_used_stay() {
     (0..20).for_each(|number| assert_eq!(peer.ask(&format!("SET hot{number} {value}")), "+OK\r\n"));
     for number in 0..3000 {
         assert_eq!(peer.ask(&format!("SET cold{number} {value}")), "+OK\r\n");
-        // Moments are milliseconds: those that stay are always of the newest.
+        // Uses are counted in milliseconds: these keys must always be among the newest.
         (0..20).for_each(|number| drop(peer.ask(&format!("GET hot{number}"))));
     }
     let hot = (0..20).filter(|number| peer.ask(&format!("EXISTS hot{number}")) == ":1\r\n").count();
-    assert!(hot >= 15, "{hot} of 20 that were used all the time are left");
+    assert!(hot >= 15, "{hot} of 20 frequently used keys are left");
     assert!(kv.store.map.bytes() <= 256 << 10, "{}", kv.store.map.bytes());
     assert!(kv.store.map.len() > 200, "{}", kv.store.map.len());
     assert_eq!(
@@ -328,5 +328,5 @@ fn long_values_and_long_replies_are_refused() {
     assert_eq!(peer.ask("KEYS *"), "-ERR the reply is longer than max_reply\r\n");
     assert_eq!(peer.ask("KEYS nothing"), "*0\r\n");
     assert_eq!(peer.ask_bytes(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1025\r\n"), "-ERR Protocol error: invalid bulk length\r\n");
-    assert!(peer.replies.closed);
+    assert!(peer.replies.is_closed);
 }

@@ -1,4 +1,4 @@
-//! The store as a client sees it, without a network.
+//! Tests of the store as a client sees it, without a network.
 
 mod commands;
 mod model;
@@ -8,32 +8,34 @@ mod snapshots;
 use module_api::Result;
 use module_api::testing::{Host, Running};
 
-use crate::session::{Session, Sink};
+use crate::commands::context::Scratch;
+use crate::connection::{Connection, Sink};
+use crate::store::{Quota, Sweep};
 use crate::{Child, Kv};
 
-/// A host with the module, parameters given.
+/// Starts the module with these parameters.
 pub fn start(params: &[(&str, &str)]) -> Running<Kv> {
     let host = Host::new().shared_memory(64 << 20).param("shards", "4");
     params.iter().fold(host, |host, (name, text)| host.param(name, text)).start::<Kv>().unwrap()
 }
 
-/// What a process has for itself, made by hand so that a test can have it mutably.
+/// The state of a process, made without `child_init` so that a test can change it.
 pub fn child(seed: u64) -> Child {
-    use crate::call::Work;
-    let work = Work { room: crate::store::Room::new(seed), bytes: Vec::new(), hits: 0, misses: 0 };
-    Child { work, out: Vec::new(), sweep: crate::store::Sweep::default(), unsaved_s: 0 }
+    let scratch = Scratch { quota: Quota::new(seed), bytes: Vec::new(), hits: 0, misses: 0 };
+    Child { scratch, out: Vec::new(), sweep: Sweep::default(), unsaved_s: 0 }
 }
 
-/// Takes replies, at most so many bytes at a time.
+/// Receives replies.
 pub struct Replies {
     pub bytes: Vec<u8>,
+    /// Bytes until the output queue is full.
     pub room: usize,
-    pub closed: bool,
+    pub is_closed: bool,
 }
 
 impl Sink for Replies {
     fn send(&mut self, replies: &[u8]) -> Result<()> {
-        assert!(self.room > 0 && !self.closed, "sent when there is no room, or after the end");
+        assert!(self.room > 0 && !self.is_closed, "sent to a full queue, or after the end");
         self.room = self.room.saturating_sub(replies.len());
         self.bytes.extend_from_slice(replies);
         Ok(())
@@ -44,30 +46,31 @@ impl Sink for Replies {
     }
 
     fn close(&mut self) {
-        self.closed = true;
+        self.is_closed = true;
     }
 }
 
-/// A connection.
+/// A client with its connection.
 pub struct Peer<'k> {
     kv: &'k Kv,
     child: Child,
-    session: Session,
+    connection: Connection,
+    /// Sent bytes that the connection has not used.
     unused: Vec<u8>,
     pub replies: Replies,
 }
 
 impl<'k> Peer<'k> {
     pub fn new(kv: &'k Kv) -> Peer<'k> {
-        let replies = Replies { bytes: Vec::new(), room: usize::MAX, closed: false };
-        Peer { kv, child: child(1), session: Session::new(7), unused: Vec::new(), replies }
+        let replies = Replies { bytes: Vec::new(), room: usize::MAX, is_closed: false };
+        Peer { kv, child: child(1), connection: Connection::new(7), unused: Vec::new(), replies }
     }
 
-    /// Sends bytes, as a host would pass them on.
+    /// Sends bytes, and passes unused ones again when there is room, as the host does.
     pub fn send(&mut self, bytes: &[u8]) {
         self.unused.extend_from_slice(bytes);
-        while !self.replies.closed && !self.unused.is_empty() {
-            let used = self.session.serve(self.kv, &mut self.child, &mut self.replies, &self.unused).unwrap();
+        while !self.replies.is_closed && !self.unused.is_empty() {
+            let used = self.connection.serve(self.kv, &mut self.child, &mut self.replies, &self.unused).unwrap();
             assert!(used <= self.unused.len());
             self.unused.drain(..used);
             if self.replies.room > 0 {
@@ -77,19 +80,19 @@ impl<'k> Peer<'k> {
         }
     }
 
-    /// Sends a line of words and returns what came back.
+    /// Sends a line of words and returns the replies.
     pub fn ask(&mut self, line: &str) -> String {
         self.ask_bytes(format!("{line}\r\n").as_bytes())
     }
 
-    /// Sends bytes and returns what came back.
+    /// Sends bytes and returns the replies.
     pub fn ask_bytes(&mut self, bytes: &[u8]) -> String {
         self.send(bytes);
         String::from_utf8_lossy(&std::mem::take(&mut self.replies.bytes)).into_owned()
     }
 }
 
-/// A request as clients send it.
+/// A request in the format that clients send: an array of bulk strings.
 pub fn request(arguments: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
     for argument in arguments {

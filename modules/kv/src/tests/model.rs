@@ -1,4 +1,4 @@
-//! The store beside a map of the standard library: the same commands, the same replies.
+//! A property test: the store replies to commands as a `HashMap` model does.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ enum Step {
     Del(u8),
     Incr(u8, i64),
     Append(u8, Vec<u8>),
-    Ends(u8),
+    Expire(u8),
     Getdel(u8),
     Strlen(u8),
     Size,
@@ -39,7 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         (key.clone(), any::<i64>()).prop_map(|(key, amount)| Step::Incr(key, amount)),
         (key.clone(), -5_i64..5).prop_map(|(key, amount)| Step::Incr(key, amount)),
         (key.clone(), value()).prop_map(|(key, value)| Step::Append(key, value)),
-        key.clone().prop_map(Step::Ends),
+        key.clone().prop_map(Step::Expire),
         key.clone().prop_map(Step::Getdel),
         key.prop_map(Step::Strlen),
         Just(Step::Size),
@@ -57,7 +57,7 @@ fn number(number: impl ToString) -> Vec<u8> {
     format!(":{}\r\n", number.to_string()).into_bytes()
 }
 
-/// The request, and what is to be answered.
+/// Applies a step to the model. Returns the request and the expected reply.
 fn apply(model: &mut HashMap<u8, Vec<u8>>, step: Step) -> (Vec<u8>, Vec<u8>) {
     match step {
         Step::Set(key, value) => {
@@ -93,7 +93,7 @@ fn apply(model: &mut HashMap<u8, Vec<u8>>, step: Step) -> (Vec<u8>, Vec<u8>) {
             value.extend_from_slice(&more);
             (bytes, number(value.len()))
         }
-        Step::Ends(key) => {
+        Step::Expire(key) => {
             let bytes = request(&[b"PEXPIRE", &[key], b"-1"]);
             (bytes, number(u8::from(model.remove(&key).is_some())))
         }
@@ -107,7 +107,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn answers_as_a_map_would(steps in prop::collection::vec(step(), 0..200)) {
+    fn replies_are_those_of_the_model(steps in prop::collection::vec(step(), 0..200)) {
         let host = start(&[]);
         let mut peer = Peer::new(host.module());
         let mut model = HashMap::new();

@@ -1,4 +1,4 @@
-//! Snapshots: what comes back, and what damaged ones do.
+//! Tests of snapshots: loading, saving, and damaged files.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn fill(kv: &Kv) {
 }
 
 #[test]
-fn what_is_saved_at_the_end_is_there_at_the_next_start() {
+fn keys_saved_at_the_end_are_loaded_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let host = start(folder.path(), "fail").unwrap();
     fill(host.module());
@@ -41,7 +41,7 @@ fn what_is_saved_at_the_end_is_there_at_the_next_start() {
 }
 
 #[test]
-fn clients_and_the_timer_save() {
+fn snapshots_are_written_by_clients_and_the_timer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kv.snapshot");
     let host = start(folder.path(), "fail").unwrap();
@@ -50,7 +50,7 @@ fn clients_and_the_timer_save() {
     assert!(!path.exists(), "nothing has changed");
     fill(host.module());
     timer.fire_timer("snapshot", 10).unwrap();
-    assert!(path.exists(), "it was due long ago");
+    assert!(path.exists(), "it was due");
     fs::remove_file(&path).unwrap();
     let mut peer = Peer::new(host.module());
     peer.ask("SET one more");
@@ -62,7 +62,7 @@ fn clients_and_the_timer_save() {
     assert_eq!(peer.ask("SAVE"), "+OK\r\n");
     assert!(path.exists() && peer.ask("LASTSAVE").len() > 8);
     fs::remove_file(&path).unwrap();
-    assert_eq!(peer.ask("BGSAVE"), "+Background saving started\r\n");
+    assert_eq!(peer.ask("BGSAVE"), "+Background snapshots started\r\n");
     timer.fire_timer("snapshot", 1).unwrap();
     assert!(path.exists());
     assert!(!folder.path().join("kv.snapshot.new").exists());
@@ -72,11 +72,11 @@ fn clients_and_the_timer_save() {
 }
 
 #[test]
-fn a_snapshot_that_cannot_be_written_is_an_error_and_tried_again() {
+fn a_failed_snapshot_is_an_error_and_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let host = start(folder.path(), "fail").unwrap();
     fill(host.module());
-    // A folder in the place of the file.
+    // A folder has the name of the new file.
     fs::create_dir(folder.path().join("kv.snapshot.new")).unwrap();
     let mut peer = Peer::new(host.module());
     let reply = peer.ask("SAVE");
@@ -87,7 +87,7 @@ fn a_snapshot_that_cannot_be_written_is_an_error_and_tried_again() {
 }
 
 #[test]
-fn each_damage_is_noticed() {
+fn every_damage_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kv.snapshot");
     let host = start(folder.path(), "fail").unwrap();
@@ -98,12 +98,12 @@ fn each_damage_is_noticed() {
         (Vec::new(), "it ends too early"),
         (whole[..whole.len() - 1].to_vec(), "it ends too early"),
         (whole[..whole.len() / 2].to_vec(), ""),
-        ([&whole[..], b"x"].concat(), "something stands behind its end"),
-        (b"not at all a snapshot".to_vec(), "it does not begin as a snapshot"),
+        ([&whole[..], b"x"].concat(), "there are bytes after its end"),
+        (b"not at all a snapshot".to_vec(), "it does not begin like a snapshot"),
         ([b"MODHKV\n\x02", &whole[8..]].concat(), "it is of another version"),
         ([&whole[..8], &[0, 0, 0, 0x7f], &whole[12..]].concat(), "a length is wrong"),
     ];
-    // A bit of any byte.
+    // One bit is flipped, in bytes all over the file.
     for at in (0..whole.len()).step_by(whole.len() / 60) {
         let mut other = whole.clone();
         other[at] ^= 1 << (at % 8);

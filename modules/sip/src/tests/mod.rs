@@ -1,4 +1,5 @@
-//! The module's own tests: the parser beside a slow one, the rules of answers, the registrar beside a store in this process.
+//! Tests of the module without a host: the parser is compared with a slow one, the registrar uses a
+//! store in the memory of the test.
 
 mod answers;
 mod parser;
@@ -8,17 +9,17 @@ mod store;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::message;
 use crate::registrar::Buffers;
-use crate::serve::Server;
+use crate::request;
+use crate::server::Server;
 use crate::settings::{self, Params};
-use store::Here;
+use store::LocalStore;
 
 fn texts(items: &[&str]) -> Vec<String> {
     items.iter().map(|item| item.to_string()).collect()
 }
 
-/// The parameters as they are without a configuration.
+/// Small limits, no registrar.
 fn defaults() -> Params {
     Params {
         answer: "200 OK".into(),
@@ -35,54 +36,57 @@ fn defaults() -> Params {
     }
 }
 
-/// A server without a host around it, and a client's address.
-struct Bench {
-    server: Server<Here>,
+/// A server without a host, and the address of a client.
+struct TestServer {
+    inner: Server<LocalStore>,
     buffers: Buffers,
     client: SocketAddr,
 }
 
-impl Bench {
-    fn of(change: impl FnOnce(&mut Params)) -> Bench {
+impl TestServer {
+    fn with(change: impl FnOnce(&mut Params)) -> TestServer {
         let mut params = defaults();
         change(&mut params);
-        let configured = settings::read(&params).expect("parameters");
-        let store = params.registrar.then(Here::default);
-        Bench {
-            server: Server::new(configured, store, Instant::now()),
+        let configuration = settings::read(&params).expect("parameters");
+        let store = params.registrar.then(LocalStore::default);
+        TestServer {
+            inner: Server::new(configuration, store, Instant::now()),
             buffers: Buffers::default(),
             client: "192.0.2.7:5999".parse().unwrap(),
         }
     }
 
-    fn registrar() -> Bench {
-        Bench::of(|params| {
+    fn registrar() -> TestServer {
+        TestServer::with(|params| {
             params.registrar = true;
             params.domains = texts(&["example.com", "[2001:db8::5]"]);
         })
     }
 
-    /// The answer to what the client sent, and where it goes; `None` for silence.
+    /// Sends a datagram of the client. Returns the answer and its destination; `None` for no
+    /// answer.
     fn send(&mut self, datagram: &[u8]) -> Option<(Reply, SocketAddr)> {
-        let request = message::parse(datagram)?;
+        let request = request::parse(datagram)?;
         let mut buffer = vec![0xAA; 65_507];
-        let (length, destination) = self.server.respond(&request, datagram.len(), self.client, &mut self.buffers, &mut buffer)?;
+        let (length, destination) = self.inner.respond(&request, datagram.len(), self.client, &mut self.buffers, &mut buffer)?;
         Some((Reply::of(&buffer[..length.expect("room")]), destination))
     }
 
+    /// Sends a request that must be answered.
     #[track_caller]
     fn ask(&mut self, text: &str) -> Reply {
         self.send(text.as_bytes()).unwrap_or_else(|| panic!("no answer to {text:?}")).0
     }
 }
 
-/// An answer, taken apart by splitting text.
+/// An answer as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reply {
     text: String,
 }
 
 impl Reply {
+    /// Checks that the answer is well-formed.
     #[track_caller]
     fn of(bytes: &[u8]) -> Reply {
         let text = String::from_utf8_lossy(bytes).into_owned();
@@ -119,7 +123,8 @@ impl Reply {
     }
 }
 
-/// A request that is right, with some lines of its own in place of those of the same name or beside them.
+/// A valid request. Each of `lines` replaces the usual line of the same name, or is added. A line
+/// that is only a name removes the usual one.
 fn request(method: &str, uri: &str, lines: &[&str]) -> String {
     let cseq = format!("CSeq: 1 {method}");
     let usual = [
@@ -138,7 +143,6 @@ fn request(method: &str, uri: &str, lines: &[&str]) -> String {
             text += &format!("{line}\r\n");
         }
     }
-    // A line of a name alone leaves the usual one out.
     for line in lines.iter().filter(|line| line.contains(':')) {
         text += &format!("{line}\r\n");
     }

@@ -1,14 +1,16 @@
-//! The parser beside a slow one, and before bytes from anybody.
+//! Property tests of the parser: no input causes a panic, and it finds what a slow parser finds.
 
 use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::{Bench, Reply, request, texts};
-use crate::chars::Cursor;
-use crate::message::{self, Method, Request};
+use super::{Reply, TestServer, request, texts};
+use crate::header::FieldName;
+use crate::method::Method;
+use crate::request::Request;
+use crate::syntax::Cursor;
 
-/// Requests that reach most of the code.
+/// Requests that together cover most of the code.
 fn samples() -> Vec<String> {
     let contact = "Contact: \"D\" <sip:alice@192.0.2.7;x=y?a=b>;q=0.5;expires=60, sip:b@h ;z=\"q;,\"";
     let body = "\r\nv=0\r\n";
@@ -25,21 +27,21 @@ fn samples() -> Vec<String> {
     ]
 }
 
-/// Everything that the module does with a datagram. What it answers is well-formed whatever was sent.
-fn go_through(bytes: &[u8]) {
-    if let Some(request) = message::parse(bytes) {
-        check_places(bytes, &request);
+/// Handles a datagram in every way the module can, and checks that each answer is well-formed.
+fn handle(bytes: &[u8]) {
+    if let Some(request) = request::parse(bytes) {
+        check_slices(bytes, &request);
     }
-    for mut bench in [Bench::of(|params| params.accept = texts(&["application/sdp"])), Bench::registrar()] {
-        if let Some((reply, destination)) = bench.send(bytes) {
+    for mut server in [TestServer::with(|params| params.accept = texts(&["application/sdp"])), TestServer::registrar()] {
+        if let Some((reply, destination)) = server.send(bytes) {
             assert!((200..700).contains(&reply.code()), "{reply:?}");
-            assert!(destination.ip() == bench.client.ip() && destination.port() != 0);
+            assert!(destination.ip() == server.client.ip() && destination.port() != 0);
         }
     }
 }
 
-/// Each part is a part of the datagram.
-fn check_places(bytes: &[u8], request: &Request<'_>) {
+/// Checks that each part of a request is a slice of its datagram.
+fn check_slices(bytes: &[u8], request: &Request<'_>) {
     let via = &request.via;
     let parts = [Some(request.uri), Some(via.value), Some(via.host), via.branch, request.from, request.from_tag, request.to];
     let others = [request.call_id, request.cseq, request.expires, request.content_type, request.content_encoding, Some(request.body)];
@@ -53,6 +55,7 @@ fn check_places(bytes: &[u8], request: &Request<'_>) {
     assert!(via.received.is_none_or(|(from, to)| from <= to && to <= via.end));
 }
 
+/// One change of a datagram. Numbers are offsets and lengths.
 #[derive(Debug, Clone)]
 enum Damage {
     Replace(usize, u8),
@@ -111,11 +114,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        go_through(&bytes);
+    fn random_bytes_cause_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        handle(&bytes);
         let _ = crate::uri::parse(&bytes);
         let _ = crate::address::party(&bytes);
-        if let crate::address::Contacts::Some(elements) = crate::address::contacts(&bytes) {
+        if let crate::address::Contacts::List(elements) = crate::address::contacts(&bytes) {
             prop_assert!(elements.count() <= bytes.len() + 1);
         }
         let mut cursor = Cursor::new(&bytes);
@@ -125,17 +128,17 @@ proptest! {
     }
 
     #[test]
-    fn damaged_requests_do_no_harm(sample in 0..8_usize, all in proptest::collection::vec(damage(), 1..8)) {
-        go_through(&damaged(&samples()[sample], &all));
+    fn damaged_requests_cause_no_panic(sample in 0..8_usize, all in proptest::collection::vec(damage(), 1..8)) {
+        handle(&damaged(&samples()[sample], &all));
     }
 }
 
-/// What stands for one blank.
+/// Texts that the grammar allows for a blank.
 fn blanks() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(vec![" ", "  ", "\t", "\r\n ", " \r\n\t "])
 }
 
-/// A field as a client may write it, with its line end.
+/// A field in a notation that a client may use, with its line end.
 fn written(names: &'static [&'static str], value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let case = proptest::sample::select(vec![str::to_owned, str::to_uppercase, str::to_lowercase]);
     let name = proptest::sample::select(names);
@@ -154,7 +157,7 @@ fn address() -> impl Strategy<Value = (String, String)> {
     let uri = "(sip|sips|SIP):([a-z0-9&=+$,;?/._-]|%4[0-9a-f]){1,8}@[a-z0-9.-]{1,10}(:[0-9]{1,4})?";
     let name = proptest::option::of(prop_oneof![token(), "\"([a-z<>;:,@ ]|\\\\[\"a-z\\\\]){0,10}\""]);
     (uri, name, blanks(), any::<bool>()).prop_map(|(uri, name, blanks, bracket)| {
-        // What would end a bare URI needs the brackets.
+        // A URI with a byte that would end it needs brackets.
         let needed = name.is_some() || uri.contains([';', ',', '?']);
         let text = match name {
             Some(name) => format!("{name}{blanks}<{uri}>"),
@@ -165,7 +168,7 @@ fn address() -> impl Strategy<Value = (String, String)> {
     })
 }
 
-/// A request, with what a parser has to find in it.
+/// A request, and the parts that a parser must find in it.
 #[derive(Debug, Clone)]
 struct Generated {
     text: String,
@@ -214,7 +217,7 @@ fn generated() -> impl Strategy<Value = Generated> {
                 fields.extend(hops.map(|hops| format!("Max-Forwards: {hops}\r\n")));
                 fields.extend(length.then(|| format!("l: {}\r\n", body.len())));
                 fields.extend(others);
-                // Vias keep their order, wherever the rest stands.
+                // Rotates the other fields. The Vias keep their order.
                 let turn = turn.index(fields.len());
                 fields.rotate_left(turn);
                 for (index, via) in vias.into_iter().enumerate() {
@@ -226,8 +229,9 @@ fn generated() -> impl Strategy<Value = Generated> {
         )
 }
 
-/// The slow way: make each field one line, split at the first colon, look names up in lower case.
-fn slowly(text: &str) -> HashMap<String, Vec<String>> {
+/// The slow parser: joins each field to one line, splits it at the first colon, and compares names
+/// in lower case.
+fn parse_slowly(text: &str) -> HashMap<String, Vec<String>> {
     let head = text.split_once("\r\n\r\n").expect("an empty line").0;
     let unfolded = head.replace("\r\n ", "  ").replace("\r\n\t", "  ");
     let mut fields: HashMap<String, Vec<String>> = HashMap::new();
@@ -245,16 +249,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn what_the_slow_parser_finds(generated in generated()) {
+    fn the_slow_parser_agrees(generated in generated()) {
         let Generated { text, method, uris, tags, body } = &generated;
-        let fields = slowly(text);
-        let found = message::parse(text.as_bytes()).expect("a request");
-        prop_assert_eq!(found.bad, None);
-        check_places(text.as_bytes(), &found);
+        let fields = parse_slowly(text);
+        let found = request::parse(text.as_bytes()).expect("a request");
+        prop_assert_eq!(found.malformed, None);
+        check_slices(text.as_bytes(), &found);
         prop_assert_eq!(found.method, Method::of(method.as_bytes()));
         let unfold = |value: &[u8]| String::from_utf8_lossy(value).replace("\r\n", " ").split_whitespace().collect::<Vec<_>>().join(" ");
         let plain = |value: &String| value.split_whitespace().collect::<Vec<_>>().join(" ");
-        let vias: Vec<String> = found.fields.clone().filter(|field| field.name == message::Name::Via).map(|field| unfold(field.value)).collect();
+        let vias: Vec<String> = found.fields.clone().filter(|field| field.name == FieldName::Via).map(|field| unfold(field.value)).collect();
         prop_assert_eq!(&vias, &fields["via"].iter().map(plain).collect::<Vec<_>>());
         prop_assert_eq!(found.more_vias, vias.len() > 1);
         for (name, value) in [("from", found.from), ("to", found.to), ("call-id", found.call_id), ("cseq", found.cseq)] {
@@ -269,9 +273,9 @@ proptest! {
         let first: Vec<&str> = vias[0].split(',').next().unwrap_or_default().split(';').collect();
         prop_assert_eq!(found.via.branch.map(String::from_utf8_lossy), first.iter().find_map(|part| part.strip_prefix("branch=")).map(Into::into));
         prop_assert_eq!(found.via.rport_end.is_some(), first.contains(&"rport"));
-        let mut bench = Bench::of(|_| ());
+        let mut server = TestServer::with(|_| ());
         if !matches!(found.method, Method::Ack | Method::Cancel) {
-            let reply: Reply = bench.send(text.as_bytes()).expect("an answer").0;
+            let reply: Reply = server.send(text.as_bytes()).expect("an answer").0;
             prop_assert_eq!(reply.all("Via").len(), vias.len());
             prop_assert_eq!(reply.all("To").len(), 1);
         }

@@ -1,4 +1,4 @@
-//! A store in this process, for the registrar's rules.
+//! A store in the memory of the test, for tests of the registrar.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -7,15 +7,15 @@ use std::time::Instant;
 use crate::registrar::{Change, Store, StoreError};
 
 #[derive(Default)]
-pub struct Here {
+pub struct LocalStore {
     lists: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
-    /// What the next change fails with.
+    /// The error of every change that puts a list.
     pub fails: Cell<Option<StoreError>>,
-    /// When the lock is free.
+    /// Every call waits until then, as for a lock.
     pub locked_until: Cell<Option<Instant>>,
 }
 
-impl Here {
+impl LocalStore {
     pub fn keys(&self) -> Vec<String> {
         self.lists.borrow().keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
     }
@@ -27,7 +27,7 @@ impl Here {
     }
 }
 
-impl Store for Here {
+impl Store for LocalStore {
     fn read<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError> {
         self.lock();
         let lists = self.lists.borrow();

@@ -30,7 +30,7 @@ impl Module for Pages {
             ("/a\n", "cannot contain '\\n'"),
             ("/a%4", "two hexadecimal digits"),
             ("/a/%2E./b", "no part"),
-            ("/t%6Fld", "is there already"),
+            ("/t%6Fld", "exists already"),
         ] {
             match routes.add("", path, false, told) {
                 Err(error) if error.to_string().contains(why) => {}

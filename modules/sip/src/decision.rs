@@ -1,46 +1,49 @@
-//! What a request is answered: the order of checks of RFC 3261 section 8.2.
+//! Decides how a request is answered, in the order of checks of RFC 3261 section 8.2.
 //!
-//! Pure; the registrar's part of the decision is in `registrar`.
+//! Pure. The registrar's part is in `registrar`.
 
-use crate::chars::{self, TOKEN};
-use crate::message::{Method, Reason, Request};
+use crate::header::Reason;
+use crate::method::Method;
+use crate::request::Request;
+use crate::syntax::{self, TOKEN};
 use crate::uri::{SipUri, Uri, without_final_dot};
 
-/// What the configuration says, made ready for use.
+/// The settings that the checks depend on.
 #[derive(Debug)]
 pub struct Settings {
-    /// `200 OK`
+    /// Status code and reason, such as `200 OK`.
     pub answer: Vec<u8>,
-    pub answer_is_success: bool,
-    /// Bits of the methods that are served.
+    pub is_answer_success: bool,
+    /// Set of `Method::bit`.
     pub methods: u16,
+    /// Bytes.
     pub max_message: usize,
     /// Media types of bodies; empty for all.
     pub accept: Vec<Vec<u8>>,
     pub registrar: bool,
-    /// Hosts whose users are here; empty for all.
+    /// Hosts whose users this server has; empty for all.
     pub domains: Vec<Vec<u8>>,
 }
 
-/// What is to be done with a request.
+/// How a request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict<'m> {
+pub enum Decision<'m> {
     /// Nothing is sent.
     Silence,
-    /// What the configuration says, to whatever it is.
+    /// The configured answer.
     Configured,
     Refused(Refusal),
-    /// 400, and why.
+    /// 400 with this reason.
     Malformed(Reason),
     /// 200 to a CANCEL.
     Cancelled,
-    /// The registrar has to be asked: a REGISTER for this address-of-record.
+    /// The registrar carries out a REGISTER for this address-of-record.
     Register(SipUri<'m>),
-    /// The registrar has to be asked: who is this user?
+    /// The registrar looks up this user.
     Redirect(SipUri<'m>),
 }
 
-/// Refusals whose text does not depend on the request.
+/// Refusals whose status line does not depend on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     NotFound,
@@ -59,7 +62,7 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(self) -> &'static [u8] {
         match self {
-            Refusal::NotFound => b"404 Not Found",
+            Refusal::NotFound => b"404 Not FoundFields",
             Refusal::MethodNotAllowed => b"405 Method Not Allowed",
             Refusal::UnsupportedMediaType | Refusal::UnsupportedContentEncoding => b"415 Unsupported Media Type",
             Refusal::UnsupportedScheme => b"416 Unsupported URI Scheme",
@@ -74,21 +77,21 @@ impl Refusal {
 }
 
 impl Settings {
-    /// The checks, in their order. `datagram_bytes` is how long the whole datagram is.
+    /// Checks a request. `datagram_bytes` is the length of its datagram.
     #[inline]
-    pub fn judge<'m>(&self, request: &Request<'m>, datagram_bytes: usize) -> Verdict<'m> {
-        use Verdict::{Malformed, Refused};
+    pub fn decide<'m>(&self, request: &Request<'m>, datagram_bytes: usize) -> Decision<'m> {
+        use Decision::{Malformed, Refused};
         let method = request.method;
         if method == Method::Ack {
-            return Verdict::Silence;
+            return Decision::Silence;
         }
         if datagram_bytes > self.max_message {
             return Refused(Refusal::TooLarge);
         }
-        if !request.version_known {
+        if !request.is_version_known {
             return Refused(Refusal::VersionNotSupported);
         }
-        if let Some(reason) = request.bad {
+        if let Some(reason) = request.malformed {
             return Malformed(reason);
         }
         if method == Method::Unknown {
@@ -99,45 +102,46 @@ impl Settings {
         }
         let Some(Uri::Sip(uri)) = request.parsed_uri else { return Refused(Refusal::UnsupportedScheme) };
         if method == Method::Cancel {
-            // Each request has its final answer at once, so there is nothing to cancel. A stateless server ignores the request (section
-            // 8.2.7), a redirect server says yes (8.3).
-            return if self.registrar { Verdict::Cancelled } else { Verdict::Silence };
+            // Every request gets its final answer at once, so there is nothing to cancel. A
+            // stateless server ignores the request (section 8.2.7), a redirect server answers 200
+            // (8.3).
+            return if self.registrar { Decision::Cancelled } else { Decision::Silence };
         }
         if request.has_require {
             return Refused(Refusal::BadExtension);
         }
         if !self.accept.is_empty()
             && !request.body.is_empty()
-            && let Some(refusal) = self.refuses_body(request)
+            && let Some(refusal) = self.check_body(request)
         {
             return Refused(refusal);
         }
-        if self.registrar { self.judge_for_registrar(request, uri) } else { Verdict::Configured }
+        if self.registrar { self.decide_as_registrar(request, uri) } else { Decision::Configured }
     }
 
-    fn judge_for_registrar<'m>(&self, request: &Request<'m>, uri: SipUri<'m>) -> Verdict<'m> {
-        use Verdict::{Malformed, Refused};
+    fn decide_as_registrar<'m>(&self, request: &Request<'m>, uri: SipUri<'m>) -> Decision<'m> {
+        use Decision::{Malformed, Refused};
         let is_here = self.serves(uri.host);
         if request.method == Method::Register {
             let Some(Uri::Sip(record)) = request.to_party.map(|party| party.address.parsed) else {
-                return Malformed("To Is No SIP Address");
+                return Malformed("To Is Not a SIP Address");
             };
             // Section 10.3, steps 1 and 5.
             let is_ours = is_here && self.serves(record.host) && record.user.is_some();
-            return if is_ours { Verdict::Register(record) } else { Refused(Refusal::NotFound) };
+            return if is_ours { Decision::Register(record) } else { Refused(Refusal::NotFound) };
         }
         if request.to_party.is_some_and(|party| party.tag.is_some()) {
-            // This server never makes a dialog.
+            // A redirect server never makes a dialog.
             return Refused(Refusal::NoDialog);
         }
         let no_hop_left = request.max_forwards == Some(0);
         if request.method == Method::Options && (no_hop_left || !is_here || uri.user.is_none()) {
-            return Verdict::Configured;
+            return Decision::Configured;
         }
         if no_hop_left {
             return Refused(Refusal::TooManyHops);
         }
-        if is_here && uri.user.is_some() { Verdict::Redirect(uri) } else { Refused(Refusal::NotFound) }
+        if is_here && uri.user.is_some() { Decision::Redirect(uri) } else { Refused(Refusal::NotFound) }
     }
 
     fn serves(&self, host: &[u8]) -> bool {
@@ -145,9 +149,9 @@ impl Settings {
         self.domains.is_empty() || self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
     }
 
-    /// Section 8.2.3.
+    /// Whether the body's encoding and type are accepted (section 8.2.3).
     #[cold]
-    fn refuses_body(&self, request: &Request<'_>) -> Option<Refusal> {
+    fn check_body(&self, request: &Request<'_>) -> Option<Refusal> {
         let is_plain = request.content_encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity"));
         if !is_plain {
             return Some(Refusal::UnsupportedContentEncoding);
@@ -156,17 +160,17 @@ impl Settings {
         let accepted = media_type.is_some_and(|(main, sub)| {
             self.accept.iter().any(|accepted| {
                 let mut parts = accepted.splitn(2, |byte| *byte == b'/');
-                let fits = |part: Option<&[u8]>, found: &[u8]| part.is_some_and(|part| part == b"*" || part.eq_ignore_ascii_case(found));
-                fits(parts.next(), main) && fits(parts.next(), sub)
+                let matches = |part: Option<&[u8]>, found: &[u8]| part.is_some_and(|part| part == b"*" || part.eq_ignore_ascii_case(found));
+                matches(parts.next(), main) && matches(parts.next(), sub)
             })
         });
         (!accepted).then_some(Refusal::UnsupportedMediaType)
     }
 }
 
-/// `main/sub;parameters`
+/// Parses `main/sub;parameters` into its first two parts.
 fn media_type(value: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut cursor = chars::Cursor::new(value);
+    let mut cursor = syntax::Cursor::new(value);
     let main = cursor.take(TOKEN);
     if !cursor.eat_between_blanks(b'/') {
         return None;

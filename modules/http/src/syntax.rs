@@ -1,12 +1,13 @@
-//! Classes of bytes, and the small words that header fields are made of.
+//! Classes of bytes, and the elements of header fields: lists, numbers, authorities (RFC 9110,
+//! section 5.6; RFC 9112, section 3.2).
 //!
 //! Pure.
 
-/// What names are made of.
+/// Class of the bytes of a token: of methods and field names.
 pub const TOKEN: u8 = 1;
-/// What a request's target may hold: visible ASCII without `#`.
+/// Class of the bytes of a request target: visible ASCII without `#`.
 pub const TARGET: u8 = 2;
-/// What a host with its port may hold.
+/// Class of the bytes of a host with its port.
 pub const AUTHORITY: u8 = 4;
 
 const CLASSES: [u8; 256] = {
@@ -41,25 +42,25 @@ const fn is_in(byte: u8, set: &[u8]) -> bool {
     false
 }
 
-/// How many bytes at the beginning are of that class.
+/// The number of leading bytes that are in the class.
 #[inline]
 pub fn run(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|byte| CLASSES[*byte as usize] & class == 0).unwrap_or(bytes.len())
 }
 
-/// Whether a byte is of that class.
+/// Whether a byte is in the class.
 #[inline]
 pub fn is(byte: u8, class: u8) -> bool {
     CLASSES[byte as usize] & class != 0
 }
 
-/// Whether a byte may stand in the value of a field.
+/// Whether a field value may contain the byte.
 #[inline]
 pub fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// How many bytes at the beginning may stand in the value of a field. Eight at a time.
+/// The number of leading bytes that a field value may contain. Checks eight bytes at a time.
 #[inline]
 pub fn text_run(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
@@ -67,7 +68,8 @@ pub fn text_run(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(eight) = bytes.get(at..at + 8) {
         let word = u64::from_le_bytes(eight.try_into().unwrap_or_default());
-        // The top bit of a byte is set where it is below a blank, or DEL. A borrow only comes from a byte that is itself found.
+        // Sets the top bit of each byte that is below a blank, or is DEL. A borrow can set more of
+        // them, but only after a byte that is found itself, and only the first one is used.
         let below = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
         let deleted = word ^ (ONES * 0x7f);
         let deleted = deleted.wrapping_sub(ONES) & !deleted & TOPS;
@@ -85,7 +87,7 @@ pub fn text_run(bytes: &[u8]) -> usize {
     at + bytes[at..].iter().position(|byte| !is_text(*byte)).unwrap_or(bytes.len() - at)
 }
 
-/// Without blanks and tabs at both ends.
+/// Removes blanks and tabs at both ends.
 #[inline]
 pub fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
@@ -97,12 +99,12 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// What stands between commas, without empty elements.
+/// The elements of a comma-separated list. Empty ones are skipped.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
-/// Digits and nothing else, below 10^18.
+/// Parses a number of digits only, below 10^18.
 #[inline]
 pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 18 {
@@ -111,8 +113,8 @@ pub fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |number: u64, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
 }
 
-/// Whether it is a host, perhaps with a port, or empty: true for one with a port, none if it is no authority. There are no user names
-/// before a host.
+/// Parses an authority: a host, with or without a port, or nothing. User names are not allowed.
+/// Returns whether there is a port; `None` if the text is not an authority.
 #[inline]
 pub fn authority(text: &[u8]) -> Option<bool> {
     if run(text, AUTHORITY) != text.len() {

@@ -1,20 +1,20 @@
-//! What a request asks for: the form of the answer, and whether the browser shall ask again.
+//! Parses a request for the page: the format of the answer, and how often the browser reloads it.
 //!
 //! Pure.
 
-/// How an answer is written.
+/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A page for people.
+    /// A page for a browser.
     Html,
     /// One object.
     Json,
-    /// The counters as Prometheus reads them.
+    /// The counters in version 0.0.4 of the Prometheus text format.
     Prometheus,
 }
 
 impl Format {
-    /// For the header.
+    /// The value of `Content-Type`.
     pub fn media_type(self) -> &'static str {
         match self {
             Format::Html => "text/html; charset=utf-8",
@@ -24,21 +24,21 @@ impl Format {
     }
 }
 
-/// A request that can be answered.
+/// A valid request for the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
-    /// How it is answered.
+pub struct PageRequest {
     pub format: Format,
-    /// After how many seconds a browser asks again.
+    /// After how many seconds a browser reloads the page; `None` for never.
     pub refresh_s: Option<u32>,
 }
 
-/// Fewest and most seconds.
+/// Allowed values of `refresh`, in seconds.
 const REFRESH_S: std::ops::RangeInclusive<u32> = 1..=3600;
 
-impl Wish {
-    /// From a query and the header `Accept`, of anybody. A format in the query goes before the header. Other keys mean nothing.
-    pub fn parse(query: &[u8], accept: Option<&[u8]>) -> Result<Wish, &'static str> {
+impl PageRequest {
+    /// Parses the query and the header `Accept`, both untrusted. A format in the query overrides
+    /// the header. Unknown keys are ignored. The error is a text for the client.
+    pub fn parse(query: &[u8], accept: Option<&[u8]>) -> Result<PageRequest, &'static str> {
         let mut format = None;
         let mut refresh_s = None;
         for part in query.split(|byte| *byte == b'&') {
@@ -62,18 +62,19 @@ impl Wish {
             }
         }
         let format = format.unwrap_or_else(|| if prefers_json(accept.unwrap_or_default()) { Format::Json } else { Format::Html });
-        Ok(Wish { format, refresh_s })
+        Ok(PageRequest { format, refresh_s })
     }
 }
 
 fn seconds(value: &[u8]) -> Option<u32> {
-    // No sign, and not longer than the longest.
+    // `parse` would accept a plus sign. Four digits are enough for the largest value.
     let digits = (1..=4).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     let seconds = std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()?;
     REFRESH_S.contains(&seconds).then_some(seconds)
 }
 
-/// Whether JSON is named and HTML is not. Quality values say nothing more here: who can show a page names it.
+/// Whether the header names JSON and not HTML. Quality values are ignored: every browser names
+/// HTML.
 fn prefers_json(accept: &[u8]) -> bool {
     let names = |wanted: &[u8]| {
         accept.split(|byte| *byte == b',').any(|part| {
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats() {
+    fn format_is_taken_from_the_query_then_from_accept() {
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         for (query, accept, format) in [
             ("", None, Format::Html),
@@ -107,20 +108,21 @@ mod tests {
             ("formats=json", None, Format::Html),
         ] {
             assert_eq!(
-                Wish::parse(query.as_bytes(), accept.map(str::as_bytes)).unwrap(),
-                Wish { format, refresh_s: None },
+                PageRequest::parse(query.as_bytes(), accept.map(str::as_bytes)).unwrap(),
+                PageRequest { format, refresh_s: None },
                 "{query} {accept:?}"
             );
         }
         for query in ["format=", "format", "format=JSON", "format=xml", "a=b&format=json%20"] {
-            assert!(Wish::parse(query.as_bytes(), None).unwrap_err().contains("format is html, json or prometheus"), "{query}");
+            assert!(PageRequest::parse(query.as_bytes(), None).unwrap_err().contains("format is html, json or prometheus"), "{query}");
         }
     }
 
     #[test]
-    fn seconds_to_the_next_time() {
+    fn refresh_is_1_to_3600_seconds() {
         for (query, seconds) in [("refresh=1", 1), ("refresh=3600", 3600), ("refresh=0005", 5), ("format=html&refresh=10", 10)] {
-            assert_eq!(Wish::parse(query.as_bytes(), None).unwrap(), Wish { format: Format::Html, refresh_s: Some(seconds) }, "{query}");
+            let wanted = PageRequest { format: Format::Html, refresh_s: Some(seconds) };
+            assert_eq!(PageRequest::parse(query.as_bytes(), None).unwrap(), wanted, "{query}");
         }
         for query in [
             "refresh=",
@@ -133,11 +135,11 @@ mod tests {
             "refresh=99999999999",
             "refresh=\u{ff15}",
         ] {
-            assert!(Wish::parse(query.as_bytes(), None).unwrap_err().contains("1 to 3600"), "{query}");
+            assert!(PageRequest::parse(query.as_bytes(), None).unwrap_err().contains("1 to 3600"), "{query}");
         }
-        // Whatever it is, it is no panic.
+        // No input panics.
         for query in [&b"\xff\0=&&==\xfe"[..], &[b'&'; 10_000], &[b'='; 10_000]] {
-            assert_eq!(Wish::parse(query, Some(query)).unwrap().format, Format::Html);
+            assert_eq!(PageRequest::parse(query, Some(query)).unwrap().format, Format::Html);
         }
     }
 }

@@ -1,45 +1,49 @@
-//! A connection: takes requests apart, runs them, and sends the replies of many together.
+//! A connection: parses requests, runs their commands, and sends the replies of many commands
+//! together.
+//!
+//! Runs in TCP workers.
 
 use module_api::Result;
 
-use crate::call::{Call, Client};
+use crate::commands::context::{Client, CommandContext};
 use crate::request::{Parsed, Parser};
 use crate::store::now_ms;
 use crate::{Child, Kv};
 
-/// Replies are handed over when they are so many bytes.
+/// Replies are sent when they have this many bytes.
 const SEND_BYTES: usize = 32 << 10;
-/// Room for replies that a process keeps.
-const KEPT_BYTES: usize = 256 << 10;
+/// Memory for replies that a process keeps.
+const REPLIES_KEPT_BYTES: usize = 256 << 10;
 
 /// Where replies go.
 pub trait Sink {
-    /// Takes replies. It has said that it takes more, or nothing was sent in this call.
+    /// Queues replies. Call it after `takes_more` has returned true, or if nothing was sent since
+    /// the host passed the bytes.
     fn send(&mut self, replies: &[u8]) -> Result<()>;
-    /// Whether it will take more. If not, the rest of the requests comes again when it does.
+    /// Whether more replies can be queued. If not, the host passes the unused requests again when
+    /// they can.
     fn takes_more(&mut self) -> Result<bool>;
-    /// Nothing follows.
+    /// Closes the connection after the queued replies.
     fn close(&mut self);
 }
 
-/// See the file's head.
 #[derive(Debug, Default)]
-pub struct Session {
+pub struct Connection {
     parser: Parser,
     client: Client,
 }
 
-impl Session {
-    /// For the connection of this number.
-    pub fn new(id: u64) -> Session {
-        Session { parser: Parser::default(), client: Client { id, ..Client::default() } }
+impl Connection {
+    /// `id` is the host's id of the connection.
+    pub fn new(id: u64) -> Connection {
+        Connection { parser: Parser::default(), client: Client { id, ..Client::default() } }
     }
 
-    /// Answers the requests at the beginning of `data`. Returns how many bytes they are.
+    /// Answers the requests at the beginning of `data`. Returns how many bytes are used.
     pub fn serve(&mut self, kv: &Kv, child: &mut Child, sink: &mut impl Sink, data: &[u8]) -> Result<usize> {
-        let Child { work, out, .. } = child;
+        let Child { scratch, out, .. } = child;
         let now_ms = now_ms();
-        let (mut used, mut commands, mut ends) = (0, 0_u64, false);
+        let (mut used, mut commands, mut is_over) = (0, 0_u64, false);
         while let Some(rest) = data.get(used..)
             && !rest.is_empty()
         {
@@ -49,20 +53,21 @@ impl Session {
                     if arguments.len() > 0 {
                         commands += 1;
                         let (client, store) = (&mut self.client, &kv.store);
-                        Call { store, limits: &kv.limits, saving: &kv.saving, client, work, arguments, out, now_ms }.run();
+                        let (limits, snapshots) = (&kv.limits, &kv.snapshots);
+                        CommandContext { store, limits, snapshots, client, scratch, arguments, out, now_ms }.run();
                     }
                     self.parser.forget();
                     used += len;
-                    ends = self.client.quits;
+                    is_over = self.client.quits;
                 }
                 Parsed::Incomplete => break,
-                Parsed::Wrong(wrong) => {
-                    wrong.say(out);
-                    ends = true;
+                Parsed::Invalid(error) => {
+                    error.write(out);
+                    is_over = true;
                 }
             }
-            if ends {
-                // What follows is nobody's.
+            if is_over {
+                // The bytes after the last request are dropped.
                 used = data.len();
                 break;
             }
@@ -79,14 +84,14 @@ impl Session {
             out.clear();
             sent?;
         }
-        if out.capacity() > KEPT_BYTES {
+        if out.capacity() > REPLIES_KEPT_BYTES {
             *out = Vec::new();
         }
-        if ends {
+        if is_over {
             sink.close();
         }
         kv.commands.add(commands);
-        for (counter, count) in [(kv.hits, &mut work.hits), (kv.misses, &mut work.misses)] {
+        for (counter, count) in [(kv.hits, &mut scratch.hits), (kv.misses, &mut scratch.misses)] {
             if *count > 0 {
                 counter.add(std::mem::take(count));
             }

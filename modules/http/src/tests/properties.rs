@@ -1,12 +1,12 @@
-//! Properties: the pieces in which bytes arrive, and how slowly answers are taken, change nothing; nothing that arrives panics; and what is
-//! taken for a request is one to another parser, too.
+//! Property tests: answers depend neither on the pieces in which bytes arrive nor on how fast they
+//! are read; no input panics; another parser agrees about requests.
 
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
 use super::{Server, params};
-use crate::head::{self, Limits, Parsed};
+use crate::request_head::{self, Limits, Parsed};
 use crate::settings::Params;
 
 static ROOT: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
@@ -16,7 +16,7 @@ static ROOT: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     root
 });
 
-/// Requests, and things like requests.
+/// Requests, parts of requests, and random bytes.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let texts: Vec<&[u8]> = vec![
         b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -55,7 +55,9 @@ fn server() -> Server {
 
 proptest! {
     #[test]
-    fn the_same_bytes_get_the_same_answers(bytes in pieces(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8), room in 1_u64..300) {
+    fn answers_do_not_depend_on_cuts_or_a_slow_reader(
+        bytes in pieces(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8), limit in 1_u64..300,
+    ) {
         let whole = server().converse([&bytes[..]], None);
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.push(bytes.len());
@@ -66,32 +68,34 @@ proptest! {
         prop_assert!(whole.received == in_pieces.received && whole.is_closed == in_pieces.is_closed, "cut at {cuts:?}");
         let byte_by_byte = server().converse(bytes.chunks(1), None);
         prop_assert!(whole.received == byte_by_byte.received && whole.is_closed == byte_by_byte.is_closed, "byte by byte");
-        let slowly = server().converse(bytes.chunks(97), Some(room));
-        prop_assert!(whole.received == slowly.received && whole.is_closed == slowly.is_closed, "with a queue of {room}");
+        let slowly = server().converse(bytes.chunks(97), Some(limit));
+        prop_assert!(whole.received == slowly.received && whole.is_closed == slowly.is_closed, "with a queue of {limit}");
     }
 
     #[test]
-    fn garbage_is_refused_or_waited_for(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
-        let client = server().ask(&bytes);
+    fn random_bytes_are_refused_or_incomplete(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+        let client = server().send(&bytes);
         prop_assert!(client.received.is_empty() || client.received.starts_with(b"HTTP/1.1 "));
     }
 
     #[test]
     fn another_parser_agrees(bytes in pieces()) {
-        if let Parsed::Whole(head) = head::parse(&bytes, Limits { head: 4096, target: 2048 }) {
+        if let Parsed::Whole(head) = request_head::parse(&bytes, Limits { head: 4096, target: 2048 }) {
             let mut fields = [httparse::EMPTY_HEADER; 100];
             let mut request = httparse::Request::new(&mut fields);
             prop_assert_eq!(request.parse(&bytes), Ok(httparse::Status::Complete(head.len)));
             prop_assert_eq!(request.method.map(str::as_bytes), Some(head.method_name));
             prop_assert_eq!(request.version, Some(head.minor));
             let theirs: Vec<(&[u8], &[u8])> = request.headers.iter().map(|field| (field.name.as_bytes(), field.value)).collect();
-            prop_assert_eq!(head::fields(head.fields).collect::<Vec<_>>(), theirs);
+            prop_assert_eq!(request_head::fields(head.fields).collect::<Vec<_>>(), theirs);
         }
     }
 
     #[test]
-    fn text_is_found_by_eights_as_one_by_one(bytes in prop::collection::vec(prop_oneof![9 => b' '..=0xff, 1 => 0..=0xff_u8, 1 => Just(b'\t')], 0..100)) {
-        let one_by_one = bytes.iter().position(|byte| !crate::chars::is_text(*byte)).unwrap_or(bytes.len());
-        prop_assert_eq!(crate::chars::text_run(&bytes), one_by_one);
+    fn text_run_finds_the_same_end_as_a_loop_over_bytes(
+        bytes in prop::collection::vec(prop_oneof![9 => b' '..=0xff, 1 => 0..=0xff_u8, 1 => Just(b'\t')], 0..100),
+    ) {
+        let one_by_one = bytes.iter().position(|byte| !crate::syntax::is_text(*byte)).unwrap_or(bytes.len());
+        prop_assert_eq!(crate::syntax::text_run(&bytes), one_by_one);
     }
 }

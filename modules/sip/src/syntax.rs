@@ -1,6 +1,7 @@
-//! Which bytes may stand where in SIP (RFC 3261 section 25.1), as one table, and a cursor over a header field's value.
+//! The lexical syntax of SIP (RFC 3261 section 25.1): classes of bytes in one table, and a cursor
+//! over the value of a header field.
 //!
-//! Pure. Looks at each byte once, allocates nothing.
+//! Pure. Reads each byte once and allocates nothing.
 
 /// `token`: names of methods, header fields and parameters.
 pub const TOKEN: u8 = 1;
@@ -12,9 +13,10 @@ pub const HOST: u8 = 4;
 pub const PARAM: u8 = 8;
 /// `word`: the parts of a Call-ID.
 pub const WORD: u8 = 16;
-/// Anything that a URI may contain.
+/// Every byte that a URI may contain.
 pub const URI: u8 = 32;
-/// The value of a header field's parameter that is not quoted. Wider than the grammar, which leaves out `@` and `=`; both are in use.
+/// The value of a header field's parameter that is not quoted. Wider than the grammar, which does
+/// not allow `@` and `=`: clients send both.
 pub const VALUE: u8 = 64;
 
 static CLASSES: [u8; 256] = classes();
@@ -69,13 +71,13 @@ pub fn is(byte: u8, class: u8) -> bool {
     CLASSES[byte as usize] & class != 0
 }
 
-/// How many bytes at the start are of the class.
+/// The number of leading bytes that are in the class.
 #[inline(always)]
 pub fn run(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())
 }
 
-/// All bytes are of the class or an escape of two hexadecimal digits.
+/// Whether the text consists of bytes of the class and `%XX` escapes.
 pub fn all_escaped(bytes: &[u8], class: u8) -> bool {
     let mut at = 0;
     while at < bytes.len() {
@@ -90,7 +92,8 @@ pub fn all_escaped(bytes: &[u8], class: u8) -> bool {
     true
 }
 
-/// A decimal number of digits only. `None` if there is another byte, none at all, or it is above `max`.
+/// Parses a decimal number of digits only. `None` if the text is empty, has another byte, or the
+/// number is above `max`.
 pub fn number(digits: &[u8], max: u64) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -101,7 +104,8 @@ pub fn number(digits: &[u8], max: u64) -> Option<u64> {
     })
 }
 
-/// A place in a header field's value. The scanner has made sure that each line feed in it is part of a fold.
+/// A position in the value of a header field. Each line feed in the value is part of a fold:
+/// `header::Fields` has checked that.
 #[derive(Debug, Clone)]
 pub struct Cursor<'m> {
     pub bytes: &'m [u8],
@@ -118,6 +122,7 @@ impl<'m> Cursor<'m> {
         self.bytes.get(self.at).copied()
     }
 
+    /// Skips the byte if it comes next. Returns whether it did.
     #[inline(always)]
     pub fn eat(&mut self, byte: u8) -> bool {
         let eaten = self.peek() == Some(byte);
@@ -125,7 +130,7 @@ impl<'m> Cursor<'m> {
         eaten
     }
 
-    /// Blanks, tabs and folds.
+    /// Skips blanks, tabs and folds.
     #[inline(always)]
     pub fn skip_blanks(&mut self) {
         while let Some(byte) = self.peek() {
@@ -137,7 +142,7 @@ impl<'m> Cursor<'m> {
         }
     }
 
-    /// The longest run of a class; empty if there is none.
+    /// Takes all bytes of the class that come next, possibly none.
     #[inline(always)]
     pub fn take(&mut self, class: u8) -> &'m [u8] {
         let rest = &self.bytes[self.at..];
@@ -146,7 +151,7 @@ impl<'m> Cursor<'m> {
         &rest[..length]
     }
 
-    /// `byte` with blanks on both sides.
+    /// Skips the byte, with blanks on both sides, if it comes next. Returns whether it did.
     #[inline(always)]
     pub fn eat_between_blanks(&mut self, byte: u8) -> bool {
         let before = self.at;
@@ -159,7 +164,7 @@ impl<'m> Cursor<'m> {
         false
     }
 
-    /// A quoted string with its quotes; `None` if it does not end.
+    /// Takes a quoted string with its quotes. `None` if there is none, or it does not end.
     pub fn quoted(&mut self) -> Option<&'m [u8]> {
         let start = self.at;
         if !self.eat(b'"') {
@@ -179,13 +184,13 @@ impl<'m> Cursor<'m> {
         }
     }
 
-    /// Nothing but blanks is left.
+    /// Whether only blanks are left.
     pub fn is_done(&mut self) -> bool {
         self.skip_blanks();
         self.at == self.bytes.len()
     }
 
-    /// `;name` or `;name=value`. `Ok(None)` if no semicolon follows.
+    /// Takes `;name` or `;name=value`. `Ok(None)` if no semicolon comes next.
     #[inline]
     pub fn param(&mut self) -> Result<Option<Param<'m>>, ()> {
         if !self.eat_between_blanks(b';') {
@@ -209,12 +214,14 @@ impl<'m> Cursor<'m> {
     }
 }
 
-/// A parameter of a header field, and where it stands in the value.
+/// A parameter of a header field.
 #[derive(Debug, Clone, Copy)]
 pub struct Param<'m> {
     pub name: &'m [u8],
     pub value: Option<&'m [u8]>,
+    /// Offset of the name's end in the field's value.
     pub name_end: usize,
+    /// Offset of the parameter's end in the field's value.
     pub end: usize,
 }
 

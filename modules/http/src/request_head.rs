@@ -1,26 +1,27 @@
-//! The head of a request (RFC 9112): one pass over its bytes, no copies.
+//! Parses the head of a request, which is the request line and the fields (RFC 9112), in one pass
+//! and without copies.
 //!
-//! Pure. Strict where two readers of the same bytes could see different requests: lines end with CR LF and with nothing else, a name is
-//! followed by its colon, a length is digits, and there is one statement of the body's length. An error depends on the bytes before it
-//! only, so it does not matter in which pieces they arrive.
+//! Pure. Strict where two parsers could see different requests in the same bytes: lines end with CR
+//! LF only, a colon follows its field name directly, a length consists of digits, and the body's
+//! length is stated once. An error depends only on the bytes before it, so the result does not
+//! depend on the pieces in which a head arrives.
 
-use crate::chars::{self, AUTHORITY, TARGET, TOKEN};
+use crate::syntax::{self, AUTHORITY, TARGET, TOKEN};
 
-/// Fields of one head.
+/// Most fields of one head.
 const MAX_FIELDS: usize = 100;
-/// Longest name of a method.
+/// Longest name of a method, in bytes.
 const MAX_METHOD: usize = 32;
-/// Empty lines that are skipped before a request, as old clients send them behind a body.
+/// Empty lines that are skipped before a request. Old clients send them after a body.
 const MAX_EMPTY_LINES: usize = 2;
 
-/// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     Get,
     Head,
     Options,
     Connect,
-    /// Known, and not for what this module has to offer: POST, PUT, DELETE, PATCH, TRACE.
+    /// POST, PUT, DELETE, PATCH or TRACE: known, but fixed answers and files do not allow it.
     OtherKnown,
     Unknown,
 }
@@ -38,76 +39,78 @@ impl Method {
     }
 }
 
-/// How long the body is.
+/// The length of the body, as the fields state it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
+pub enum BodyLength {
     None,
     Bytes(u64),
     Chunked,
 }
 
-/// A head that is whole and makes sense.
+/// A complete and valid head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head<'d> {
+pub struct RequestHead<'d> {
     pub method: Method,
     pub method_name: &'d [u8],
-    /// What stands before the question mark, not decoded: begins with a slash, or is `*`. Empty for CONNECT.
+    /// The target without its query, not decoded: begins with a slash, or is `*`. Empty for
+    /// CONNECT.
     pub path: &'d [u8],
-    /// What stands from the question mark on; empty for none.
+    /// The query with its question mark; empty for none.
     pub query: &'d [u8],
-    /// 0 or 1, of HTTP/1.
+    /// The minor version of HTTP/1: 0, or 1 for 1 and above.
     pub minor: u8,
-    /// The authority of the target, else what Host says; empty for none.
+    /// The authority of the target, otherwise the value of Host; empty for none.
     pub host: &'d [u8],
     /// The lines of the fields, each with its CR LF.
     pub fields: &'d [u8],
-    pub length: Length,
-    /// Whether the client wants to go on after the answer.
+    pub length: BodyLength,
+    /// Whether the connection stays open after the answer.
     pub keep_alive: bool,
-    /// It waits for 100 before it sends the body.
+    /// Whether the client waits for 100 before it sends the body.
     pub expects: bool,
-    /// There is a Range, or a field that begins with If.
+    /// Whether there is a Range, or a field whose name begins with `If-`.
     pub conditional: bool,
-    /// Bytes of all this.
+    /// Bytes of the whole head.
     pub len: usize,
 }
 
-/// What stands at the beginning of some bytes.
+/// The result of `parse`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed<'d> {
-    Whole(Head<'d>),
-    /// The end of the head is not there yet.
+    Whole(RequestHead<'d>),
+    /// The end of the head has not arrived.
     Partial,
-    /// No request, or one that is not served: the code to answer before the connection is closed.
+    /// Not a request, or not one that is served: the status code to answer before the connection is
+    /// closed.
     Refused(u16),
 }
 
 /// Limits of a head, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// All of it.
+    /// Of the whole head.
     pub head: usize,
-    /// The target.
+    /// Of the request target.
     pub target: usize,
 }
 
-enum Stop {
+enum ParseError {
     Partial,
     Refused(u16),
 }
 
-const BAD: Stop = Stop::Refused(400);
+const BAD_REQUEST: ParseError = ParseError::Refused(400);
 
-/// Reads the head at the beginning of `data`.
+/// Parses the head at the beginning of `data`.
 #[inline]
 pub fn parse(data: &[u8], limits: Limits) -> Parsed<'_> {
-    let whole = data.len() >= limits.head;
-    let mut cursor = Cursor { data: if whole { &data[..limits.head] } else { data }, at: 0 };
+    let at_limit = data.len() >= limits.head;
+    let mut cursor = Cursor { data: if at_limit { &data[..limits.head] } else { data }, at: 0 };
     match read(&mut cursor, limits) {
         Ok(head) => Parsed::Whole(head),
-        Err(Stop::Partial) if whole => Parsed::Refused(431),
-        Err(Stop::Partial) => Parsed::Partial,
-        Err(Stop::Refused(code)) => Parsed::Refused(code),
+        Err(ParseError::Partial) if at_limit => Parsed::Refused(431),
+        Err(ParseError::Partial) => Parsed::Partial,
+        Err(ParseError::Refused(code)) => Parsed::Refused(code),
     }
 }
 
@@ -118,53 +121,62 @@ struct Cursor<'d> {
 
 impl<'d> Cursor<'d> {
     #[inline]
-    fn peek(&self) -> Result<u8, Stop> {
-        self.data.get(self.at).copied().ok_or(Stop::Partial)
+    fn peek(&self) -> Result<u8, ParseError> {
+        self.data.get(self.at).copied().ok_or(ParseError::Partial)
     }
 
     #[inline]
-    fn expect(&mut self, wanted: u8) -> Result<(), Stop> {
+    fn expect(&mut self, wanted: u8) -> Result<(), ParseError> {
         if self.peek()? != wanted {
-            return Err(BAD);
+            return Err(BAD_REQUEST);
         }
         self.at += 1;
         Ok(())
     }
 
     #[inline]
-    fn line_end(&mut self) -> Result<(), Stop> {
+    fn line_end(&mut self) -> Result<(), ParseError> {
         self.expect(b'\r')?;
         self.expect(b'\n')
     }
 
-    /// The bytes of that class from here on, and the one behind them; at most `max`, else `code`.
     #[inline]
-    fn run(&mut self, class: u8, max: usize, code: u16) -> Result<&'d [u8], Stop> {
+    fn digit(&mut self) -> Result<u8, ParseError> {
+        let byte = self.peek()?;
+        self.at += 1;
+        if byte.is_ascii_digit() { Ok(byte - b'0') } else { Err(BAD_REQUEST) }
+    }
+
+    /// Takes the bytes of the class from here on, and needs the byte after them to be there. More
+    /// than `max` bytes are refused with `code`.
+    #[inline]
+    fn run(&mut self, class: u8, max: usize, code: u16) -> Result<&'d [u8], ParseError> {
         let rest = &self.data[self.at..];
-        let len = chars::run(rest, class);
+        let len = syntax::run(rest, class);
         if len > max {
-            return Err(Stop::Refused(code));
+            return Err(ParseError::Refused(code));
         }
         self.at += len;
         if len == rest.len() {
-            return Err(Stop::Partial);
+            return Err(ParseError::Partial);
         }
         Ok(&rest[..len])
     }
 
-    /// The value of a field, without blanks around it, and the end of its line.
+    /// Takes the value of a field and the end of its line. Returns the value without blanks around
+    /// it.
     #[inline]
-    fn value(&mut self) -> Result<&'d [u8], Stop> {
+    fn value(&mut self) -> Result<&'d [u8], ParseError> {
         let rest = &self.data[self.at..];
-        let len = chars::text_run(rest);
+        let len = syntax::text_run(rest);
         self.at += len;
         self.line_end()?;
-        Ok(chars::trim(&rest[..len]))
+        Ok(syntax::trim(&rest[..len]))
     }
 }
 
 #[inline]
-fn read<'d>(cursor: &mut Cursor<'d>, limits: Limits) -> Result<Head<'d>, Stop> {
+fn read<'d>(cursor: &mut Cursor<'d>, limits: Limits) -> Result<RequestHead<'d>, ParseError> {
     for _ in 0..MAX_EMPTY_LINES {
         if cursor.peek()? != b'\r' {
             break;
@@ -173,28 +185,28 @@ fn read<'d>(cursor: &mut Cursor<'d>, limits: Limits) -> Result<Head<'d>, Stop> {
     }
     let method_name = cursor.run(TOKEN, MAX_METHOD, 400)?;
     if method_name.is_empty() {
-        return Err(BAD);
+        return Err(BAD_REQUEST);
     }
     cursor.expect(b' ')?;
     let target = cursor.run(TARGET, limits.target, 414)?;
     if target.is_empty() {
-        return Err(BAD);
+        return Err(BAD_REQUEST);
     }
     cursor.expect(b' ')?;
     let minor = version(cursor)?;
     let method = Method::of(method_name);
-    let target = Target::of(target, method).ok_or(BAD)?;
+    let target = Target::of(target, method).ok_or(BAD_REQUEST)?;
     let start = cursor.at;
     let mut fields = Fields::default();
     let mut count = 0;
     while cursor.peek()? != b'\r' {
         count += 1;
         if count > MAX_FIELDS {
-            return Err(Stop::Refused(431));
+            return Err(ParseError::Refused(431));
         }
         let name = cursor.run(TOKEN, usize::MAX, 400)?;
         if name.is_empty() {
-            return Err(BAD);
+            return Err(BAD_REQUEST);
         }
         cursor.expect(b':')?;
         let value = cursor.value()?;
@@ -202,8 +214,8 @@ fn read<'d>(cursor: &mut Cursor<'d>, limits: Limits) -> Result<Head<'d>, Stop> {
     }
     let end = cursor.at;
     cursor.line_end()?;
-    let (length, keep_alive) = fields.judge(minor)?;
-    Ok(Head {
+    let (length, keep_alive) = fields.framing(minor)?;
+    Ok(RequestHead {
         method,
         method_name,
         path: target.path,
@@ -212,17 +224,17 @@ fn read<'d>(cursor: &mut Cursor<'d>, limits: Limits) -> Result<Head<'d>, Stop> {
         host: target.authority.or(fields.host).unwrap_or_default(),
         fields: &cursor.data[start..end],
         length,
-        // What follows a CONNECT may be no request.
+        // The bytes after a CONNECT may not be a request.
         keep_alive: keep_alive && method != Method::Connect,
-        expects: fields.expects && minor == 1 && length != Length::None,
+        expects: fields.expects && minor == 1 && length != BodyLength::None,
         conditional: fields.conditional,
         len: cursor.at,
     })
 }
 
-/// `HTTP/1.x` and the end of the line: 0, or 1 for anything above.
+/// Takes `HTTP/1.x` and the end of the line. Returns the minor version, 1 for anything above 1.
 #[inline]
-fn version(cursor: &mut Cursor<'_>) -> Result<u8, Stop> {
+fn version(cursor: &mut Cursor<'_>) -> Result<u8, ParseError> {
     if cursor.data[cursor.at..].starts_with(b"HTTP/1.1\r\n") {
         cursor.at += 10;
         return Ok(1);
@@ -230,21 +242,11 @@ fn version(cursor: &mut Cursor<'_>) -> Result<u8, Stop> {
     for wanted in b"HTTP/" {
         cursor.expect(*wanted)?;
     }
-    let mut digit = || -> Result<u8, Stop> {
-        let byte = cursor.peek()?;
-        cursor.at += 1;
-        if byte.is_ascii_digit() { Ok(byte - b'0') } else { Err(BAD) }
-    };
-    let major = digit()?;
+    let major = cursor.digit()?;
     cursor.expect(b'.')?;
-    let mut digit = || -> Result<u8, Stop> {
-        let byte = cursor.peek()?;
-        cursor.at += 1;
-        if byte.is_ascii_digit() { Ok(byte - b'0') } else { Err(BAD) }
-    };
-    let minor = digit()?;
+    let minor = cursor.digit()?;
     cursor.line_end()?;
-    if major == 1 { Ok(minor.min(1)) } else { Err(Stop::Refused(505)) }
+    if major == 1 { Ok(minor.min(1)) } else { Err(ParseError::Refused(505)) }
 }
 
 struct Target<'d> {
@@ -254,11 +256,11 @@ struct Target<'d> {
 }
 
 impl<'d> Target<'d> {
-    /// One of the four forms of RFC 9112, section 3.2.
+    /// Parses one of the four forms of RFC 9112, section 3.2.
     #[inline]
     fn of(target: &'d [u8], method: Method) -> Option<Target<'d>> {
         if method == Method::Connect {
-            let has_port = chars::authority(target)?;
+            let has_port = syntax::authority(target)?;
             return has_port.then_some(Target { path: b"", query: b"", authority: Some(target) });
         }
         if target[0] == b'/' {
@@ -272,8 +274,8 @@ impl<'d> Target<'d> {
             .into_iter()
             .find(|scheme| target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))?;
         let rest = &target[scheme.len()..];
-        let authority = &rest[..chars::run(rest, AUTHORITY)];
-        chars::authority(authority)?;
+        let authority = &rest[..syntax::run(rest, AUTHORITY)];
+        syntax::authority(authority)?;
         if authority.is_empty() || authority[0] == b':' {
             return None;
         }
@@ -293,7 +295,7 @@ fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
     target.split_at(target.iter().position(|byte| *byte == b'?').unwrap_or(target.len()))
 }
 
-/// What the fields say that decide where the request ends, and what becomes of the connection.
+/// The fields that decide where the request ends and whether the connection stays open.
 #[derive(Default)]
 struct Fields<'d> {
     host: Option<&'d [u8]>,
@@ -310,33 +312,33 @@ struct Fields<'d> {
 
 impl<'d> Fields<'d> {
     #[inline]
-    fn take(&mut self, name: &[u8], value: &'d [u8]) -> Result<(), Stop> {
-        // Most names differ in length from all of these.
+    fn take(&mut self, name: &[u8], value: &'d [u8]) -> Result<(), ParseError> {
+        // Comparing lengths first rules out most names.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
-                if self.host.is_some() || chars::authority(value).is_none() {
-                    return Err(BAD);
+                if self.host.is_some() || syntax::authority(value).is_none() {
+                    return Err(BAD_REQUEST);
                 }
                 self.host = Some(value);
             }
             5 if name.eq_ignore_ascii_case(b"range") => self.conditional = true,
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Stop::Refused(417));
+                    return Err(ParseError::Refused(417));
                 }
                 self.expects = true;
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                for option in chars::list(value) {
+                for option in syntax::list(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
-                    return Err(BAD);
+                    return Err(BAD_REQUEST);
                 }
-                self.length = Some(chars::number(value).ok_or(BAD)?);
+                self.length = Some(syntax::number(value).ok_or(BAD_REQUEST)?);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.coding(value)?,
             8 | 13 | 17 | 19 if name[..3].eq_ignore_ascii_case(b"if-") => self.conditional = true,
@@ -346,56 +348,58 @@ impl<'d> Fields<'d> {
     }
 
     #[cold]
-    fn coding(&mut self, value: &[u8]) -> Result<(), Stop> {
+    fn coding(&mut self, value: &[u8]) -> Result<(), ParseError> {
         self.has_coding = true;
         let mut any = false;
-        for coding in chars::list(value) {
+        for coding in syntax::list(value) {
             any = true;
             if !coding.eq_ignore_ascii_case(b"chunked") {
                 self.unknown_coding = true;
             } else if std::mem::replace(&mut self.chunked, true) {
-                return Err(BAD);
+                return Err(BAD_REQUEST);
             }
         }
-        if any { Ok(()) } else { Err(BAD) }
+        if any { Ok(()) } else { Err(BAD_REQUEST) }
     }
 
+    /// Returns the length of the body, and whether the connection stays open.
     #[inline]
-    fn judge(&self, minor: u8) -> Result<(Length, bool), Stop> {
+    fn framing(&self, minor: u8) -> Result<(BodyLength, bool), ParseError> {
         let length = match self.length {
-            None | Some(0) => Length::None,
-            Some(length) => Length::Bytes(length),
+            None | Some(0) => BodyLength::None,
+            Some(length) => BodyLength::Bytes(length),
         };
         let length = if self.has_coding {
-            // Two statements of one length, or one that the version does not have: somebody before us may have read it the other way.
+            // Two statements of the length, or a coding that HTTP/1.0 does not have: a proxy before
+            // this server may have read the request the other way.
             if self.length.is_some() || minor == 0 {
-                return Err(BAD);
+                return Err(BAD_REQUEST);
             }
             if self.unknown_coding {
-                return Err(Stop::Refused(501));
+                return Err(ParseError::Refused(501));
             }
-            Length::Chunked
+            BodyLength::Chunked
         } else {
             length
         };
         if minor == 1 && self.host.is_none() {
-            return Err(BAD);
+            return Err(BAD_REQUEST);
         }
         Ok((length, !self.close && (minor == 1 || self.keep)))
     }
 }
 
-impl<'d> Head<'d> {
-    /// The values of a field, in their order. `name` in lower case.
+impl<'d> RequestHead<'d> {
+    /// The values of a field, in order. `name` is in lower case.
     pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'d [u8]> + use<'d, 'n> {
         fields(self.fields).filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 }
 
-/// Names and values of lines that `parse` has seen.
+/// Names and values of the fields in lines that `parse` has accepted.
 pub fn fields(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     lines.split_inclusive(|byte| *byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
-        Some((&line[..colon], chars::trim(line[colon + 1..].trim_ascii_end())))
+        Some((&line[..colon], syntax::trim(line[colon + 1..].trim_ascii_end())))
     })
 }

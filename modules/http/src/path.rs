@@ -1,15 +1,15 @@
-//! From the path of a target to that of a route or a file.
+//! Decodes the path of a request target into that of a route or a file.
 //!
 //! Pure.
 
 use std::borrow::Cow;
 
-use crate::chars::{self, TARGET};
+use crate::syntax::{self, TARGET};
 
-/// Decodes `%XX` and refuses what is no path of a file that is served, with the code to answer. The result has no slash before it, no empty
-/// part but perhaps the last, and no part that begins with a dot, but for `.well-known` at the beginning. A slash that is written as `%2F` is
-/// none.
-pub fn decode(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
+/// Decodes `%XX` in the path of a file that may be served. The result has no leading slash, no
+/// empty part except possibly the last one, and no part that begins with a dot except `.well-known`
+/// as the first one. The error is the status code for any other path, and for one with `%2F`.
+pub fn of_file(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
     unescape(path.strip_prefix(b"/").ok_or(400_u16)?, decoded)?;
     let mut parts = decoded.split(|byte| *byte == b'/').enumerate().peekable();
     while let Some((number, part)) = parts.next() {
@@ -22,8 +22,9 @@ pub fn decode(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
     Ok(())
 }
 
-/// The path of a request, decoded, to be compared with those of routes. None for what no route can be: `*`, a wrong `%`, and a part `.` or
-/// `..`. A path without `%`, as most are, is given back as it is.
+/// Decodes the path of a request, to be compared with those of routes. `None` if it can match no
+/// route: `*`, an invalid `%XX`, `%2F`, or a part `.` or `..`. A path without `%` is returned as it
+/// is.
 #[inline]
 pub fn of_request<'p>(path: &'p [u8], decoded: &'p mut Vec<u8>) -> Option<&'p [u8]> {
     let path = if path.contains(&b'%') {
@@ -35,19 +36,20 @@ pub fn of_request<'p>(path: &'p [u8], decoded: &'p mut Vec<u8>) -> Option<&'p [u
     (path.first() == Some(&b'/') && !has_dots(path)).then_some(path)
 }
 
-/// The path of a route, decoded, or why it can be none.
+/// Decodes the path of a route. The error states why no request can have this path.
 pub fn of_route(path: &str) -> Result<Vec<u8>, Cow<'static, str>> {
     let mut decoded = Vec::new();
     if !path.starts_with('/') {
         return Err("a path begins with a slash".into());
     }
-    if let Some(wrong) = path.chars().find(|letter| *letter == '?' || !u8::try_from(*letter).is_ok_and(|byte| chars::is(byte, TARGET))) {
-        return Err(format!("a path cannot contain {wrong:?} (hint: a query is no part of it; write %XX for what is not ASCII)").into());
+    if let Some(wrong) = path.chars().find(|letter| *letter == '?' || !u8::try_from(*letter).is_ok_and(|byte| syntax::is(byte, TARGET))) {
+        let hint = "a query is not part of it; write %XX for bytes that are not ASCII";
+        return Err(format!("a path cannot contain {wrong:?} (hint: {hint})").into());
     }
     match unescape(path.as_bytes(), &mut decoded) {
         Ok(()) => {}
-        Err(404) => return Err("a slash that is written as %2F fits no route".into()),
-        Err(_) => return Err("behind a % stand two hexadecimal digits, and not 00".into()),
+        Err(404) => return Err("a slash written as %2F matches no route".into()),
+        Err(_) => return Err("% must be followed by two hexadecimal digits other than 00".into()),
     }
     if decoded.iter().any(u8::is_ascii_control) {
         return Err("a path has no control characters".into());
@@ -62,6 +64,7 @@ fn has_dots(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| matches!(part, b"." | b".."))
 }
 
+/// Decodes `%XX`. The error is a status code: 400 for an invalid `%XX` or `%00`, 404 for `%2F`.
 fn unescape(path: &[u8], decoded: &mut Vec<u8>) -> Result<(), u16> {
     decoded.clear();
     let mut rest = path;
@@ -92,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths() {
+    fn paths_of_files() {
         let mut decoded = Vec::new();
         for (path, wanted) in [
             ("/", Ok("")),
@@ -117,10 +120,11 @@ mod tests {
             ("/a%00", Err(400)),
             ("a", Err(400)),
         ] {
-            let outcome = decode(path.as_bytes(), &mut decoded).map(|()| std::str::from_utf8(&decoded).unwrap());
+            let outcome = of_file(path.as_bytes(), &mut decoded).map(|()| std::str::from_utf8(&decoded).unwrap());
             assert_eq!(outcome, wanted, "{path}");
         }
     }
+
     #[test]
     fn paths_of_requests() {
         for (path, wanted) in [
@@ -159,16 +163,16 @@ mod tests {
             ("/a b", Err("cannot contain ' '")),
             ("/a?b", Err("cannot contain '?'")),
             ("/a#b", Err("cannot contain '#'")),
-            ("/ä", Err("cannot contain 'ä' (hint: a query is no part of it; write %XX for what is not ASCII)")),
+            ("/ä", Err("cannot contain 'ä' (hint: a query is not part of it; write %XX for bytes that are not ASCII)")),
             ("/\u{7}", Err("cannot contain '\\u{7}'")),
             ("/a\0", Err("cannot contain '\\0'")),
             ("/a%", Err("two hexadecimal digits")),
             ("/a%4", Err("two hexadecimal digits")),
             ("/a%4g", Err("two hexadecimal digits")),
-            ("/a%00", Err("not 00")),
+            ("/a%00", Err("other than 00")),
             ("/a%0A", Err("no control characters")),
             ("/a%7f", Err("no control characters")),
-            ("/a%2Fb", Err("%2F fits no route")),
+            ("/a%2Fb", Err("%2F matches no route")),
             ("/..", Err("no part \".\" or \"..\"")),
             ("/a/%2e/b", Err("no part")),
             ("/a/.%2E", Err("no part")),
@@ -176,7 +180,7 @@ mod tests {
             match (of_route(path), wanted) {
                 (Ok(found), Ok(wanted)) => {
                     assert_eq!(found, wanted.as_bytes(), "{path}");
-                    // What can be a route is what a request can ask for.
+                    // Every route can be requested by the same path.
                     assert_eq!(of_request(path.as_bytes(), &mut Vec::new()), Some(&found[..]), "{path}");
                 }
                 (Err(why), Err(wanted)) => assert!(why.contains(wanted), "{path}: {why}"),

@@ -1,8 +1,8 @@
-//! The media type of a file, by its name.
+//! The media type of a file, by the extension of its name.
 //!
 //! Pure.
 
-/// Endings in lower case, and what they mean.
+/// Extensions in lower case, and their media types.
 const TYPES: &[(&[u8], &str)] = &[
     (b"html", "text/html"),
     (b"htm", "text/html"),
@@ -40,18 +40,18 @@ const TYPES: &[(&[u8], &str)] = &[
     (b"webm", "video/webm"),
 ];
 
-/// What the ending of a file's name says; bytes of no known meaning otherwise.
+/// The media type for the extension of a file's name, otherwise `application/octet-stream`.
 pub fn of(path: &[u8]) -> &'static str {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    let ending = name.iter().rposition(|byte| *byte == b'.').map_or(&b""[..], |dot| &name[dot + 1..]);
-    let found = TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(ending));
+    let extension = name.iter().rposition(|byte| *byte == b'.').map_or(&b""[..], |dot| &name[dot + 1..]);
+    let found = TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension));
     found.map_or("application/octet-stream", |(_, media_type)| media_type)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn by_the_last_ending() {
+    fn the_last_extension_decides() {
         for (path, wanted) in [
             ("a/index.html", "text/html"),
             ("A.PNG", "image/png"),
