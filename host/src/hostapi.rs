@@ -1,7 +1,8 @@
-//! The host's functions for modules: what the `HostApi` table points to.
+//! The host's functions for modules: the entries of the `HostApi` table.
 //!
-//! *Runs in:* whatever process and phase the module calls from; each function says which it accepts. *Never:* lets a panic out,
-//! holds a lock across a call into a module, or believes a pointer's length without a limit.
+//! *Runs in:* the process and phase that the module calls from; each function says which it
+//! accepts. *Never:* lets a panic out, holds a lock across a call into a module, or believes a
+//! pointer's length without a limit.
 
 mod counting;
 mod datagrams;
@@ -85,7 +86,8 @@ const MAX_NAME_BYTES: usize = 31;
 /// Most processes that one module may register.
 const MAX_REGISTERED: u32 = 4000;
 
-/// The guard of this direction: a panic of the host must not unwind through a module.
+/// The guard for calls from a module to the host: a panic of the host must not unwind through the
+/// module.
 #[inline(always)]
 fn guarded<R>(fallback: R, body: impl FnOnce() -> R) -> R {
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -99,7 +101,7 @@ fn guarded<R>(fallback: R, body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// A refusal: the code for the module; the log has the rest.
+/// Logs the error and returns the code for the module.
 fn refuse(code: i32, error: &Error) -> i32 {
     tracing::error!("{error}");
     code
@@ -111,8 +113,7 @@ fn caller(handle: *mut c_void) -> Option<(&'static Module, Phase)> {
     Some((module, Breadcrumb::from_word(this_process().trail().load(Relaxed)).phase))
 }
 
-/// Refuses a call out of its phase, naming module, phase and the right place.
-/// The module that calls and the state; before `seal` a refusal that names the right place.
+/// The calling module and the state. Refuses a call before `seal`, naming the right place.
 fn sealed(handle: *mut c_void, what: &str, right_place: &str) -> Result<(&'static Module, &'static State), i32> {
     let Some((module, phase)) = caller(handle) else { return Err(abi::E_INVALID) };
     match State::current() {
@@ -121,9 +122,10 @@ fn sealed(handle: *mut c_void, what: &str, right_place: &str) -> Result<(&'stati
     }
 }
 
-/// The right place for what needs the listeners and the process table.
+/// The right place for calls that need the listeners and the process table.
 const FROM_PROC_INIT: &str = "init_child_f(PROC_INIT) and everywhere after it";
 
+/// Refuses a call in a wrong phase, naming module, phase and the right place.
 fn out_of_phase(what: &str, module: &Module, phase: Phase, right_place: &str) -> i32 {
     refuse(
         abi::E_PHASE,
@@ -254,7 +256,8 @@ extern "C" fn register_procs(module: *mut c_void, count: i32) -> i32 {
     })
 }
 
-/// What both forms of `fork_process` check and do. In the returning form's child this returns `Side::Child`.
+/// The common part of both forms of `fork_process`. In the child of the returning form this returns
+/// `Side::Child`.
 fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Option<String>, flags: u32, entry: Entry) -> Result<Side, i32> {
     let in_main = |state: &&State| phase == Phase::ProcMain && this_process().pid() == state.family.main_pid().as_raw();
     let Some(state) = State::current().filter(in_main) else {
@@ -292,7 +295,7 @@ fn fork_checked(module: &'static Module, phase: Phase, rank: i32, process: Optio
         return Err(refuse(abi::E_SYSTEM, &error));
     }
     let returning = family.spec(process_no).is_some_and(|spec| matches!(spec.entry, Entry::Return));
-    // What the module has printed in this very call.
+    // The module may have printed in this call; parent and child would both write it.
     fork::flush_c_streams();
     let side = fork::alone().and_then(|alone| match returning {
         true => family.fork(&alone, process_no, 0),
@@ -344,7 +347,7 @@ extern "C" fn fork_process_entry(module: *mut c_void, spec: *const abi::ForkSpec
         };
         match fork_checked(module, phase, spec.rank, process, spec.flags, Entry::Run(Arc::new(work))) {
             Ok(Side::Parent(pid)) => pid.as_raw(),
-            // A process with an entry leaves; it never comes back here.
+            // A process with an entry function never comes back here.
             Ok(Side::Child) => abi::E_FAILED,
             Err(code) => code,
         }

@@ -1,6 +1,8 @@
-//! Steps 1 and 2 of the sequence: what the operator asked for, as far as it can be judged without running a module.
+//! Steps 1 and 2 of the sequence: the operator's configuration, checked as far as possible without
+//! running a module.
 //!
-//! *Runs in:* the starting command and the supervisor; main gets the result. *Never:* runs one instruction of a module.
+//! *Runs in:* the starting command and the supervisor; main gets the result. *Never:* runs any code
+//! of a module.
 
 use std::path::Path;
 
@@ -12,29 +14,29 @@ use crate::module::{Resolved, resolve};
 use crate::net::resolve::PlannedListener;
 use crate::sys::process::credentials::{self, Identity};
 
-/// Everything that is decided before anything is started.
+/// Everything that is decided before anything starts.
 #[derive(Debug)]
 pub struct Plan {
     /// The merged configuration.
     pub config: Config,
     /// The modules in load order.
     pub modules: Vec<Resolved>,
-    /// The listeners whose module is among them.
+    /// The listeners whose module is in `modules`.
     pub listeners: Vec<PlannedListener>,
-    /// What main becomes after every `init_f`; none: it stays what it is.
+    /// Whom main becomes after every `init_f`. None: it stays as it is.
     pub identity: Option<Identity>,
-    /// What the operator should know, once there is a log.
+    /// Logged once there is a log.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    /// Of the listeners with certificates.
+    /// The TLS settings of the listeners that have some.
     pub fn tls(&self) -> Vec<TlsOptions> {
         self.listeners.iter().filter_map(|listener| listener.config.options.tls.clone()).collect()
     }
 }
 
-/// Reads file and command line into one configuration. All errors at once.
+/// Merges file and command line into one configuration. Reports all errors at once.
 pub fn configuration(file: Option<&Path>, overrides: Overrides) -> Result<Config, Vec<Error>> {
     let config = match file {
         None => Config::default(),
@@ -43,7 +45,7 @@ pub fn configuration(file: Option<&Path>, overrides: Overrides) -> Result<Config
     config::merge(config, overrides)
 }
 
-/// Judges a configuration: modules, parameters, handlers, users. All errors at once.
+/// Checks a configuration: modules, parameters, handlers, users. Reports all errors at once.
 pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
     let mut errors = Vec::new();
     match std::env::current_dir() {
@@ -79,7 +81,7 @@ pub fn plan(mut config: Config) -> Result<Plan, Vec<Error>> {
     }
 }
 
-/// The system limits the path of a socket more than others.
+/// The kernel limits the path of a socket more than other paths.
 fn too_long(control: &Path) -> Option<Error> {
     let bytes = control.as_os_str().len();
     (bytes > UNIX_PATH_MAX_BYTES).then(|| {
@@ -89,7 +91,7 @@ fn too_long(control: &Path) -> Option<Error> {
     })
 }
 
-/// Whom to become. Only root can become somebody else; for anybody else the setting says nothing.
+/// Whom main becomes. Only root can change its user; for anybody else the setting has no effect.
 fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identity>, Vec<Error>> {
     let [user_position, group_position] = &config.host.identity_positions;
     let at = |position: &Option<Position>, error: Error| match position {
@@ -116,7 +118,6 @@ fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identi
     Ok(None)
 }
 
-/// How the log is to be set up.
 pub fn log_settings(config: &Config) -> LogSettings {
     let severity = |level: config::Level| Severity::from_number(level.0);
     LogSettings {

@@ -1,7 +1,7 @@
-//! The host's functions about counters: registering and reading. Counting itself is no call.
+//! The host's functions about counters: registering and reading. Counting itself makes no call.
 //!
-//! *Runs in:* main, in `init_f` and `PROC_INIT` (registering); any process and thread from `PROC_INIT` on (reading).
-//! *Never:* believes a pointer's length without a limit.
+//! *Runs in:* main, in `init_f` and `PROC_INIT` (registering); any process and thread from
+//! `PROC_INIT` on (reading). *Never:* believes a pointer's length without a limit.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::size_of;
@@ -63,7 +63,7 @@ pub(super) extern "C" fn stat_register(module: *mut c_void, spec: *const abi::St
     })
 }
 
-/// The counters, where they can be read; otherwise the code for the caller.
+/// The counters. Before they can be read: the code for the caller.
 fn readable(handle: *mut c_void, what: &str) -> Result<&'static Registry, i32> {
     sealed(handle, what, FROM_PROC_INIT)?;
     MainMemory::current().map(|memory| &memory.stats).ok_or(abi::E_INVALID)

@@ -1,7 +1,7 @@
 //! The host's functions about listeners and datagrams.
 //!
-//! *Runs in:* main in `init_f` (`listen`), handlers (`udp_reply`...), any process from `PROC_INIT` on (`udp_send`, `listener_...`).
-//! *Never:* believes a pointer's length without a limit.
+//! *Runs in:* main in `init_f` (`listen`), handlers (`udp_reply`...), any process from `PROC_INIT`
+//! on (`udp_send`, `listener_...`). *Never:* believes a pointer's length without a limit.
 
 use std::ffi::{CStr, c_void};
 use std::mem::size_of;
@@ -83,19 +83,19 @@ pub(super) extern "C" fn listener_address_at(module: *mut c_void, listener: u32,
         if address.is_null() || (size as usize) < name.len() {
             return abi::E_INVALID;
         }
-        // SAFETY: as many bytes are writable at the caller's (ABI's contract, checked size).
+        // SAFETY: the ABI's contract: `size` writable bytes, and `name` is not longer.
         unsafe { std::ptr::copy_nonoverlapping(name.as_ptr(), address.cast::<u8>(), name.len()) };
         name.len() as i32
     })
 }
 
-/// The buffers behind a batch, if it is the one this process is handling.
+/// The buffers of a batch, if this process is handling that batch.
 #[inline(always)]
 fn datagrams_of(batch: *mut abi::UdpBatch) -> Option<&'static Datagrams> {
     crate::net::udp::serving(batch)
 }
 
-/// What becomes of an answer, as a code.
+/// The code for the outcome of queuing an answer.
 #[inline(always)]
 fn queued(outcome: std::result::Result<(), Errno>) -> i32 {
     match outcome {

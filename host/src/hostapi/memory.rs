@@ -1,7 +1,7 @@
 //! The host's functions about shared memory and the locks in it.
 //!
-//! *Runs in:* any process, phase and thread; `shm_alloc` in main, in `init_f` and `PROC_INIT`. *Never:* believes that an address lies in shared
-//! memory.
+//! *Runs in:* any process, phase and thread; `shm_alloc` in main, in `init_f` and `PROC_INIT`.
+//! *Never:* believes that an address is in shared memory.
 
 use std::ffi::c_void;
 use std::mem::size_of;
@@ -35,13 +35,12 @@ pub(super) extern "C" fn shm_alloc(module: *mut c_void, size: usize, align: usiz
     })
 }
 
-// Shared memory while running.
-
 pub(super) extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usize, flags: u32, into: *mut *mut c_void) -> *mut c_void {
     guarded(std::ptr::null_mut(), || {
         let (Some(module), Some(memory)) = (of_handle(module), MainMemory::current()) else { return std::ptr::null_mut() };
         let content = if flags & abi::SHM_ZEROED != 0 { Content::Zeros } else { Content::Undefined };
-        // What lies elsewhere cannot outlive the process: it is simply written.
+        // A cell outside shared memory dies with the process, so it needs no undo record: it is
+        // written plainly.
         let (cell, own) = if memory.arena.contains(into.cast(), size_of::<*mut c_void>()) {
             (into, std::ptr::null_mut())
         } else {
@@ -114,10 +113,11 @@ fn current_phase() -> Phase {
     Breadcrumb::from_word(this_process().trail().load(Relaxed)).phase
 }
 
-/// So long a process that goes on asking for memory that is not there says nothing more about it.
+/// A process in service reports exhausted shared memory at most this often.
 const EXHAUSTED_AGAIN_MS: u64 = 1000;
 
-/// Says why there is no block. Counting who has how much takes time, so a process in service does it once in a while only.
+/// Reports why there is no block. Adding up each module's share takes time, so a process in service
+/// does it at most once per `EXHAUSTED_AGAIN_MS`.
 #[cold]
 fn no_block(module: &Module, phase: Phase, size: usize, align: usize, why: NoBlock) -> *mut c_void {
     static LAST_MS: AtomicU64 = AtomicU64::new(0);
@@ -141,7 +141,7 @@ fn no_block(module: &Module, phase: Phase, size: usize, align: usize, why: NoBlo
     std::ptr::null_mut()
 }
 
-/// The error that names who has most.
+/// An error that names the module with the largest share.
 fn exhausted(what: String) -> Error {
     let Some(memory) = MainMemory::current() else { return Error::failed(what) };
     let usage = memory.arena.usage();
@@ -168,7 +168,7 @@ fn wrong_block(call: &str, module: &Module, block: *mut c_void, wrong: Wrong) ->
     refuse(abi::E_INVALID, &Error::failed(what).detail(detail))
 }
 
-/// The lock at that address, if the whole of it lies in shared memory.
+/// The lock at that address, if all of it is in shared memory.
 fn shared_mutex(mutex: *mut abi::Mutex) -> Option<RobustMutex> {
     let memory = MainMemory::current()?;
     if !mutex.is_aligned() || !memory.arena.contains(mutex.cast(), size_of::<abi::Mutex>()) {
@@ -203,7 +203,8 @@ fn lock(mutex: *mut abi::Mutex, dead: *mut abi::DeadOwner, patience: Patience) -
         Ok(Locked::Clean) => abi::OK,
         Ok(Locked::OwnerDied { pid, process_no }) => {
             tracing::warn!("a process died holding a lock pid={pid} process_no={process_no}");
-            // What the lock protects may point to blocks that were being allocated or freed: that is settled before anybody looks.
+            // The protected data may point to blocks that the dead process was allocating or
+            // freeing: settle them before anybody looks.
             if let Some(memory) = MainMemory::current() {
                 memory.arena.settle_death(process_no, pid);
             }

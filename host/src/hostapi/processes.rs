@@ -1,6 +1,7 @@
-//! The host's functions about itself: the process table, and what runs the module.
+//! The host's functions about the process table and the host itself.
 //!
-//! *Runs in:* any process and thread, from `PROC_INIT` on. *Never:* believes what stands in the table beyond the bounds of a row.
+//! *Runs in:* any process and thread, from `PROC_INIT` on. *Never:* believes the contents of the
+//! table, beyond the bounds of a row.
 
 use std::ffi::c_void;
 use std::mem::size_of;
@@ -13,10 +14,10 @@ use crate::process::phase::Breadcrumb;
 use crate::process::slots::{Slot, SlotState};
 use crate::sys::time;
 
-/// The size that the caller has set in the first word of its struct, if that covers `T`.
+/// The size in the first word of the caller's struct, if it covers `T`.
 ///
 /// # Safety
-/// `first` is null or leads to a number.
+/// `first` is null or points to a number.
 unsafe fn covered<T>(first: *const u32) -> Option<u32> {
     if first.is_null() || !first.cast::<T>().is_aligned() {
         return None;
@@ -26,7 +27,8 @@ unsafe fn covered<T>(first: *const u32) -> Option<u32> {
     (size as usize >= size_of::<T>()).then_some(size)
 }
 
-/// As much of the text as fits, in whole characters, with a NUL behind it. What drives a terminal becomes a question mark.
+/// As much of the text as fits, in whole characters, followed by a NUL. Control characters become
+/// question marks.
 fn fixed<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     let mut len = 0;
@@ -41,7 +43,8 @@ fn fixed<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// What stands in a slot, in which any process may have written anything; `named` knows the modules by their index.
+/// A row for modules. Any process may have written anything to the slot. `named` returns a module's
+/// name by its index.
 fn filled<'m>(size: u32, process_no: u32, slot: Slot, now_ns: u64, named: impl FnOnce(u32) -> Option<&'m str>) -> abi::ProcessRow {
     let pid = slot.pid().max(0);
     let crumb = Breadcrumb::from_word(slot.trail().load(Relaxed));
@@ -105,7 +108,7 @@ mod tests {
     use crate::process::slots::Slots;
 
     #[test]
-    fn a_row_is_what_stands_in_the_slot_and_garbage_is_numbers_and_texts() {
+    fn a_row_has_what_the_slot_has_and_garbage_stays_harmless() {
         let slot = Slots::new().unwrap().slot(1).unwrap();
         let row = |now_ns| filled(152, 1, slot, now_ns, |index| (index == 7).then_some("echo"));
         slot.note_fork(-2, 3, 1000);

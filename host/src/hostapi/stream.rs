@@ -1,7 +1,8 @@
 //! The host's functions about connections.
 //!
-//! *Runs in:* the process that serves the connection, inside a call of its handler; `stream_send` in any process with a link. *Never:* sends, or
-//! touches a connection that is not that of the running call: wishes are collected, and carried out when the handler has returned.
+//! *Runs in:* the process that serves the connection, inside a call of its handler; `stream_send`
+//! in any process with a link. *Never:* sends, or touches a connection other than that of the
+//! running call: requests are collected, and carried out when the handler has returned.
 
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
@@ -16,7 +17,7 @@ use crate::net::stream::exchange::{Close, Exchange, Refusal};
 use crate::net::stream::sender;
 use crate::sys::fast_fork::process_identity::this_process;
 
-/// The code for a refusal, or for a connection that is not that of the running call.
+/// The code for a refusal, or for a connection other than that of the running call.
 #[inline(always)]
 fn code(outcome: Option<Result<(), Refusal>>) -> i32 {
     match outcome {
@@ -52,7 +53,8 @@ pub extern "C" fn stream_write_file(_module: *mut c_void, stream: *mut abi::Stre
         if descriptor < 0 {
             return abi::E_INVALID;
         }
-        // SAFETY: only borrowed: the descriptor is the caller's for the length of the call, and is not closed here.
+        // SAFETY: the descriptor is borrowed from the caller for the length of the call, and not
+        // closed here.
         let file = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(descriptor) });
         code(Exchange::during(stream, |exchange| exchange.write_file(&file, offset, len)))
     })

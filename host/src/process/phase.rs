@@ -1,6 +1,10 @@
-//! Phases: what a process is doing for which module, as it is left in the process table before each call.
+//! Phases and breadcrumbs: before each call into a module, a process stores the module and the
+//! phase in its slot.
 //!
-//! *Runs in:* every process; read by supervisor and control. *Never:* trusted as more than a number when read from shared memory.
+//! *Runs in:* every process; read by supervisor and control. *Never:* trusted as more than a number
+//! when read from shared memory.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::fmt;
 
@@ -82,23 +86,23 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What a process was last doing, in one word of shared memory: the module's index plus 1 in the upper half, the phase in the lower.
+/// What a process was last doing, in one word of shared memory: the module's index plus 1 in the
+/// upper half, the phase in the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breadcrumb {
-    /// Index of the module in load order; none outside module calls.
+    /// The module's index in the plan; none outside module calls.
     pub module: Option<u32>,
-    /// What it was called for.
     pub phase: Phase,
 }
 
 impl Breadcrumb {
-    /// As it is stored.
+    /// The word that is stored.
     #[inline(always)]
     pub const fn word(module: u32, phase: Phase) -> u64 {
         ((module as u64 + 1) << 32) | phase as u64
     }
 
-    /// From shared memory: any bits are possible.
+    /// Reads a word from shared memory, where any bits are possible.
     pub fn from_word(word: u64) -> Self {
         let phase = Phase::ALL.get((word & 0xffff_ffff) as usize).copied().unwrap_or(Phase::None);
         Self { module: ((word >> 32) as u32).checked_sub(1), phase }

@@ -1,33 +1,36 @@
-//! When a process that died is replaced: at once, later, or not.
+//! The restart policy: whether a dead process is replaced at once, later, or not at all.
 //!
-//! *Runs in:* main for its children, the supervisor for main. *Never:* reads a clock, forks, logs.
+//! *Runs in:* main for its children, the supervisor for main. *Never:* forks, logs.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::time::Duration;
 
-/// So long a process has to live, its own initialisation done, for its death to count as a single accident.
+/// How long a process must live, its own initialisation done, for its death to count as a single
+/// accident.
 pub const SERVED_MIN: Duration = Duration::from_secs(1);
-/// This many deaths within [`BURST_WINDOW`] are answered at once: a worker killed by hand twice is no reason to wait.
+/// This many deaths within [`BURST_WINDOW`] are replaced at once: a worker killed by hand twice is
+/// no reason to wait.
 pub const BURST_DEATHS: usize = 5;
 /// See [`BURST_DEATHS`].
 pub const BURST_WINDOW: Duration = Duration::from_secs(10);
-/// The first wait; each further one is twice as long.
+/// The first delay; each further one is twice as long.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest wait.
+/// The longest delay.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// What a slot expects of its process.
+/// When a slot's process is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What status 0 means.
     pub clean_exit: CleanExit,
-    /// So many deaths in a row before serving, and the slot is given up; `None` tries for ever.
+    /// After this many deaths in a row before serving, the slot is given up. `None`: never.
     pub failed_starts_max: Option<u32>,
 }
 
-/// What it means that a process ends by itself with status 0.
+/// What an exit with status 0 means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CleanExit {
-    /// A death like any other: this process is to run as long as the host.
+    /// A death like any other: the process is to run as long as the host.
     IsDeath,
     /// Its work is done (`on_failure`).
     IsDone,
@@ -38,27 +41,26 @@ impl Policy {
     pub const ALWAYS: Self = Self { clean_exit: CleanExit::IsDeath, failed_starts_max: None };
     /// Module processes that may finish.
     pub const ON_FAILURE: Self = Self { clean_exit: CleanExit::IsDone, failed_starts_max: None };
-    /// Main: one that cannot start will not by being asked more often, and the service manager should hear of it.
+    /// Main. If it cannot start, trying more often does not help, and the service manager should
+    /// know.
     pub const MAIN: Self = Self { clean_exit: CleanExit::IsDeath, failed_starts_max: Some(5) };
 }
 
-/// One death, all times on one monotonic clock.
+/// One death. All times are of one monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Death {
     /// When it was noticed.
     pub now_ns: u64,
     /// When the process was forked.
     pub forked_ns: u64,
-    /// How far it had come.
     pub reached: Reached,
-    /// How it ended.
     pub end: End,
 }
 
-/// How far a process had come.
+/// How far a process had come when it died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reached {
-    /// Not through its own initialisation.
+    /// It was still initialising.
     Init,
     /// Serving.
     Serving,
@@ -69,11 +71,11 @@ pub enum Reached {
 pub enum End {
     /// With this status.
     Exit(i32),
-    /// Of this signal.
+    /// Killed by this signal.
     Signal(i32),
 }
 
-/// The answer.
+/// What follows a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
     /// Fork its successor at once.
@@ -82,14 +84,14 @@ pub enum Restart {
     After(Duration),
     /// It finished; the slot stays empty.
     Done,
-    /// It will not start; the owner of the slot decides what ends with it.
+    /// It cannot start; the owner of the slot decides what that means.
     GiveUp,
 }
 
-/// What is remembered of one slot, across its processes.
+/// The deaths of one slot, across its processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct History {
-    /// The last deaths, a ring; `deaths` counts all.
+    /// A ring of the last deaths.
     died_ns: [u64; BURST_DEATHS],
     deaths: usize,
     throttled_in_a_row: u32,
@@ -97,13 +99,14 @@ pub struct History {
 }
 
 impl History {
-    /// Records a death and says what follows.
+    /// Records a death and decides what follows.
     pub fn died(&mut self, policy: Policy, death: Death) -> Restart {
         if death.end == End::Exit(0) && policy.clean_exit == CleanExit::IsDone {
             return Restart::Done;
         }
         let burst = self.record(death.now_ns);
-        // Counted from the fork: an initialisation that took longer than this throttles by itself.
+        // From the fork: an initialisation that takes longer than the minimum is slow enough by
+        // itself.
         let lived = Duration::from_nanos(death.now_ns.saturating_sub(death.forked_ns));
         match death.reached {
             Reached::Init => {
@@ -118,7 +121,7 @@ impl History {
                     self.throttled_in_a_row = 0;
                     return Restart::Now;
                 }
-                // Once throttled, only having served counts: the waits themselves would thin the burst out.
+                // Once delayed, only having served counts: the delays themselves spread the deaths.
                 if self.throttled_in_a_row == 0 && !burst {
                     return Restart::Now;
                 }
@@ -131,7 +134,7 @@ impl History {
 
     /// Whether more than [`BURST_DEATHS`] deaths, this one included, fall into the window.
     fn record(&mut self, now_ns: u64) -> bool {
-        // The place for this death holds the one that came BURST_DEATHS before it.
+        // This place holds the death BURST_DEATHS before this one.
         let place = &mut self.died_ns[self.deaths % BURST_DEATHS];
         let burst = self.deaths >= BURST_DEATHS && Duration::from_nanos(now_ns.saturating_sub(*place)) < BURST_WINDOW;
         *place = now_ns;
@@ -152,7 +155,7 @@ mod tests {
         After(Duration::from_millis(ms))
     }
 
-    /// Each process is forked when the answer says, and lives for the given time.
+    /// Each process is forked when the policy says, and lives for the given time.
     fn answers(policy: Policy, lives: &[(u64, Reached, End)]) -> Vec<Restart> {
         let (mut history, mut now_ns) = (History::default(), 7_000_000_000);
         let mut answers = Vec::new();

@@ -1,7 +1,8 @@
-//! The process table in shared memory: one slot per process, words that anybody may read at any time.
+//! The process table in shared memory: one slot per process, made of words that any process may
+//! read at any time.
 //!
-//! *Runs in:* mapped by the supervisor before main exists; written by main and, its own slot, by each child; read by all.
-//! *Never:* trusted by the supervisor as more than numbers.
+//! *Runs in:* mapped by the supervisor before main exists; written by main and, its own slot, by
+//! each child; read by all. *Never:* trusted by the supervisor as more than numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -12,7 +13,7 @@ use crate::sys::memory::mapping::Mapping;
 pub const MAX_PROCESSES: usize = 8192;
 
 const SLOT_WORDS: usize = 16;
-/// The whole table, in shared memory.
+/// Size of the whole table.
 pub const TABLE_BYTES: usize = (MAX_PROCESSES + 1) * SLOT_WORDS * size_of::<u64>();
 const NAME_WORDS: usize = 6;
 
@@ -26,9 +27,9 @@ pub enum SlotState {
     Starting = 1,
     /// Initialised.
     Serving = 2,
-    /// Dead, its restart is due later.
+    /// Dead, and its restart is due later.
     Waiting = 3,
-    /// Ended, not to be restarted.
+    /// Ended, and not restarted.
     Ended = 4,
 }
 
@@ -55,21 +56,22 @@ impl SlotState {
     }
 }
 
-/// The table. A handle: copies lead to the same memory.
+/// The table: a handle, so copies lead to the same memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Slots {
     words: &'static [AtomicU64],
 }
 
 impl Slots {
-    /// An empty table, shared with everything that is forked later. Pages cost nothing until they are touched.
+    /// An empty table, shared with every process forked later. Its pages cost nothing until they
+    /// are touched.
     pub fn new() -> Result<Self> {
         let slots = Self { words: Mapping::shared(TABLE_BYTES)?.words() };
         slots.await_nobody();
         Ok(slots)
     }
 
-    /// The same memory as an empty table again: nobody that was in it is left.
+    /// The same memory as an empty table, for another main. No process of the last one is left.
     pub fn cleared(self) -> Self {
         let used = (self.count() + 1) * SLOT_WORDS;
         self.words[..used].iter().for_each(|word| word.store(0, SeqCst));
@@ -88,19 +90,20 @@ impl Slots {
         (0..self.count()).filter_map(move |process_no| Some((process_no, self.slot(process_no)?)))
     }
 
-    /// Exact number of processes; 0 before it is fixed.
+    /// The exact number of processes; 0 before `seal`.
     pub fn count(&self) -> usize {
         usize::try_from(self.words[0].load(Relaxed)).unwrap_or(0).min(MAX_PROCESSES)
     }
 
-    /// Fixes the number of processes for good. Main, once, before `PROC_INIT`.
+    /// Fixes the number of processes for good. In main, once, at `seal`.
     pub fn fix_count(&self, count: usize) -> Result<()> {
         check_count(count)?;
         self.words[0].store(count as u64, SeqCst);
         Ok(())
     }
 
-    /// A child has finished its own initialisation. Says whether main waits and now has all it waits for.
+    /// Counts a child that has finished its own initialisation. Returns true for the one that
+    /// completes what main waits for.
     pub fn child_done(&self) -> bool {
         let done = self.words[1].fetch_add(1, SeqCst) + 1;
         done >= self.words[2].load(SeqCst)
@@ -111,13 +114,14 @@ impl Slots {
         self.words[1].load(SeqCst)
     }
 
-    /// Main waits until so many children are done; the one that makes the number full wakes it. Says whether that is so already.
+    /// Main waits until `count` children are done; the child that completes the number wakes it.
+    /// Returns true if they are done already.
     pub fn await_children(&self, count: u64) -> bool {
         self.words[2].store(count, SeqCst);
         self.children_done() >= count
     }
 
-    /// Main waits for nobody (any more).
+    /// Main waits no longer.
     pub fn await_nobody(&self) {
         self.words[2].store(u64::MAX, SeqCst);
     }
@@ -129,33 +133,31 @@ pub struct Slot {
     words: &'static [AtomicU64],
 }
 
-/// A signed number in a word.
 fn signed(word: u64) -> i32 {
     word as u32 as i32
 }
 
 impl Slot {
-    /// Pid of the process, 0 if there is none. Written by main after the fork, and by the child itself.
+    /// Pid of the process, 0 if there is none. Main writes it after the fork, and so does the
+    /// child.
     pub fn pid(&self) -> i32 {
         signed(self.words[0].load(Relaxed))
     }
 
-    /// Notes the pid.
     pub fn set_pid(&self, pid: i32) {
         self.words[0].store(u64::from(pid as u32), Relaxed);
     }
 
-    /// State. Written by main, and by the child when it is initialised.
+    /// Written by main, and by the child when it is initialised.
     pub fn state(&self) -> SlotState {
         SlotState::from_word(self.words[1].load(SeqCst))
     }
 
-    /// Notes the state.
     pub fn set_state(&self, state: SlotState) {
         self.words[1].store(state as u64, SeqCst);
     }
 
-    /// Rank. Written by main before the fork.
+    /// Written by main before the fork.
     pub fn rank(&self) -> i32 {
         signed(self.words[2].load(Relaxed))
     }
@@ -165,12 +167,12 @@ impl Slot {
         self.words[3].load(Relaxed) as u32
     }
 
-    /// When its process was forked, on the monotonic clock.
+    /// When its process was forked: monotonic nanoseconds.
     pub fn forked_ns(&self) -> u64 {
         self.words[4].load(Relaxed)
     }
 
-    /// Notes a fork. Main, before it.
+    /// Main notes a fork just before it.
     pub fn note_fork(&self, rank: i32, restarts: u32, now_ns: u64) {
         self.words[2].store(u64::from(rank as u32), Relaxed);
         self.words[3].store(u64::from(restarts), Relaxed);
@@ -184,7 +186,7 @@ impl Slot {
         &self.words[5]
     }
 
-    /// Name, as main wrote it; at most 47 bytes.
+    /// The name that main wrote, at most 47 bytes.
     pub fn name(&self) -> String {
         let mut bytes = Vec::with_capacity(NAME_WORDS * 8);
         for word in &self.words[8..8 + NAME_WORDS] {
@@ -194,7 +196,7 @@ impl Slot {
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
-    /// Writes the name. Main, before the fork.
+    /// In main, before the fork.
     pub fn set_name(&self, name: &str) {
         let mut bytes = [0_u8; NAME_WORDS * 8];
         let mut length = name.len().min(bytes.len() - 1);
@@ -208,7 +210,7 @@ impl Slot {
     }
 }
 
-/// Whether there can be so many processes.
+/// Refuses more than [`MAX_PROCESSES`].
 pub fn check_count(count: usize) -> Result<()> {
     if count <= MAX_PROCESSES {
         return Ok(());

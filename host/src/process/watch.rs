@@ -1,6 +1,7 @@
-//! What main hears: deaths of children, orders from the supervisor and the control process, its own signals.
+//! What main watches: deaths of children, orders from the supervisor and the control process, its
+//! own signals.
 //!
-//! *Runs in:* main. *Never:* waits without a deadline unless everything is ready; never misses a death.
+//! *Runs in:* main. *Never:* waits without a deadline during a start; never misses a death.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -23,26 +24,25 @@ use crate::sys::process::signal::Signals;
 use crate::sys::socket::seqpacket::{Link, Wait};
 use crate::sys::time;
 
-/// The stop signal is repeated this often until a process is gone: it may arrive between a process's check of its stop flag and its
-/// next blocking call.
+/// How often the stop signal is repeated until a process is gone: it may arrive between a process's
+/// check of its stop flag and its next blocking call.
 const STOP_AGAIN: Duration = Duration::from_millis(10);
 
-/// So long main waits after a fork that failed.
+/// How long main waits before retrying a failed fork.
 const RETRY_FORK_NS: u64 = 1_000_000_000;
 
 /// Something that main must act on.
 #[derive(Debug)]
 pub enum Event {
-    /// A child of the table has ended.
+    /// A child has ended.
     Died {
-        /// Which slot.
+        /// Its slot.
         process_no: usize,
-        /// How.
+        /// How it ended.
         end: End,
         /// How far it had come.
         reached: Reached,
     },
-    /// Stop.
     Stop,
     /// The awaited children are done.
     ChildrenDone,
@@ -50,11 +50,11 @@ pub enum Event {
     Deadline,
     /// SIGHUP, in no-fork mode; the log has been opened again.
     ReadAgain,
-    /// Something else woke main; look again.
+    /// Something else woke main.
     Other,
 }
 
-/// Main's ears.
+/// Main's descriptors to wait for, and what it remembers of its children.
 #[derive(Debug)]
 pub struct Watch {
     signals: Signals,
@@ -63,7 +63,7 @@ pub struct Watch {
     records: Vec<RestartRecord>,
 }
 
-/// What is remembered of one slot.
+/// What main remembers of one slot.
 #[derive(Debug, Default)]
 struct RestartRecord {
     restarts: u32,
@@ -78,7 +78,7 @@ impl Watch {
         Self { signals, supervisor, control: None, records: Vec::new() }
     }
 
-    /// Main's end of the link to the control process.
+    /// Adds main's end of the link to the control process.
     pub fn hear_control(&mut self, link: Link) {
         self.control = Some(link);
     }
@@ -88,7 +88,7 @@ impl Watch {
         self.supervisor.as_ref()
     }
 
-    /// The descriptors that are main's alone.
+    /// The descriptors that only main may have.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut descriptors = vec![self.signals.as_fd().as_raw_fd()];
         descriptors.extend(self.supervisor.iter().map(|link| link.as_fd().as_raw_fd()));
@@ -96,9 +96,10 @@ impl Watch {
         descriptors
     }
 
-    /// Whether a stop is asked for right now; does not wait. Between the steps of a start.
+    /// Whether a stop is asked for right now. Does not wait. Between the steps of a start.
     pub fn stop_asked(&mut self) -> Result<bool> {
-        // One look at both descriptors; nearly always nothing is there. Deaths are left for `next`, which must see them all.
+        // One poll of both descriptors; nearly always nothing is there. Deaths are left for `next`,
+        // which must see all of them.
         let supervisor = self.supervisor.as_ref().map_or(self.signals.as_fd(), |link| link.as_fd());
         let mut orders = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(supervisor, PollFlags::POLLIN)];
         if poll(&mut orders, PollTimeout::ZERO) == Ok(0) {
@@ -109,10 +110,11 @@ impl Watch {
 
     /// The next event, or the deadline (monotonic nanoseconds).
     pub fn next(&mut self, family: &Family, deadline_ns: Option<u64>) -> Result<Event> {
-        self.hear(family, deadline_ns, std::iter::empty())
+        self.wait(family, deadline_ns, std::iter::empty())
     }
 
-    /// As `next`, until the next restart or that moment, and back at once when something else is readable: `Event::Other`.
+    /// As `next`, until the next restart or that moment. Returns `Event::Other` when one of the
+    /// other descriptors is readable.
     pub fn next_or_readable<'a>(
         &mut self,
         family: &Family,
@@ -120,10 +122,10 @@ impl Watch {
         until_ns: Option<u64>,
     ) -> Result<Event> {
         let deadline_ns = self.next_restart_ns().into_iter().chain(until_ns).min();
-        self.hear(family, deadline_ns, others)
+        self.wait(family, deadline_ns, others)
     }
 
-    fn hear<'a>(&mut self, family: &Family, deadline_ns: Option<u64>, others: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Event> {
+    fn wait<'a>(&mut self, family: &Family, deadline_ns: Option<u64>, others: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Event> {
         if let Some(event) = self.reap(family) {
             return Ok(event);
         }
@@ -184,7 +186,7 @@ impl Watch {
         Ok(None)
     }
 
-    /// One dead child, if there is one.
+    /// Reaps one dead child.
     fn reap(&mut self, family: &Family) -> Option<Event> {
         loop {
             let status = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
@@ -198,12 +200,12 @@ impl Watch {
             };
             let Some(pid) = status.pid() else { continue };
             let Some((process_no, slot)) = family.slots.iter().find(|(no, slot)| *no > 0 && slot.pid() == pid.as_raw()) else {
-                // A process that a module forked on its own.
+                // A module forked it with its own `fork`.
                 tracing::debug!("a process that is not in the table ended pid={pid}");
                 continue;
             };
             let reached = if slot.state() == SlotState::Serving { Reached::Serving } else { Reached::Init };
-            // Before anybody takes its place.
+            // Before another process takes its slot.
             if let Some(Err(errno)) = MainMemory::current().map(|memory| memory.arena.recover(process_no, pid.as_raw())) {
                 tracing::error!(target: "fault", "cannot put the allocator in order after a death process_no={process_no}: {errno}");
             }
@@ -223,7 +225,7 @@ impl Watch {
         }
     }
 
-    /// A process has died: replace it as its policy says.
+    /// Replaces a dead process as its restart policy says.
     pub fn after_death(&mut self, family: &Family, process_no: usize, end: End, reached: Reached) {
         let Some(spec) = family.spec(process_no) else { return };
         if let Some(memory) = MainMemory::current() {
@@ -248,7 +250,7 @@ impl Watch {
         let policy = spec.kind.row().restart;
         match record.history.died(policy, Death { now_ns, forked_ns, reached, end }) {
             Restart::Now => {
-                // Fork first, talk later: somebody may be waiting for the replacement.
+                // Fork before logging: clients may be waiting for the replacement.
                 self.restart(family, process_no);
                 tracing::warn!("a process died and is replaced {who}");
             }
@@ -271,7 +273,7 @@ impl Watch {
         crate::stats::count(crate::stats::Own::Restarts, 1);
         if let Err(error) = fork::alone().and_then(|alone| family.start(&alone, process_no, record.restarts)) {
             tracing::error!("{error}");
-            // The machine is short of something; try again later rather than in a loop.
+            // The machine lacks memory or processes: retry later, not in a loop.
             record.due_ns = Some(time::now_ns() + RETRY_FORK_NS);
         }
     }
@@ -291,12 +293,14 @@ impl Watch {
         }
     }
 
-    /// Stops every child: asks, asks again, and after the limit kills, naming what each was doing.
+    /// Stops every child: SIGTERM, repeated, and after the limit SIGKILL, naming what each process
+    /// was doing.
     pub fn stop_children(&mut self, family: &Family, limit: Duration) -> Result<()> {
         let limit_ns = time::now_ns() + limit.as_nanos() as u64;
         let mut killed = false;
         loop {
-            // Looked at once a round: where the limit passes in between, none would be named.
+            // Read once a round: if the limit passed within a round, its processes would be killed
+            // unnamed.
             let over = time::now_ns() >= limit_ns;
             let mut alive = 0;
             for (process_no, slot) in family.slots.iter().skip(1) {

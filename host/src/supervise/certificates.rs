@@ -1,7 +1,9 @@
-//! The files of certificates and keys: read with the starting identity, judged by a child, and put where the TCP workers find them.
+//! The files of certificates and keys: read with the starting identity, checked in a child, and put
+//! where the TCP workers find them.
 //!
-//! *Runs in:* the supervisor; main in no-fork mode. *Never:* takes apart what it has read, except in no-fork mode, where there is nobody
-//! else; never gives up what works for what does not.
+//! *Runs in:* the supervisor; main in no-fork mode. *Never:* parses what it has read, except in
+//! no-fork mode, where there is no other process; never gives up working certificates for broken
+//! ones.
 
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
@@ -16,19 +18,19 @@ use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
 use crate::tls::{Contents, Files, Vault, judge};
 
-/// Judging takes milliseconds.
+/// Time limit of the child that checks; it needs milliseconds.
 const JUDGE_LIMIT_S: u32 = 10;
 
-/// Who judges.
+/// Which process checks the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judge {
-    /// A child, so that what is wrong with a file can do no harm to this process, and no key stays in it.
+    /// A child, so that a malicious file cannot harm this process, and no key stays in it.
     Child,
     /// This process.
     Here,
 }
 
-/// The certificates of all listeners that have some.
+/// The certificates of all listeners that have one.
 #[derive(Debug)]
 pub struct Certificates {
     listeners: Vec<TlsOptions>,
@@ -38,7 +40,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads them for the first time; none if no listener has some.
+    /// Reads them for the first time. None if no listener has a certificate.
     pub fn of(listeners: Vec<TlsOptions>, judge: Judge) -> Result<Option<Self>> {
         if listeners.is_empty() {
             return Ok(None);
@@ -58,7 +60,8 @@ impl Certificates {
         self.vault.put(&contents)
     }
 
-    /// Reads them again. New connections get what is there now; if something is wrong with it, they get what they got before.
+    /// Reads them again. New connections get the new ones; if something is wrong with these, they
+    /// get the old ones.
     pub fn read_again(&mut self) {
         match self.read() {
             Ok(()) => tracing::info!("certificates read again files={}", self.files.count()),
@@ -66,17 +69,17 @@ impl Certificates {
         }
     }
 
-    /// Where they lie.
+    /// The memory that holds them.
     pub fn vault(&self) -> &Vault {
         &self.vault
     }
 
-    /// What lies there.
+    /// The list of files in that memory.
     pub fn files(&self) -> &Files {
         &self.files
     }
 
-    /// Logs what should be known of them.
+    /// Checks the contents and logs warnings.
     fn judge(&self, contents: &Contents) -> Result<()> {
         let warnings = judge::judge(&self.listeners, &self.files, contents, time::wall_s()).map_err(|mut errors| errors.remove(0))?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -92,7 +95,7 @@ impl Certificates {
                 alarm::set(JUDGE_LIMIT_S);
                 let code = match fork::die_with_parent(parent).and_then(|()| self.judge(contents)) {
                     Ok(()) => EXIT_OK,
-                    // A parent that does not hear it sees the exit code.
+                    // If the message gets lost, the parent sees the exit code.
                     Err(error) => SupervisorLink(theirs).tell(&FromMain::Failed(error)).map_or(EXIT_FAILED, |()| EXIT_FAILED),
                 };
                 exit::leave_now(code)

@@ -1,6 +1,8 @@
-//! Daemon mode: the starting command waits until the service is ready, and tells the operator how it went.
+//! Daemon mode: the starting command waits until the service is ready, and reports the outcome to
+//! the operator.
 //!
-//! *Runs in:* the starting command and the supervisor it forks. *Never:* reports success before everything runs.
+//! *Runs in:* the starting command and the supervisor it forks. *Never:* reports success before
+//! everything runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -20,10 +22,10 @@ pub struct Starter {
     pipe: File,
 }
 
-/// Which process came out of `detach`.
+/// Which process `detach` returns in.
 #[derive(Debug)]
 pub enum Detached {
-    /// The starting command, when the service is ready or has failed.
+    /// The starting command, once the service is ready or has failed.
     Starter(Result<()>),
     /// The supervisor, leader of a new session without a terminal.
     Supervisor(Starter),
@@ -37,16 +39,17 @@ pub fn detach() -> Result<Detached> {
     match fork(&alone()?)? {
         Side::Parent(supervisor) => {
             drop(writer);
-            let outcome = hear(File::from(reader));
+            let outcome = read_report(File::from(reader));
             if outcome.is_err() {
-                // It reports, then it ends: nothing is left when this command returns.
+                // The supervisor ends after its report: nothing is left when this command returns.
                 let _ = waitpid(supervisor, None);
             }
             Ok(Detached::Starter(outcome))
         }
         Side::Child => {
             drop(reader);
-            // The child of a command is never a group leader, so this makes a session whose number is this pid.
+            // The child of a command is never a group leader, so `setsid` succeeds, and the
+            // session's id is this pid.
             setsid().map_err(|errno| failed("setsid", errno))?;
             leave_terminal(&writer)?;
             std::env::set_current_dir("/")
@@ -57,7 +60,7 @@ pub fn detach() -> Result<Detached> {
 }
 
 /// Waits for the report. A pipe that closes without one means that the supervisor died.
-fn hear(mut pipe: File) -> Result<()> {
+fn read_report(mut pipe: File) -> Result<()> {
     let mut report = Vec::new();
     pipe.read_to_end(&mut report).map_err(|error| Error::failed("cannot hear from the service").detail(format!("read: {error}")))?;
     match report.split_first() {
@@ -73,7 +76,7 @@ fn hear(mut pipe: File) -> Result<()> {
 }
 
 impl Starter {
-    /// Reports.
+    /// Reports the outcome of the start.
     pub fn report(mut self, outcome: Result<(), &Error>) {
         let bytes = match outcome {
             Ok(()) => vec![EXIT_OK],
@@ -87,19 +90,20 @@ impl Starter {
             tracing::warn!("cannot report to the starting command: {error}");
         }
         if outcome.is_err() {
-            // The starting command returns when the pipe closes: with this process, so that nothing is left of it by then.
+            // Left open until this process ends: the starting command returns when the pipe closes,
+            // and nothing of the service is left then.
             std::mem::forget(self.pipe);
         }
     }
 
-    /// The pipe, which is the supervisor's alone.
+    /// The pipe. Only the supervisor may have it.
     pub fn pipe(&self) -> &File {
         &self.pipe
     }
 }
 
-/// Standard input, output and error lead nowhere from now on, and nothing else that the command inherited stays open: a terminal or a pipe
-/// that waits for its end must not wait for the service's.
+/// Redirects standard input, output and error to /dev/null and closes everything else that the
+/// command inherited: a terminal or a pipe that waits for its end must not wait for the service's.
 fn leave_terminal(keep: &OwnedFd) -> Result<()> {
     let failed = |error: std::io::Error| Error::failed("cannot leave the terminal").detail(error);
     descriptor::close_others(keep.as_fd()).map_err(|errno| failed(errno.into()))?;

@@ -1,7 +1,8 @@
-//! The pid file: one host per file, and the truth even after a crash.
+//! The pid file: one host per file, and correct even after a crash, because its owner holds a lock
+//! on it.
 //!
-//! *Runs in:* the supervisor (main in no-fork mode), and `modhost check`, which looks only. *Never:* trusts the text of a file that nobody holds
-//! locked.
+//! *Runs in:* the supervisor (main in no-fork mode), and `modhost check`, which only looks.
+//! *Never:* trusts the text of a file that nobody has locked.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, io_text};
 
-/// A pid file that this process holds. The lock goes with the process, however it ends.
+/// A pid file that this process holds. The kernel releases the lock when the process ends, however
+/// it ends.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
@@ -20,7 +22,7 @@ pub struct PidFile {
 impl PidFile {
     /// Creates or takes over the file and writes this process's pid. Refuses when a live process holds it.
     pub fn claim(path: &Path) -> Result<Self> {
-        let file = open(path, Creation::IfMissing).map_err(|error| cannot_open(path, &error))?;
+        let file = open(path, PidFileCreation::IfMissing).map_err(|error| cannot_open(path, &error))?;
         let mut file = plain(path, file)?;
         let failed = |detail: String| cannot_use(path).detail(detail);
         match file.try_lock() {
@@ -35,7 +37,7 @@ impl PidFile {
             }
             Err(TryLockError::Error(error)) => return Err(failed(format!("flock: {error}"))),
         }
-        // Whatever a killed host left in it is stale now.
+        // What a killed host left in the file is stale.
         let written = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
         let claimed = Self { path: path.to_path_buf(), file };
         if let Err(error) = written {
@@ -45,17 +47,17 @@ impl PidFile {
         Ok(claimed)
     }
 
-    /// What `claim` would say, as far as can be known without writing, and by somebody else: whether a live process holds the file, and who
-    /// may write there, cannot.
+    /// Whether `claim` could succeed, as far as that can be known without writing. Whether a live
+    /// process holds the file, and whether its user may write there, cannot be known.
     pub fn check(path: &Path) -> Result<()> {
-        match open(path, Creation::Never) {
+        match open(path, PidFileCreation::Never) {
             Ok(file) => plain(path, file).map(drop),
             Err(error) if error.kind() == ErrorKind::PermissionDenied || is_missing(path) => Ok(()),
             Err(error) => Err(cannot_open(path, &error)),
         }
     }
 
-    /// The file's descriptor, which is this process's alone.
+    /// The file. Only this process may have its descriptor.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -75,16 +77,16 @@ impl PidFile {
     }
 }
 
-/// Who makes the file.
+/// Whether the file is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Creation {
+enum PidFileCreation {
     IfMissing,
     Never,
 }
 
-fn open(path: &Path, creation: Creation) -> std::io::Result<File> {
+fn open(path: &Path, creation: PidFileCreation) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(creation == Creation::IfMissing).truncate(false).mode(0o644);
+    options.read(true).write(true).create(creation == PidFileCreation::IfMissing).truncate(false).mode(0o644);
     options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
 }
 
@@ -97,7 +99,7 @@ fn plain(path: &Path, file: File) -> Result<File> {
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) { Ok(file) } else { Err(cannot_use(path).detail("it is not a plain file")) }
 }
 
-/// Nothing has that name, in a folder that is there.
+/// Nothing has that name, and its folder exists.
 fn is_missing(path: &Path) -> bool {
     let nothing = fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     nothing && path.parent().is_some_and(Path::is_dir)
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_host_per_file_and_stale_files_are_taken_over() {
+    fn one_host_per_file_takes_over_stale_files() {
         let folder = std::env::temp_dir().join(format!("modhost-pid-file-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("pid");
@@ -121,7 +123,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         let refused = PidFile::claim(&path).unwrap_err();
         assert!(refused.to_string().contains(&format!("process {} holds it", std::process::id())), "{refused}");
-        assert_eq!(PidFile::check(&path), Ok(()), "who looks later may find it free");
+        assert_eq!(PidFile::check(&path), Ok(()), "a later look may find it free");
         held.remove();
         assert!(!path.exists());
         assert_eq!(PidFile::check(&path), Ok(()));
