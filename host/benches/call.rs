@@ -1,8 +1,10 @@
-//! What a call from the host into a module costs: through the trampoline, the C function of a real module, its guard, and back.
+//! The cost of a call from the host into a module: through the trampoline, the C function of a real
+//! module, its guard, and back.
 //!
-//! `cargo bench -p modhost --bench call -- ROUNDS MODULE` loads a module (an absolute path) and calls its first handler with empty batches; one that does
-//! nothing leaves the way there and back. Prints one line of JSON: nanoseconds per call, one number for each round, less what the
-//! loop costs. *direct* is a plain call through a pointer to a function that does nothing.
+//! `cargo bench -p modhost --bench call -- ROUNDS MODULE` loads a module (an absolute path) and
+//! calls its first handler, which should do nothing, with empty batches. Prints one line of JSON:
+//! nanoseconds per call, one number per round, without the cost of the loop. *direct* is a plain
+//! call through a pointer to a function that does nothing.
 
 #[path = "../tests/as_main/mod.rs"]
 mod as_main;
@@ -20,7 +22,7 @@ use module_api::abi;
 const CALLS: u32 = 10_000_000;
 
 fn main() {
-    // cargo adds an option of its own.
+    // cargo adds an option.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let rounds: u32 = arguments.first().map_or(7, |rounds| rounds.parse().expect("a number of rounds"));
     let path = Path::new(arguments.get(1).expect("a module"));
@@ -47,7 +49,8 @@ fn main() {
 
 type Handler = extern "C" fn(*mut abi::UdpBatch) -> i32;
 
-// Functions of their own, as in the host: what else is inlined into the one above must not decide which of their values lie in registers.
+// Separate functions, as in the host: other inlined code must not decide which values are in
+// registers.
 #[inline(never)]
 fn direct_ns(plain: Handler, batch: *mut abi::UdpBatch) -> f64 {
     per_call(CALLS, || black_box(plain)(black_box(batch)))
@@ -55,8 +58,8 @@ fn direct_ns(plain: Handler, batch: *mut abi::UdpBatch) -> f64 {
 
 #[inline(never)]
 fn guarded_ns(module: &Module, handler: Handler, batch: *mut abi::UdpBatch) -> f64 {
-    let stand = CallSite::here();
-    per_call(CALLS, || stand.enter(module, Phase::Handler, || black_box(handler)(black_box(batch))))
+    let site = CallSite::here();
+    per_call(CALLS, || site.enter(module, Phase::Handler, || black_box(handler)(black_box(batch))))
 }
 
 extern "C" fn nothing(_batch: *mut abi::UdpBatch) -> i32 {

@@ -1,8 +1,9 @@
-//! What counting costs in the code of a real module: `tests/bench/count`, in Rust and in C.
+//! The cost of counting in the code of a real module: `tests/bench/count`, in Rust and in C.
 //!
-//! `cargo bench -p modhost --bench count -- ROUNDS MODULE` loads a module (an absolute path) whose handlers do something a thousand
-//! times each. Prints one line of JSON: for each handler but `loops`, nanoseconds of processor time for once, one number for each
-//! round, less what `loops` takes.
+//! `cargo bench -p modhost --bench count -- ROUNDS MODULE` loads a module (an absolute path) whose
+//! handlers each repeat an operation a thousand times. Prints one line of JSON: for each handler
+//! except `loops`, nanoseconds of processor time per operation, one number per round, without the
+//! time of `loops`.
 
 #[path = "../tests/as_main/mod.rs"]
 mod as_main;
@@ -20,7 +21,7 @@ const CALLS: u32 = 20_000;
 const TIMES_IN_CALL: u32 = 1000;
 
 fn main() {
-    // cargo adds an option of its own.
+    // cargo adds an option.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let rounds: u32 = arguments.first().map_or(7, |rounds| rounds.parse().expect("a number of rounds"));
     let path = Path::new(arguments.get(1).expect("a module"));
@@ -29,10 +30,10 @@ fn main() {
     let module = as_main::load(path);
     let handler = |name| module.handler(abi::HANDLER_UDP, Some(name)).and_then(|handler| handler.on_datagrams).expect("a handler");
     let batch = Datagrams::new().expect("buffers").batch();
-    let stand = CallSite::here();
+    let site = CallSite::here();
     let run = |name| {
         let function = handler(name);
-        per_call(CALLS, || stand.enter(module, Phase::Handler, || black_box(function)(black_box(batch)))) / f64::from(TIMES_IN_CALL)
+        per_call(CALLS, || site.enter(module, Phase::Handler, || black_box(function)(black_box(batch)))) / f64::from(TIMES_IN_CALL)
     };
 
     const WORKS: [&str; 3] = ["count", "record", "atomic"];

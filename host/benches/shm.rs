@@ -1,9 +1,11 @@
-//! What shared memory costs: `shm_malloc` and `shm_free` of mixed sizes through the host's table of functions, beside the C library's
-//! `malloc` and `free` in the same pattern; and a map's operations.
+//! The cost of shared memory: `shm_malloc` and `shm_free` of mixed sizes through the host's table
+//! of functions, compared with `malloc` and `free` of the C library in the same pattern; and the
+//! operations of a map.
 //!
-//! `cargo bench -p modhost --bench shm -- ROUNDS` prints one line of JSON: nanoseconds for one allocation and one free, by number of
-//! processes (each pinned to nothing, all at once), and nanoseconds for one operation of a map of so many entries. One number for each
-//! round. Processes are forked, so what they do is measured in each and the slowest counts.
+//! `cargo bench -p modhost --bench shm -- ROUNDS` prints one line of JSON: nanoseconds per
+//! allocation and free, by number of processes (not pinned, all at once), and nanoseconds per
+//! operation of a map, by number of entries. One number per round. Each forked process measures
+//! itself, and the slowest counts.
 
 #[path = "../tests/as_main/mod.rs"]
 mod as_main;
@@ -21,7 +23,7 @@ use modhost::sys::fast_fork::process_identity::this_process;
 use module_api::export::{ModuleCell, SLOT};
 use module_api::prelude::*;
 
-/// Blocks that are alive in each process.
+/// Number of blocks that each process holds.
 const ALIVE: usize = 1000;
 const PAIRS: u64 = 1_000_000;
 
@@ -59,7 +61,8 @@ fn size(state: &mut u64) -> usize {
     }
 }
 
-/// Nanoseconds for one allocation and one free: random blocks of those alive are replaced, less what the loop costs.
+/// Nanoseconds per allocation and free, without the cost of the loop. Each pair replaces a random
+/// block.
 fn pairs(allocate: impl Fn(usize) -> *mut c_void, free: impl Fn(*mut c_void)) -> f64 {
     let mut blocks = [null_mut(); ALIVE];
     let mut state = 0x9e37_79b9_7f4a_7c15;
@@ -85,7 +88,7 @@ fn pairs(allocate: impl Fn(usize) -> *mut c_void, free: impl Fn(*mut c_void)) ->
 }
 
 fn module() -> *mut c_void {
-    // SAFETY: filled in by `become_module`, before anything else.
+    // SAFETY: `become_module` has filled in the slot.
     unsafe { (*SLOT.as_ptr()).module }
 }
 
@@ -98,7 +101,7 @@ fn ours() -> f64 {
     )
 }
 
-/// The slowest of so many processes at once.
+/// The time of the slowest of that many processes at once.
 fn at_once(processes: usize) -> f64 {
     let times = TIMES.get().expect("the cells").as_static();
     let children: Vec<libc::pid_t> = (1..=processes)
@@ -109,7 +112,7 @@ fn at_once(processes: usize) -> f64 {
                 let trail = State::current().expect("the state").family.slots.slot(process_no).expect("a slot").trail();
                 this_process().become_process(std::process::id() as i32, process_no as i32, 1, trail);
                 times[process_no].store((ours() * 1000.0) as u64, SeqCst);
-                // SAFETY: nothing of this process is left to do.
+                // SAFETY: ends this process, which has nothing to clean up.
                 unsafe { libc::_exit(0) };
             }
             assert!(pid > 0, "fork");
@@ -118,7 +121,7 @@ fn at_once(processes: usize) -> f64 {
         .collect();
     for pid in children {
         let mut status = 0;
-        // SAFETY: an own child.
+        // SAFETY: waits for a child of this process.
         assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
         assert_eq!(status, 0, "a process failed");
     }
@@ -131,7 +134,8 @@ fn each(count: u64, mut operation: impl FnMut(u64)) -> f64 {
     begun.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// Nanoseconds for getting, inserting, replacing and removing, by keys of 16 and values of 100 bytes in random order.
+/// Nanoseconds per get, insertion, replacement and removal, with keys of 16 bytes in random order
+/// and values of 100 bytes.
 fn map_of(entries: u64) -> [f64; 4] {
     let map = MAP.get().expect("the map");
     let key = |number: u64| {
@@ -162,7 +166,7 @@ fn map_of(entries: u64) -> [f64; 4] {
 }
 
 fn main() {
-    // cargo adds an option of its own.
+    // cargo adds an option.
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let rounds: u32 = arguments.next().map_or(5, |rounds| rounds.parse().expect("a number of rounds"));
     as_main::become_module(as_main::state(1 << 30), &CELL);
@@ -172,7 +176,7 @@ fn main() {
         None => rows.push((name, vec![value])),
     };
     for _ in 0..rounds {
-        // SAFETY: sizes above 0, and blocks that were allocated here.
+        // SAFETY: sizes are above 0, and the freed blocks were allocated by the first closure.
         note("glibc_1_ns".into(), pairs(|size| unsafe { libc::malloc(size) }, |block| unsafe { libc::free(block) }));
         for processes in [1, 2, 8] {
             note(format!("shm_{processes}_ns"), at_once(processes));

@@ -27,7 +27,7 @@ use crate::state::{InitRequests, State};
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::process::fork::{self, Side};
 use crate::sys::random;
-use crate::timer::{TimerFunction, Which};
+use crate::timer::{TimerFunction, TimerProcess};
 
 /// The table that every module's slot points to.
 pub static HOST_API: HostApi = HostApi {
@@ -389,8 +389,8 @@ extern "C" fn timer_add(module: *mut c_void, spec: *const abi::TimerSpec) -> i32
         // SAFETY: the ABI's contract.
         let (size, label) = (spec.size as usize, unsafe { name(spec.name) });
         let which = match spec.process {
-            abi::TIMER_FAST => Which::Fast,
-            abi::TIMER_SLOW => Which::Slow,
+            abi::TIMER_FAST => TimerProcess::Fast,
+            abi::TIMER_SLOW => TimerProcess::Slow,
             _ => return abi::E_INVALID,
         };
         let (true, Some(function), Some(label)) = (size >= size_of::<abi::TimerSpec>(), spec.function, label) else {

@@ -1,9 +1,10 @@
-//! The promise that shared memory survives a death anywhere: a process is killed after each single instruction of what it does in the
-//! allocator and in a map, and after each death all books are in order.
+//! The promise that shared memory survives a death anywhere. A process is killed after each single
+//! instruction of an operation of the allocator or of a map, and after each death the state is
+//! consistent.
 //!
-//! A program of its own, because it forks: it has one thread and no test harness. What the dead process left is put in order by whoever
-//! would: half of the times main, which hears of deaths, half of the times the next one that takes the lock that it held. `SCENARIO=name`
-//! runs one scenario only.
+//! A separate program, because it forks: it has one thread and no test harness. Recovery is done as
+//! in the host: in half of the cases by main, which hears of deaths, in the other half by the next
+//! process that takes the dead one's lock. `SCENARIO=name` runs one scenario only.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 fn main() {
@@ -32,7 +33,7 @@ mod stepping {
 
     use modhost::hostapi::HOST_API;
     use modhost::shm::arena::Arena;
-    use modhost::shm::tables::STRANGERS;
+    use modhost::shm::tables::FOREIGN_SLOT;
     use modhost::state::State;
     use modhost::sys::fast_fork::process_identity::this_process;
     use module_api::export::{ModuleCell, SLOT};
@@ -40,17 +41,17 @@ mod stepping {
 
     use super::{as_main, steps};
 
-    /// The slot of those that die.
+    /// The slot of the processes that are killed.
     const VICTIM: i32 = 1;
     const ARENA_BYTES: usize = 512 << 10;
-    /// Cells in shared memory that hold blocks.
+    /// Number of cells in shared memory that hold addresses of blocks.
     const CELLS: usize = 256;
 
     static MAP: OnceLock<ShmMap<[u8], [u8]>> = OnceLock::new();
     static HELD: OnceLock<Shm<[AtomicU64]>> = OnceLock::new();
     static CELL: ModuleCell<Probe> = ModuleCell::new();
 
-    /// Makes a map and the cells, as a module does.
+    /// Makes the map and the cells, as a module does.
     struct Probe;
 
     impl module_api::Module for Probe {
@@ -81,11 +82,11 @@ mod stepping {
     }
 
     fn module() -> *mut c_void {
-        // SAFETY: filled in by `become_module`, before anything else.
+        // SAFETY: `become_module` has filled in the slot.
         unsafe { (*SLOT.as_ptr()).module }
     }
 
-    /// Allocates into a cell.
+    /// Allocates a block whose address goes to a cell.
     fn take(index: usize, size: usize) {
         assert!(!(HOST_API.shm_malloc)(module(), size, 16, 0, cell(index).as_ptr().cast()).is_null(), "{size} bytes");
     }
@@ -96,12 +97,12 @@ mod stepping {
     }
 
     /// Frees the block of a cell.
-    fn give(index: usize) {
+    fn release(index: usize) {
         let block = cell(index).load(SeqCst) as usize as *mut c_void;
         assert_eq!((HOST_API.shm_free)(module(), block, cell(index).as_ptr().cast()), 0);
     }
 
-    /// What a module does that knows no cells: the address is stored when the call is back.
+    /// Resizes as a module without cells does: it stores the address when the call has returned.
     fn resize(index: usize, size: usize) {
         let block = cell(index).load(SeqCst) as usize as *mut c_void;
         let block = (HOST_API.shm_realloc)(module(), block, size);
@@ -126,7 +127,8 @@ mod stepping {
         name: &'static str,
         set_up: fn(),
         operation: fn(),
-        /// Blocks that may be nobody's after a death: of calls whose result is lost with the process.
+        /// Number of blocks that may be without owner after a death: the result of a call may be
+        /// lost with the process.
         may_lose: u64,
     }
 
@@ -141,22 +143,22 @@ mod stepping {
             scenario(
                 "allocate from a listed span",
                 || {
-                    // Main's spans of four blocks: the first gets full, then loses a block.
+                    // Main's spans have four blocks. The first becomes full, then loses a block.
                     (0..5).for_each(|index| take(index, 16_384));
-                    give(1);
+                    release(1);
                 },
                 || take(6, 16_384),
             ),
-            scenario("free an own block", || as_victim(|| take(0, 100)), || give(0)),
-            scenario("free another one's block", || take(0, 100), || give(0)),
-            scenario("free a block of a full span", || (0..5).for_each(|index| take(index, 16_384)), || give(1)),
+            scenario("free a block of the own span", || as_victim(|| take(0, 100)), || release(0)),
+            scenario("free a block of another slot", || take(0, 100), || release(0)),
+            scenario("free a block of a full span", || (0..5).for_each(|index| take(index, 16_384)), || release(1)),
             scenario(
                 "free the last block of a span",
                 || {
                     (0..5).for_each(|index| take(index, 16_384));
-                    (0..3).for_each(give);
+                    (0..3).for_each(release);
                 },
-                || give(3),
+                || release(3),
             ),
             loses(
                 "allocate without a cell",
@@ -169,13 +171,14 @@ mod stepping {
                 "free without a cell",
                 || take(0, 100),
                 || {
-                    // The cell is emptied first: whoever looks after the death must not free the block again.
+                    // The cell is cleared first: the check after the death must not free the block
+                    // again.
                     let block = cell(0).swap(0, SeqCst) as usize as *mut c_void;
                     assert_eq!((HOST_API.shm_free)(module(), block, null_mut()), 0);
                 },
             ),
             scenario("allocate a large block", || take(0, 20_000), || take(1, 50_000)),
-            scenario("free a large block", || (0..3).for_each(|index| take(index, 20_000)), || give(1)),
+            scenario("free a large block", || (0..3).for_each(|index| take(index, 20_000)), || release(1)),
             loses("resize to another class", || as_victim(|| take(0, 100)), || resize(0, 200)),
             loses("resize a small block to a large one", || as_victim(|| take(0, 100)), || resize(0, 20_000)),
             loses("resize a large block to a small one", || take(0, 20_000), || resize(0, 100)),
@@ -190,14 +193,14 @@ mod stepping {
                 || resize(0, 30_000),
             ),
             scenario(
-                "allocate what idle slots have",
+                "allocate from idle slots",
                 || {
-                    // All that is left lies in spans of main and of a third process, which are empty.
+                    // All remaining memory is in empty spans of main and of a third process.
                     take(100, 16_384);
                     as_process(2, || take(101, 2000));
                     exhaust();
-                    give(100);
-                    as_process(2, || give(101));
+                    release(100);
+                    as_process(2, || release(101));
                 },
                 || take(120, 4000),
             ),
@@ -216,7 +219,7 @@ mod stepping {
             scenario("insert and make a segment", || fill(0..256), || put(b"key", b"value")),
             scenario("insert and double the directory", || fill(0..8 * 128), || put(b"key", b"value")),
             scenario(
-                "sweep through a map",
+                "scan a map with removals",
                 || fill(0..6),
                 || {
                     map().scan(|key, _| if key[1] % 2 == 0 { Scan::Remove } else { Scan::Keep }).expect("a scan");
@@ -225,7 +228,7 @@ mod stepping {
         ]
     }
 
-    /// Takes all pages that make a large block.
+    /// Allocates all free pages as large blocks.
     fn exhaust() {
         for index in 102.. {
             match arena().usage().largest_free_bytes as usize {
@@ -239,7 +242,7 @@ mod stepping {
         as_process(VICTIM, work);
     }
 
-    /// What that process would have done.
+    /// Runs `work` as if in that process.
     fn as_process(process_no: i32, work: impl FnOnce()) {
         let (own, slots) = (std::process::id() as i32, State::current().expect("the state").family.slots);
         this_process().become_process(own, process_no, process_no, slots.slot(process_no as usize).expect("a slot").trail());
@@ -247,7 +250,7 @@ mod stepping {
         this_process().become_process(own, 0, 0, slots.slot(0).expect("a slot").trail());
     }
 
-    /// Everything that outlives a process.
+    /// A copy of everything that outlives a process.
     struct Image(Vec<(*mut u8, Vec<u8>)>);
 
     impl Image {
@@ -260,7 +263,7 @@ mod stepping {
                 (tables.start as *mut u8, ARENA_BYTES),
                 (std::ptr::from_ref(tables.global).cast_mut().cast(), size_of_val(tables.global)),
                 of(&tables.slots[..4]),
-                of(&tables.slots[STRANGERS..]),
+                of(&tables.slots[FOREIGN_SLOT..]),
                 of(tables.pages),
                 of(tables.used),
                 of(tables.spans),
@@ -277,12 +280,12 @@ mod stepping {
         }
     }
 
-    /// What can be seen of the world from outside of the allocator.
+    /// The state as seen from outside the allocator.
     #[derive(Debug, Clone, PartialEq)]
     struct Facts {
         entries: BTreeMap<Vec<u8>, Vec<u8>>,
         held: usize,
-        /// Blocks that are neither an entry nor in a cell: the map itself.
+        /// Blocks that are neither an entry nor in a cell: those of the map itself.
         others: u64,
     }
 
@@ -299,7 +302,7 @@ mod stepping {
             let bytes: usize = entries.iter().map(|(key, value)| 24 + key.len() + value.len()).sum();
             assert_eq!(map().bytes(), bytes as u64, "the map's own count of bytes");
             let held: Vec<u64> = (0..CELLS).map(|index| cell(index).load(SeqCst)).filter(|block| *block != 0).collect();
-            assert_eq!(held.iter().collect::<HashSet<_>>().len(), held.len(), "two cells hold one block");
+            assert_eq!(held.iter().collect::<HashSet<_>>().len(), held.len(), "two cells hold the same block");
             let blocks = arena().usage().sum().blocks;
             Self { held: held.len(), others: blocks.checked_sub((entries.len() + held.len()) as u64).expect("a block for each"), entries }
         }
@@ -308,8 +311,6 @@ mod stepping {
     fn prepare() {
         as_main::become_module(as_main::state(ARENA_BYTES), &CELL);
     }
-
-    // All of them -------------------------------------------------------------------------------------------------------------
 
     fn check(scenario: &Scenario, steps: usize, before: &Facts, after: &Facts) {
         let at = format!("\"{}\" killed after {steps} instructions", scenario.name);
@@ -323,14 +324,14 @@ mod stepping {
         );
         let held = before.held.min(after.held)..=before.held.max(after.held);
         assert!(held.contains(&now.held), "{at}: {} cells are in use, not {held:?}", now.held);
-        // A block that a cell has lost is one that nobody has.
-        // And a cell whose block was moved may be left behind with the old address, which is what `shm_realloc` says of itself.
+        // A block that no cell has is without owner. After a move, a cell may still have the old
+        // address, as documented for `shm_realloc`.
         let stale = if scenario.name.contains("resize") || scenario.name.contains("move") { 1 } else { 0 };
         let others = before.others.min(after.others) - stale..=before.others.max(after.others) + scenario.may_lose;
-        assert!(others.contains(&now.others), "{at}: {} blocks are nobody's, not {others:?}", now.others);
+        assert!(others.contains(&now.others), "{at}: {} blocks are without owner, not {others:?}", now.others);
     }
 
-    /// Operations on several entries do them one by one: each is what it was, or what it will be.
+    /// Operations on several entries change one after the other: each has its old or its new value.
     fn in_between(now: &Facts, before: &Facts, after: &Facts) -> bool {
         let keys: HashSet<_> = before.entries.keys().chain(after.entries.keys()).collect();
         now.entries.keys().all(|key| keys.contains(key))
@@ -340,12 +341,12 @@ mod stepping {
             })
     }
 
-    /// What a successor in the slot does next works.
-    fn use_it() {
+    /// Checks that a successor in the slot can work.
+    fn use_slot() {
         as_victim(|| {
             for size in [100, 16_384] {
                 if !(HOST_API.shm_malloc)(module(), size, 16, 0, cell(CELLS - 1).as_ptr().cast()).is_null() {
-                    give(CELLS - 1);
+                    release(CELLS - 1);
                 }
             }
             map().get(&key(3), |_| ()).expect("the map");
@@ -358,7 +359,7 @@ mod stepping {
         empty.restore();
         (scenario.set_up)();
         let (image, before) = (Image::take(), Facts::look());
-        // Once to the end, as it should be.
+        // Once to the end, for the expected result.
         as_victim(scenario.operation);
         let after = Facts::look();
         steps::kill_after_each(
@@ -369,32 +370,31 @@ mod stepping {
                 let recover = || arena().recover(VICTIM as usize, pid).expect("recovery");
                 if steps % 2 == 0 {
                     recover();
-                    drop(arena().tables().hold().expect("the lock"));
+                    drop(arena().tables().lock_arena().expect("the lock"));
                 } else {
-                    // Whoever takes the map's lock next comes first.
+                    // The next process to take the map's lock comes before main.
                     map().get(&key(3), |_| ()).expect("the map");
-                    drop(arena().tables().hold().expect("the lock"));
+                    drop(arena().tables().lock_arena().expect("the lock"));
                     recover();
                 }
                 check(scenario, steps, &before, &after);
-                use_it();
+                use_slot();
             },
         )
     }
 
-    /// In a new child: from now on it is the process that dies.
+    /// In a new child: makes it the process that is killed.
     fn become_victim() {
         let trail = State::current().expect("the state").family.slots.slot(VICTIM as usize).expect("a slot").trail();
         this_process().become_process(std::process::id() as i32, VICTIM, VICTIM, trail);
     }
 
     pub fn main() {
-        // A recovery that hangs must not hang whoever runs this.
-        // SAFETY: a plain call.
+        // SAFETY: sets a timer, so that a hanging recovery does not hang the test run.
         unsafe { libc::alarm(900) };
         let only = std::env::var("SCENARIO").ok();
         prepare();
-        // The SDK's hook writes to the host's log, and there is none.
+        // The SDK's panic hook writes to the host's log, which does not exist here.
         std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
         let empty = Image::take();
         let (begin, mut total) = (Instant::now(), 0);

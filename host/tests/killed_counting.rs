@@ -1,7 +1,8 @@
-//! The promise that limits on connections count right after a death anywhere: a worker is killed after each single instruction of opening,
-//! refusing and closing a connection and of taking over from a predecessor, and after each death what counts is what lives.
+//! The promise that the counts behind limits on connections stay right, wherever a worker dies. A
+//! worker is killed after each single instruction of opening, refusing and closing a connection and
+//! of taking over from a predecessor. After each death only the living worker's connections count.
 //!
-//! A program of its own, because it forks: it has one thread and no test harness.
+//! A separate program, because it forks: it has one thread and no test harness.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 fn main() {
@@ -31,7 +32,7 @@ mod counting {
 
     const LIMITS: Limits = Limits { connections: 6, per_address: 3 };
     const ADDRESSES: [&[u8]; 2] = [b"here", b"there"];
-    /// The worker that dies, and one that lives.
+    /// The worker that is killed, and one that lives.
     const VICTIM: usize = 0;
     const OTHER: usize = 1;
     const SLOTS: usize = 8;
@@ -56,7 +57,7 @@ mod counting {
         directory().adopt(worker, SLOTS).expect("the lock");
     }
 
-    /// Each worker has one from each address.
+    /// Opens a connection from each address in each worker.
     fn one_of_each() {
         for worker in [VICTIM, OTHER] {
             for (slot, address) in ADDRESSES.into_iter().enumerate() {
@@ -73,7 +74,7 @@ mod counting {
         name: &'static str,
         set_up: fn(),
         operation: fn(),
-        /// Where the connections of the living worker come from.
+        /// The addresses of the living worker's connections.
         alive: &'static [&'static [u8]],
     }
 
@@ -113,7 +114,8 @@ mod counting {
         ]
     }
 
-    /// As many fit as the limits say, less those of the worker that lives, which has `others` of them; and nobody else finds a trace.
+    /// Checks that as many connections fit as the limits allow beside those of the living worker,
+    /// whose addresses are `others`.
     fn check(at: &str, others: &[&[u8]]) {
         let mut slots = SLOTS..;
         let mut fits = |address: &[u8]| std::iter::from_fn(|| open(OTHER, slots.next()?, address)).count();
@@ -131,7 +133,7 @@ mod counting {
         this_process().become_process(std::process::id() as i32, 1, 1, trail);
     }
 
-    /// All is over; the generations go on.
+    /// Closes all connections. Serials continue.
     fn clear() {
         for worker in [VICTIM, OTHER] {
             directory().adopt(worker, 2 * SLOTS + 8).expect("the lock");
@@ -139,7 +141,7 @@ mod counting {
     }
 
     pub fn main() {
-        // SAFETY: a plain call: what hangs must not hang whoever runs this.
+        // SAFETY: sets a timer, so that a hanging recovery does not hang the test run.
         unsafe { libc::alarm(900) };
         as_main::state(1 << 20);
         assert!(DIRECTORY.set(Directory::new(2, 1, 7).expect("a directory")).is_ok());
@@ -151,7 +153,7 @@ mod counting {
             };
             let deaths = steps::kill_after_each(become_victim, scenario.operation, restore, |steps, _| {
                 let at = format!("\"{}\" killed after {steps} instructions", scenario.name);
-                // Half of the times somebody else takes the lock before the successor does.
+                // In half of the cases another worker takes the lock before the successor does.
                 if steps % 2 == 0
                     && let Some(id) = open(OTHER, 5, b"a third")
                 {

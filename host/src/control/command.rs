@@ -14,7 +14,7 @@ use super::show;
 use super::stats::{self, Shape};
 use crate::error::{Error, Result};
 use crate::inspect::Form;
-use crate::sys::process::pidfd::ProcessHold;
+use crate::sys::process::ended::ProcessHold;
 use crate::sys::time;
 
 /// A host that does not say how long its stop may take is given so long.

@@ -335,7 +335,7 @@ pub(super) mod tests {
         for (module, size_bytes) in [(1, 100), (1, 100), (1, 20_000), (7, 64)] {
             let tag = crate::shm::usage::tag(module);
             let content = crate::shm::heap::Content::Undefined;
-            tables.allocate(&crate::shm::heap::Request { tag, size_bytes, align_bytes: 16, content, cell: 0 }).unwrap();
+            tables.allocate(&crate::shm::heap::AllocRequest { tag, size_bytes, align_bytes: 16, content, cell: 0 }).unwrap();
         }
         let view = View { arena: Some(&arena), ..View::of(table(), &modules) };
         let memory: Memory = serde_json::from_str(&call("shm", &[], &view, 0).unwrap().json).unwrap();

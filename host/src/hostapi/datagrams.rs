@@ -16,7 +16,8 @@ use crate::error::{EXIT_FAILED, Error};
 use crate::process::phase::Phase;
 use crate::state::{InitRequests, ListenerRequest};
 use crate::sys::socket::socket_address::{SOCKET_ADDRESS_BYTES, SocketAddress};
-use crate::sys::udp::datagrams::{Datagrams, MAX_DATAGRAM_BYTES};
+use crate::sys::udp::buffers::MAX_DATAGRAM_BYTES;
+use crate::sys::udp::datagrams::Datagrams;
 
 pub(super) extern "C" fn listen(module: *mut c_void, spec: *const abi::ListenSpec) -> i32 {
     guarded(abi::E_FAILED, || {

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::module::loader::of_handle;
 use crate::module::{Module, call};
 use crate::process::phase::{Breadcrumb, Phase};
-use crate::shm::heap::{Content, NoBlock, Wrong};
+use crate::shm::heap::{AllocError, BlockError, Content};
 use crate::state::MainMemory;
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
@@ -47,7 +47,7 @@ pub(super) extern "C" fn shm_malloc(module: *mut c_void, size: usize, align: usi
             (std::ptr::null_mut(), into)
         };
         let outcome = if flags & !abi::SHM_ZEROED != 0 || !into.is_aligned() {
-            Err(NoBlock::Impossible)
+            Err(AllocError::Impossible)
         } else {
             memory.arena.allocate(module, size, align, content, cell.cast())
         };
@@ -119,14 +119,14 @@ const EXHAUSTED_AGAIN_MS: u64 = 1000;
 /// Reports why there is no block. Adding up each module's share takes time, so a process in service
 /// does it at most once per `EXHAUSTED_AGAIN_MS`.
 #[cold]
-fn no_block(module: &Module, phase: Phase, size: usize, align: usize, why: NoBlock) -> *mut c_void {
+fn no_block(module: &Module, phase: Phase, size: usize, align: usize, why: AllocError) -> *mut c_void {
     static LAST_MS: AtomicU64 = AtomicU64::new(0);
     let what = || format!("module \"{}\" cannot get {size} bytes of shared memory", module.name);
     let error = match why {
-        NoBlock::Impossible => Error::failed(format!("module \"{}\" asked for impossible shared memory", module.name))
+        AllocError::Impossible => Error::failed(format!("module \"{}\" asked for impossible shared memory", module.name))
             .detail(format!("{size} bytes aligned to {align}")),
-        NoBlock::Broken(errno) => Error::fault(what()).detail(format!("the arena's lock: {errno}")),
-        NoBlock::Exhausted => {
+        AllocError::Broken(errno) => Error::fault(what()).detail(format!("the arena's lock: {errno}")),
+        AllocError::Exhausted => {
             let now_ms = time::now_ns() / 1_000_000;
             if !matches!(phase, Phase::Init | Phase::ProcInit) && now_ms < LAST_MS.load(Relaxed) + EXHAUSTED_AGAIN_MS {
                 call::set_error(&Error::failed(what()).detail("it is exhausted").hint("raise host.shared_memory").to_string());
@@ -156,13 +156,13 @@ fn exhausted(what: String) -> Error {
 
 /// Refuses a block that cannot be freed or resized.
 #[cold]
-fn wrong_block(call: &str, module: &Module, block: *mut c_void, wrong: Wrong) -> i32 {
+fn wrong_block(call: &str, module: &Module, block: *mut c_void, wrong: BlockError) -> i32 {
     let detail = match wrong {
-        Wrong::NotABlock => "no block is there".to_owned(),
-        Wrong::Inside => "it is not the beginning of a block".to_owned(),
-        Wrong::Free => "it is free already".to_owned(),
-        Wrong::Cell => "the cell does not hold it".to_owned(),
-        Wrong::Broken(errno) => format!("the arena's lock: {errno}"),
+        BlockError::NotABlock => "no block is there".to_owned(),
+        BlockError::Inside => "it is not the beginning of a block".to_owned(),
+        BlockError::Free => "it is free already".to_owned(),
+        BlockError::Cell => "the cell does not hold it".to_owned(),
+        BlockError::Broken(errno) => format!("the arena's lock: {errno}"),
     };
     let what = format!("module \"{}\" called {call} with {block:p} in {}", module.name, current_phase());
     refuse(abi::E_INVALID, &Error::failed(what).detail(detail))

@@ -4,7 +4,7 @@
 
 use super::settings::{LogSettings, Severity};
 use crate::error::Result;
-use crate::sys::memory::shared_words::shared_words;
+use crate::sys::memory::mapping::shared_words;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Uid};
 
 use crate::config::{Group, SocketOptions, UnixName};
+use crate::sys::socket::options::IpVersions;
 use crate::sys::socket::socket_address::SocketAddress;
 
 /// Something to bind, with everything that its socket is made with.
@@ -63,16 +64,17 @@ impl InetBind {
         Self { address, options: SocketOptions::default() }
     }
 
-    /// Whether IPv4 is left alone. Only `[::]` has a choice.
-    pub fn is_v6only(&self) -> bool {
-        self.options.v6only || self.address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    /// The IP versions that the socket serves. Only `[::]` has a choice.
+    pub fn ip_versions(&self) -> IpVersions {
+        let is_v6only = self.options.v6only || self.address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        if is_v6only { IpVersions::V6Only } else { IpVersions::Both }
     }
 
     /// The groups that this socket is to join: those of the families that it serves.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         let own = self.address.ip();
         self.options.multicast.iter().filter(move |group| match (own, group.ip) {
-            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !self.is_v6only(),
+            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && self.ip_versions() == IpVersions::Both,
             (IpAddr::V4(own), IpAddr::V4(ip)) => own.is_unspecified() || own == ip,
             (IpAddr::V6(own), IpAddr::V6(ip)) => own.is_unspecified() || own == ip,
             (IpAddr::V4(_), IpAddr::V6(_)) => false,

@@ -56,7 +56,7 @@ fn remove_file(path: &Path) {
 
 fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
     let InetBind { address, options: wanted } = bind;
-    let v6only = bind.is_v6only();
+    let versions = bind.ip_versions();
     // Connections inherit their buffers from the socket that listens; the kernel knows best unless it is told.
     let (scheme, make, receive_default, column): (_, fn(&SocketAddr) -> _, _, _) = match kind {
         SocketKind::Datagrams => ("udp", options::datagram_socket, Some(RECEIVE_BUFFER_BYTES), 'u'),
@@ -70,7 +70,7 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
         if errno == Errno::EAFNOSUPPORT { error.hint("this machine has no IPv6") } else { error }
     })?;
     if address.is_ipv6() {
-        options::set_v6only(&socket, v6only).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
+        options::set_ip_versions(&socket, versions).map_err(|errno| failed("IPV6_V6ONLY", errno))?;
     }
     if let Some(interface) = &wanted.interface {
         options::set_interface(&socket, interface).map_err(|errno| match (errno, interfaces::number(interface)) {
@@ -82,7 +82,7 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
     }
     if kind == SocketKind::Datagrams && address.ip().is_unspecified() {
         // Which address was asked, and so answers: only here is there a choice.
-        options::set_packet_info(&socket, address, v6only).map_err(|errno| failed("IP_PKTINFO", errno))?;
+        options::set_packet_info(&socket, address, versions).map_err(|errno| failed("IP_PKTINFO", errno))?;
     }
     set_buffers(&socket, wanted, receive_default, &format_args!("{listener}"));
     if let Some(time) = wanted.busy_poll
@@ -117,9 +117,9 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
 }
 
 fn join(socket: &OwnedFd, bind: &InetBind) -> Result<()> {
-    let (address, v6only) = (&bind.address, bind.is_v6only());
+    let (address, versions) = (&bind.address, bind.ip_versions());
     if bind.groups().next().is_some()
-        && let Err(errno) = options::set_own_groups_only(socket, address, v6only)
+        && let Err(errno) = options::set_own_groups_only(socket, address, versions)
     {
         tracing::debug!("datagrams of other programs' groups may arrive listener=\"udp {address}\": IP_MULTICAST_ALL: {errno}");
     }

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use crate::config::{Accept, StreamOptions, TlsOptions};
 use crate::module::{Module, StreamFunctions};
 use crate::sys::socket::socket_address::SocketAddress;
-use crate::sys::udp::packet_info::{Socket, SocketForm};
+use crate::sys::udp::socket::{BoundTo, Socket};
 
 /// The function of a datagram handler.
 pub type OnDatagrams = extern "C" fn(batch: *mut abi::UdpBatch) -> i32;
@@ -92,9 +92,9 @@ impl Listener {
             return socket.send(None, peer, data);
         }
         let from = local.inet().filter(|local| !local.ip().is_multicast()).ok_or(Errno::EINVAL)?;
-        let covers = |socket: &&Socket| match (socket.form, from) {
+        let covers = |socket: &&Socket| match (socket.bound_to, from) {
             _ if socket.name.inet().map(|own| own.port()) != Some(from.port()) => false,
-            (SocketForm::AnyBoth, _) | (SocketForm::Any4, SocketAddr::V4(_)) | (SocketForm::Any6, SocketAddr::V6(_)) => true,
+            (BoundTo::AnyAddress, _) | (BoundTo::AnyIpv4, SocketAddr::V4(_)) | (BoundTo::AnyIpv6, SocketAddr::V6(_)) => true,
             _ => false,
         };
         let socket = self.sockets.iter().find(covers).filter(|socket| socket.reaches(peer)).ok_or(Errno::EINVAL)?;
@@ -110,7 +110,7 @@ impl Listener {
     }
 
     fn transport(&self) -> &'static str {
-        let is_unix = self.sockets.first().is_some_and(|socket| socket.form == SocketForm::Unix);
+        let is_unix = self.sockets.first().is_some_and(|socket| socket.bound_to == BoundTo::Unix);
         match (&self.service, is_unix) {
             (Service::Datagrams(_), false) => "udp",
             (Service::Datagrams(_), true) => "unixgram",

@@ -112,6 +112,7 @@ fn at(listener: &ListenConfig, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::socket::options::IpVersions;
 
     #[test]
     fn one_socket_for_each_address() {
@@ -120,7 +121,7 @@ mod tests {
         let expected = |text: &str| Address::Udp(InetBind { address: text.parse().unwrap(), options: options.clone() });
         for (text, v6only) in [("127.0.0.1:5", true), ("[::1]:5", true), ("[::]:5", false)] {
             assert_eq!(found(text), [expected(text)]);
-            assert!(matches!(&found(text)[0], Address::Udp(bind) if bind.is_v6only() == v6only), "{text}");
+            assert!(matches!(&found(text)[0], Address::Udp(bind) if (bind.ip_versions() == IpVersions::V6Only) == v6only), "{text}");
         }
         let of_interface = inet_sockets(&ListenAddress::UdpInterface("lo".into(), 5), &options).unwrap();
         assert!(of_interface.contains(&expected("127.0.0.1:5")), "{of_interface:?}");

@@ -15,8 +15,8 @@ use crate::stats::{Own, OwnWords};
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::process::signal;
 use crate::sys::socket::readiness::ReadySockets;
-use crate::sys::udp::datagrams::{Datagrams, Wait};
-use crate::sys::udp::packet_info::Socket;
+use crate::sys::udp::datagrams::{Datagrams, ReceiveWait};
+use crate::sys::udp::socket::Socket;
 
 /// The serving part of one process.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub fn work(listener: &Listener, service: &DatagramService) -> u8 {
 
 fn work_at_one(server: &DatagramServer, listener: &Listener, service: &DatagramService, socket: &Socket) -> Result<(), GaveUp> {
     while !signal::stop_requested() {
-        server.serve(listener, service, socket, Wait::Block)?;
+        server.serve(listener, service, socket, ReceiveWait::Block)?;
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ fn work_at_several(server: &DatagramServer, listener: &Listener, service: &Datag
             GaveUp(EXIT_FAILED)
         })?;
         for socket in found.filter_map(|index| sockets.get(index)) {
-            server.serve(listener, service, socket, Wait::Poll)?;
+            server.serve(listener, service, socket, ReceiveWait::Poll)?;
         }
     }
     Ok(())
@@ -89,7 +89,7 @@ impl DatagramServer {
 
     /// Serves one batch that arrived at one socket of the listener.
     #[inline(always)]
-    pub fn serve(&self, listener: &Listener, service: &DatagramService, socket: &Socket, wait: Wait) -> Result<(), GaveUp> {
+    pub fn serve(&self, listener: &Listener, service: &DatagramService, socket: &Socket, wait: ReceiveWait) -> Result<(), GaveUp> {
         let datagrams = self.datagrams;
         match datagrams.receive(socket, listener.index, wait) {
             Ok(0) => {

@@ -1,26 +1,26 @@
-//! Size classes: which sizes small blocks come in, and how a span is cut into them.
+//! Size classes: the sizes of small blocks, and how a span is divided into them.
 //!
-//! *Runs in:* every process; pure. *Never:* touches memory.
+//! *Runs in:* every process. *Never:* touches shared memory.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 /// Smallest block in bytes. All classes are multiples of 16.
 pub const MIN_BLOCK_BYTES: usize = 32;
-/// Largest block that is cut from a span; what is larger is a run of pages.
+/// Largest block in a span. A larger block is a run of pages.
 pub const MAX_SMALL_BYTES: usize = 16 << 10;
-/// Bytes of a page of the arena.
 pub const PAGE_BYTES: usize = 4096;
-/// Blocks of a span at most.
+/// Maximum number of blocks in a span.
 pub const MAX_BLOCKS: usize = 512;
 
-/// Block sizes in bytes.
+/// Block sizes in bytes, by class.
 const SIZES: [u16; 35] = [
     32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584,
     4096, 5120, 6144, 7168, 8192, 10240, 12288, 14336, 16384,
 ];
 
-/// Number of classes.
-pub const CLASSES: usize = SIZES.len();
+pub const CLASS_COUNT: usize = SIZES.len();
 
-/// The class of a size in 16 byte steps up to 1 KiB, then in 256 byte steps.
+/// Makes the table of classes, by size in steps of 16 bytes up to 1 KiB, then of 256 bytes.
 const fn lookup() -> [u8; 125] {
     let mut table = [0_u8; 125];
     let (mut index, mut class) = (0, 0);
@@ -37,44 +37,46 @@ const fn lookup() -> [u8; 125] {
 }
 static LOOKUP: [u8; 125] = lookup();
 
-const fn shapes() -> [Class; CLASSES] {
-    let mut classes = [Class { size_bytes: 0, pages: 0, blocks: 0, reciprocal: 0 }; CLASSES];
+const fn shapes() -> [SpanShape; CLASS_COUNT] {
+    let mut classes = [SpanShape { size_bytes: 0, pages: 0, blocks: 0, reciprocal: 0 }; CLASS_COUNT];
     let mut class = 0;
-    while class < CLASSES {
+    while class < CLASS_COUNT {
         let size_bytes = SIZES[class] as u32;
-        // Small blocks in short spans, so that a process that needs a few of each size does not sit on much.
+        // Small blocks are in short spans, so that a process that needs a few of each size does not
+        // hold much memory.
         let pages = if size_bytes <= 1024 { 4 } else { 16 };
         let blocks = pages * PAGE_BYTES as u32 / size_bytes;
-        classes[class] = Class { size_bytes, pages, blocks, reciprocal: (1_u64 << 32).div_ceil(size_bytes as u64) as u32 };
+        classes[class] = SpanShape { size_bytes, pages, blocks, reciprocal: (1_u64 << 32).div_ceil(size_bytes as u64) as u32 };
         class += 1;
     }
     classes
 }
 
-/// All classes.
-pub static SHAPES: [Class; CLASSES] = shapes();
+/// How the spans of each class are divided.
+pub static SHAPES: [SpanShape; CLASS_COUNT] = shapes();
 
-/// How spans of one class are cut.
+/// How the spans of one class are divided.
 #[derive(Debug, Clone, Copy)]
-pub struct Class {
-    /// Bytes of a block.
+pub struct SpanShape {
+    /// Size of a block.
     pub size_bytes: u32,
-    /// Pages of a span: 4 or 16, and it starts at a multiple of that.
+    /// Pages of a span: 4 or 16. A span starts at a multiple of that.
     pub pages: u32,
-    /// Blocks of a span.
+    /// Number of blocks in a span.
     pub blocks: u32,
     /// 2^32 / size, rounded up.
     reciprocal: u32,
 }
 
-impl Class {
-    /// Words of a span's bitmap.
+impl SpanShape {
+    /// Number of words in a span's bitmap.
     #[inline(always)]
     pub fn words(&self) -> usize {
         self.blocks.div_ceil(64) as usize
     }
 
-    /// Which block begins at that distance from the span's start; none in the middle of one, or past the last.
+    /// The block that begins at that distance from the span's start. None in the middle of a block,
+    /// or past the last.
     #[inline(always)]
     pub fn block_at(&self, offset: usize) -> Option<usize> {
         // Exact, since offset and size are below 2^16 (`division_is_exact`).
@@ -82,7 +84,7 @@ impl Class {
         (block * self.size_bytes as usize == offset && block < self.blocks as usize).then_some(block)
     }
 
-    /// The bits of a bitmap's word that stand for no block.
+    /// The bits of a word of the bitmap that belong to no block.
     #[inline(always)]
     pub fn unused_bits(&self, word: usize) -> u64 {
         let blocks = (self.blocks as usize).saturating_sub(word * 64);
@@ -90,14 +92,15 @@ impl Class {
     }
 }
 
-/// The smallest class whose blocks have that size and alignment; none: it takes a run of pages.
+/// The smallest class with that size and alignment. None: the block takes a run of pages.
 #[inline(always)]
 pub fn class_of(size_bytes: usize, align_bytes: usize) -> Option<usize> {
     if size_bytes > MAX_SMALL_BYTES {
         return None;
     }
     let index = if size_bytes <= 1024 { size_bytes.div_ceil(16) } else { 60 + size_bytes.div_ceil(256) };
-    // In range for every size up to the largest; a table that were too short would make it a large block.
+    // In range for every size up to the largest. If the table were too short, the block would be a
+    // run of pages.
     let mut class = usize::from(*LOOKUP.get(index)?);
     if align_bytes > 16 {
         while !(SHAPES.get(class)?.size_bytes as usize).is_multiple_of(align_bytes) {

@@ -1,10 +1,11 @@
 //! Allocating, freeing and resizing blocks.
 //!
-//! *Runs in:* every process, phase and thread. *Never:* believes an address; leaves a block that is neither free nor somebody's, wherever
-//! it is killed.
+//! *Runs in:* every process, phase and thread. *Never:* trusts an address; leaves a block that is
+//! neither free nor owned, at whatever instruction it is killed (`host/tests/killed_anywhere.rs`).
 //!
-//! A small block is a bit in the bitmap of a span: the slot's own when it is allocated, any when it is freed. Both are one atomic step.
-//! The arena's lock is taken for large blocks, and when a span changes its owner.
+//! A small block is a bit in the bitmap of a span. Allocating sets a bit in the slot's own span,
+//! freeing clears one in any span; each is one atomic operation. The arena's lock is taken for
+//! large blocks, and when a span changes its owner.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
@@ -12,50 +13,47 @@ use nix::errno::Errno;
 
 use super::arena::Tables;
 use super::class::{PAGE_BYTES, SHAPES, class_of};
-use super::pages::{Large, Run};
-use super::slot::{Entered, Op, ROBBER};
-use super::span::{FREEING, FULL, Found, LISTED, Place, owned_by};
+use super::pages::{LargeBlock, Placement, Run};
+use super::slot::{JournalOp, STEALING, SlotGuard};
+use super::span::{FREEING, FULL, FoundBlock, LISTED, SmallBlock, owned_by};
 use crate::sys::time;
 
-/// After a search of everything that brought nothing, the next one waits so long.
-const SWEEP_AGAIN_MS: u64 = 10;
+/// Minimum time between two attempts to reclaim idle memory.
+const RECLAIM_AGAIN_MS: u64 = 10;
 
-/// What is asked for.
+/// The block that a caller wants.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// Whose the block will be.
+pub struct AllocRequest {
+    /// The owner's tag; see `usage::tag`.
     pub tag: u8,
     /// At least 1.
     pub size_bytes: usize,
     /// A power of two up to the size of a page.
     pub align_bytes: usize,
-    /// Whether its bytes are zero.
     pub content: Content,
-    /// Offset of the cell to write its address to, plus 1; 0: none.
+    /// Offset of the cell that its address is written to, plus 1; 0: none.
     pub cell: usize,
 }
 
-/// What a new block contains.
+/// The contents of a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Anything.
     Undefined,
-    /// Zeros.
     Zeros,
 }
 
-/// Why there is no block.
+/// Why no block was allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoBlock {
-    /// No such block can be: nothing, more than a page aligned, or an address to be written outside of the arena.
+pub enum AllocError {
+    /// No such block can exist: its size is 0, its alignment exceeds a page, or the cell is outside
+    /// the arena.
     Impossible,
-    /// There is no room.
     Exhausted,
-    /// The arena's lock cannot be had.
+    /// The arena's lock cannot be taken.
     Broken(Errno),
 }
 
-impl From<Errno> for NoBlock {
+impl From<Errno> for AllocError {
     fn from(errno: Errno) -> Self {
         Self::Broken(errno)
     }
@@ -63,38 +61,38 @@ impl From<Errno> for NoBlock {
 
 /// Why a block cannot be freed or resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
-    /// It lies outside of the arena, or where nothing is.
+pub enum BlockError {
+    /// The address is outside the arena, or no block is there.
     NotABlock,
-    /// In the middle of something.
+    /// The address is in the middle of a block.
     Inside,
-    /// It is free, or being freed.
+    /// The block is free, or being freed.
     Free,
-    /// The cell does not hold it.
+    /// The cell does not hold the block's address.
     Cell,
-    /// The arena's lock cannot be had.
+    /// The arena's lock cannot be taken.
     Broken(Errno),
 }
 
-impl From<Errno> for Wrong {
+impl From<Errno> for BlockError {
     fn from(errno: Errno) -> Self {
         Self::Broken(errno)
     }
 }
 
 impl Tables {
-    /// A new block's offset.
+    /// Allocates a block. Returns its offset.
     #[inline]
-    pub fn allocate(&self, request: &Request) -> Result<usize, NoBlock> {
+    pub fn allocate(&self, request: &AllocRequest) -> Result<usize, AllocError> {
         let entered = self.enter()?;
         let block = self.claim(&entered, request)?;
-        self.hand_out(&entered, block, request.cell);
+        self.deliver(&entered, block, request.cell);
         Ok(block)
     }
 
-    /// Makes a block the slot's, and leaves the journal open over it.
+    /// Takes a block for the slot, and leaves the journal open.
     #[inline(always)]
-    fn claim(&self, entered: &Entered<'_>, request: &Request) -> Result<usize, NoBlock> {
+    fn claim(&self, entered: &SlotGuard<'_>, request: &AllocRequest) -> Result<usize, AllocError> {
         entered.slot.cell.store(request.cell as u64, Relaxed);
         match class_of(request.size_bytes, request.align_bytes) {
             Some(class) => self.claim_small(entered, class, request),
@@ -102,9 +100,10 @@ impl Tables {
         }
     }
 
-    /// The block is somebody's now.
+    /// Writes the block's address to the cell and closes the journal: from here on the caller owns
+    /// it.
     #[inline(always)]
-    fn hand_out(&self, entered: &Entered<'_>, block: usize, cell: usize) {
+    fn deliver(&self, entered: &SlotGuard<'_>, block: usize, cell: usize) {
         if let Some(cell) = self.cell(cell) {
             cell.store(self.address(block), Release);
         }
@@ -112,7 +111,7 @@ impl Tables {
     }
 
     #[inline(always)]
-    fn claim_small(&self, entered: &Entered<'_>, class: usize, request: &Request) -> Result<usize, NoBlock> {
+    fn claim_small(&self, entered: &SlotGuard<'_>, class: usize, request: &AllocRequest) -> Result<usize, AllocError> {
         let (slot, shape) = (entered.slot, &SHAPES[class]);
         loop {
             let unit = (slot.current[class].load(Relaxed) as usize).wrapping_sub(1);
@@ -129,8 +128,8 @@ impl Tables {
                     let block = index * 64 + free.trailing_zeros() as usize;
                     let offset = unit * super::tables::UNIT_PAGES * PAGE_BYTES + block * shape.size_bytes as usize;
                     slot.block.store(offset as u64, Relaxed);
-                    slot.begin(Op::Allocate);
-                    // While the block is free nobody else writes this.
+                    slot.begin(JournalOp::Allocate);
+                    // Nobody else writes the tag of a free block in this span.
                     span.tags[block % span.tags.len()].store(request.tag, Relaxed);
                     word.fetch_or(1 << (block % 64), SeqCst);
                     if step > 0 {
@@ -146,30 +145,30 @@ impl Tables {
         }
     }
 
-    /// Gives the slot a span with free blocks.
+    /// Exchanges the slot's span for one with free blocks.
     #[cold]
-    fn refill(&self, entered: &Entered<'_>, class: usize) -> Result<(), NoBlock> {
-        let _held = self.hold()?;
+    fn refill(&self, entered: &SlotGuard<'_>, class: usize) -> Result<(), AllocError> {
+        let _held = self.lock_arena()?;
         if self.global.slots_top.load(Relaxed) <= entered.number as u64 {
             self.global.slots_top.store(entered.number as u64 + 1, Relaxed);
         }
         let slot = entered.slot;
         let old = slot.current[class].load(Relaxed);
-        slot.begin(Op::Exchange);
+        slot.begin(JournalOp::Exchange);
         slot.current[class].store(0, Release);
         if let Some(old) = (old as usize).checked_sub(1) {
-            self.disown(old);
+            self.release_span(old);
         }
-        let found = self.span_for(entered, class).or_else(|| self.sweep(entered).then(|| self.span_for(entered, class))?);
+        let found = self.span_for(entered, class).or_else(|| self.reclaim_idle(entered).then(|| self.span_for(entered, class))?);
         if let Some(unit) = found {
             slot.current[class].store(unit as u32 + 1, Release);
         }
         slot.end();
-        found.map(|_| ()).ok_or(NoBlock::Exhausted)
+        found.map(|_| ()).ok_or(AllocError::Exhausted)
     }
 
-    fn span_for(&self, entered: &Entered<'_>, class: usize) -> Option<usize> {
-        if let Some(unit) = self.pop(class) {
+    fn span_for(&self, entered: &SlotGuard<'_>, class: usize) -> Option<usize> {
+        if let Some(unit) = self.pop_listed(class) {
             let span = self.spans.get(unit)?;
             span.hint.store(0, Relaxed);
             span.state.store(owned_by(entered.number), SeqCst);
@@ -179,93 +178,95 @@ impl Tables {
     }
 
     #[cold]
-    fn claim_large(&self, entered: &Entered<'_>, request: &Request) -> Result<usize, NoBlock> {
+    fn claim_large(&self, entered: &SlotGuard<'_>, request: &AllocRequest) -> Result<usize, AllocError> {
         let pages = request.size_bytes.div_ceil(PAGE_BYTES);
         if pages > self.pages.len() {
-            return Err(NoBlock::Exhausted);
+            return Err(AllocError::Exhausted);
         }
-        let held = self.hold()?;
-        let fresh = self.global.top.load(Relaxed) as usize;
-        let page = self.take_pages(pages, false).or_else(|| self.sweep(entered).then(|| self.take_pages(pages, false))?);
+        let held = self.lock_arena()?;
+        let fresh = self.global.pages_top.load(Relaxed) as usize;
+        let page = self
+            .take_pages(pages, Placement::Anywhere)
+            .or_else(|| self.reclaim_idle(entered).then(|| self.take_pages(pages, Placement::Anywhere))?);
         let Some(page) = page else {
-            // The sweep has opened the journal.
+            // `reclaim_idle` has opened the journal.
             entered.slot.end();
-            return Err(NoBlock::Exhausted);
+            return Err(AllocError::Exhausted);
         };
         entered.slot.block.store((page * PAGE_BYTES) as u64, Relaxed);
-        entered.slot.begin(Op::Allocate);
-        self.set_run(page, Run::Large(Large { pages, tag: request.tag, freeing: false, slot: entered.number }));
+        entered.slot.begin(JournalOp::Allocate);
+        self.set_run(page, Run::Large(LargeBlock { pages, tag: request.tag, freeing: false, slot: entered.number }));
         drop(held);
         if request.content == Content::Zeros && page < fresh {
-            // What was never in use is zero, and stays untouched.
+            // Pages that were never in use are zero, and stay untouched.
             self.zero(page * PAGE_BYTES, pages.min(fresh - page) * PAGE_BYTES);
         }
         Ok(page * PAGE_BYTES)
     }
 
-    /// Frees a block. `cell` as in a request: if there is one it must hold the block's address.
+    /// Frees a block. A cell, given as in a request, must hold the block's address, and is cleared.
     #[inline]
-    pub fn free(&self, address: usize, cell: usize) -> Result<(), Wrong> {
-        let offset = self.offset(address).ok_or(Wrong::NotABlock)?;
+    pub fn free(&self, address: usize, cell: usize) -> Result<(), BlockError> {
+        let offset = self.offset(address).ok_or(BlockError::NotABlock)?;
         let found = self.find_block(offset);
         if let Some(cell) = self.cell(cell)
             && cell.load(Relaxed) != address as u64
         {
-            return Err(Wrong::Cell);
+            return Err(BlockError::Cell);
         }
         match found {
-            Found::Small(place) => {
+            FoundBlock::Small(place) => {
                 let entered = self.enter()?;
-                self.check_small(&place)?;
+                self.check_allocated(&place)?;
                 self.begin_free(&entered, offset, cell);
                 self.release_small(&entered, &place)?;
-                self.end_cell(cell);
+                self.clear_cell(cell);
                 entered.slot.end();
                 Ok(())
             }
-            Found::Large(page, large) if !large.freeing => {
+            FoundBlock::Large(page, large) if !large.freeing => {
                 let entered = self.enter()?;
                 self.begin_free(&entered, offset, cell);
                 self.release_large(&entered, page).inspect_err(|_| entered.slot.end())?;
-                self.end_cell(cell);
+                self.clear_cell(cell);
                 entered.slot.end();
                 Ok(())
             }
-            Found::Large(..) => Err(Wrong::Free),
-            Found::Inside => Err(Wrong::Inside),
-            Found::Nothing => Err(Wrong::NotABlock),
+            FoundBlock::Large(..) => Err(BlockError::Free),
+            FoundBlock::Inside => Err(BlockError::Inside),
+            FoundBlock::Nothing => Err(BlockError::NotABlock),
         }
     }
 
     #[inline(always)]
-    fn begin_free(&self, entered: &Entered<'_>, offset: usize, cell: usize) {
+    fn begin_free(&self, entered: &SlotGuard<'_>, offset: usize, cell: usize) {
         entered.slot.block.store(offset as u64, Relaxed);
         entered.slot.cell.store(cell as u64, Relaxed);
-        entered.slot.begin(Op::Free);
+        entered.slot.begin(JournalOp::Free);
     }
 
     #[inline(always)]
-    fn end_cell(&self, cell: usize) {
+    fn clear_cell(&self, cell: usize) {
         if let Some(cell) = self.cell(cell) {
             cell.store(0, Release);
         }
     }
 
-    /// That a block is allocated.
+    /// An error unless the block is allocated.
     #[inline(always)]
-    fn check_small(&self, place: &Place) -> Result<(), Wrong> {
-        let span = self.spans.get(place.unit).ok_or(Wrong::NotABlock)?;
+    fn check_allocated(&self, place: &SmallBlock) -> Result<(), BlockError> {
+        let span = self.spans.get(place.unit).ok_or(BlockError::NotABlock)?;
         let freeing = span.tags[place.block].load(Relaxed) == FREEING;
-        if !span.is_set(place.block) || freeing { Err(Wrong::Free) } else { Ok(()) }
+        if !span.is_set(place.block) || freeing { Err(BlockError::Free) } else { Ok(()) }
     }
 
-    /// Frees a block of a span, the journal being open.
+    /// Frees a block of a span, with the journal open.
     #[inline(always)]
-    fn release_small(&self, entered: &Entered<'_>, place: &Place) -> Result<(), Wrong> {
-        let span = self.spans.get(place.unit).ok_or(Wrong::NotABlock)?;
+    fn release_small(&self, entered: &SlotGuard<'_>, place: &SmallBlock) -> Result<(), BlockError> {
+        let span = self.spans.get(place.unit).ok_or(BlockError::NotABlock)?;
         span.tags[place.block].store(FREEING, Relaxed);
-        if entered.slot.op.load(Relaxed) == Op::Free as u32 {
-            entered.slot.begin(Op::Marked);
+        if entered.slot.op.load(Relaxed) == JournalOp::Free as u32 {
+            entered.slot.begin(JournalOp::Marked);
         }
         let (word, bit) = (place.block / 64, 1 << (place.block % 64));
         let left = span.bitmap[word].fetch_and(!bit, SeqCst) & !bit;
@@ -274,152 +275,155 @@ impl Tables {
             return Ok(());
         }
         let shape = &SHAPES[place.class];
-        // Of one word only: it is near enough, and all there is in most spans.
-        let enough = state == FULL && left.count_zeros() >= self.enough(shape);
+        // Counts one word only: close enough, and most spans have no more.
+        let enough = state == FULL && left.count_zeros() >= self.relist_threshold(shape);
         if enough || left == shape.unused_bits(word) && span.free_blocks(shape) == shape.blocks {
-            let _held = self.hold()?;
-            self.settle(place.unit, 1);
+            let _held = self.lock_arena()?;
+            self.relist_or_return(place.unit, 1);
         }
         Ok(())
     }
 
-    /// Frees a large block, the journal being open.
+    /// Frees a large block, with the journal open.
     #[cold]
-    fn release_large(&self, entered: &Entered<'_>, page: usize) -> Result<(), Wrong> {
-        let _held = self.hold()?;
-        // Again, now that nobody can change it.
-        let Run::Large(large) = self.run(page) else { return Err(Wrong::NotABlock) };
+    fn release_large(&self, entered: &SlotGuard<'_>, page: usize) -> Result<(), BlockError> {
+        let _held = self.lock_arena()?;
+        // Read again: under the lock nobody can change it.
+        let Run::Large(large) = self.run(page) else { return Err(BlockError::NotABlock) };
         if large.freeing {
-            return Err(Wrong::Free);
+            return Err(BlockError::Free);
         }
-        self.set_run(page, Run::Large(Large { freeing: true, ..large }));
-        if entered.slot.op.load(Relaxed) == Op::Free as u32 {
-            entered.slot.begin(Op::Marked);
+        self.set_run(page, Run::Large(LargeBlock { freeing: true, ..large }));
+        if entered.slot.op.load(Relaxed) == JournalOp::Free as u32 {
+            entered.slot.begin(JournalOp::Marked);
         }
         self.set_run(page, Run::None);
         self.return_pages(page, large.pages);
         Ok(())
     }
 
-    /// Gives a block another size, and returns where it is. `request` describes the new block; its cell is not used.
-    pub fn resize(&self, address: usize, request: &Request) -> Result<Result<usize, NoBlock>, Wrong> {
-        let offset = self.offset(address).ok_or(Wrong::NotABlock)?;
+    /// Changes the size of a block, and returns its offset. `request` describes the new block; its
+    /// cell is not used.
+    pub fn resize(&self, address: usize, request: &AllocRequest) -> Result<Result<usize, AllocError>, BlockError> {
+        let offset = self.offset(address).ok_or(BlockError::NotABlock)?;
         let found = self.find_block(offset);
         let old_bytes = match found {
-            Found::Small(place) => {
-                self.check_small(&place)?;
+            FoundBlock::Small(place) => {
+                self.check_allocated(&place)?;
                 SHAPES[place.class].size_bytes as usize
             }
-            Found::Large(_, large) if !large.freeing => large.pages * PAGE_BYTES,
-            Found::Large(..) => return Err(Wrong::Free),
-            Found::Inside => return Err(Wrong::Inside),
-            Found::Nothing => return Err(Wrong::NotABlock),
+            FoundBlock::Large(_, large) if !large.freeing => large.pages * PAGE_BYTES,
+            FoundBlock::Large(..) => return Err(BlockError::Free),
+            FoundBlock::Inside => return Err(BlockError::Inside),
+            FoundBlock::Nothing => return Err(BlockError::NotABlock),
         };
         let class = class_of(request.size_bytes, request.align_bytes);
-        if matches!(found, Found::Small(place) if class == Some(place.class)) {
+        if matches!(found, FoundBlock::Small(place) if class == Some(place.class)) {
             return Ok(Ok(offset));
         }
         let entered = self.enter()?;
-        if let (Found::Large(page, _), None) = (found, class)
-            && self.stretch(page, request.size_bytes.div_ceil(PAGE_BYTES))?
+        if let (FoundBlock::Large(page, _), None) = (found, class)
+            && self.resize_in_place(page, request.size_bytes.div_ceil(PAGE_BYTES))?
         {
             return Ok(Ok(offset));
         }
         let tag = self.tag_of(&found);
-        let block = match self.claim(&entered, &Request { cell: 0, ..*request }) {
+        let block = match self.claim(&entered, &AllocRequest { cell: 0, ..*request }) {
             Ok(block) => block,
             Err(error) => return Ok(Err(error)),
         };
         self.copy(offset, block, old_bytes.min(request.size_bytes));
         entered.slot.other.store(offset as u64, Relaxed);
         entered.slot.tag.store(u32::from(tag), Relaxed);
-        entered.slot.begin(Op::Replace);
+        entered.slot.begin(JournalOp::Replace);
         match found {
-            Found::Small(place) => self.release_small(&entered, &place)?,
-            Found::Large(page, _) => self.release_large(&entered, page)?,
-            Found::Inside | Found::Nothing => {}
+            FoundBlock::Small(place) => self.release_small(&entered, &place)?,
+            FoundBlock::Large(page, _) => self.release_large(&entered, page)?,
+            FoundBlock::Inside | FoundBlock::Nothing => {}
         }
-        self.hand_out(&entered, block, 0);
+        self.deliver(&entered, block, 0);
         Ok(Ok(block))
     }
 
-    fn tag_of(&self, found: &Found) -> u8 {
+    fn tag_of(&self, found: &FoundBlock) -> u8 {
         match found {
-            Found::Small(place) => self.spans.get(place.unit).map_or(0, |span| span.tags[place.block].load(Relaxed)),
-            Found::Large(_, large) => large.tag,
-            Found::Inside | Found::Nothing => 0,
+            FoundBlock::Small(place) => self.spans.get(place.unit).map_or(0, |span| span.tags[place.block].load(Relaxed)),
+            FoundBlock::Large(_, large) => large.tag,
+            FoundBlock::Inside | FoundBlock::Nothing => 0,
         }
     }
 
-    /// Makes a large block shorter or longer at its place, if that is possible.
-    fn stretch(&self, page: usize, pages: usize) -> Result<bool, Wrong> {
-        let _held = self.hold()?;
-        let Run::Large(large) = self.run(page) else { return Err(Wrong::NotABlock) };
+    /// Shortens a large block in place, or extends it if the next pages are free. Whether that was
+    /// done.
+    fn resize_in_place(&self, page: usize, pages: usize) -> Result<bool, BlockError> {
+        let _held = self.lock_arena()?;
+        let Run::Large(large) = self.run(page) else { return Err(BlockError::NotABlock) };
         if pages < large.pages {
-            self.set_run(page, Run::Large(Large { pages, ..large }));
+            self.set_run(page, Run::Large(LargeBlock { pages, ..large }));
             self.return_pages(page + pages, large.pages - pages);
         } else if pages > large.pages {
             if !self.all_free(page + large.pages, pages - large.pages) {
                 return Ok(false);
             }
-            self.mark_more(page + large.pages, pages - large.pages);
-            self.set_run(page, Run::Large(Large { pages, ..large }));
+            self.mark_used(page + large.pages, pages - large.pages);
+            self.set_run(page, Run::Large(LargeBlock { pages, ..large }));
         }
         Ok(true)
     }
 
-    /// Under the arena's lock, when a run of pages is not to be had: collects what lies idle. Whether it is worth another try.
+    /// Collects idle memory, under the arena's lock, when no free pages were found: takes the spans
+    /// of idle slots, returns the pages of empty spans. Whether another search may succeed.
     #[cold]
-    fn sweep(&self, entered: &Entered<'_>) -> bool {
+    fn reclaim_idle(&self, entered: &SlotGuard<'_>) -> bool {
         let now_ms = time::now_ns() / 1_000_000;
-        let last_ms = self.global.swept_ms.load(Relaxed);
-        if last_ms != 0 && now_ms < last_ms + SWEEP_AGAIN_MS {
+        let last_ms = self.global.reclaimed_ms.load(Relaxed);
+        if last_ms != 0 && now_ms < last_ms + RECLAIM_AGAIN_MS {
             return false;
         }
-        self.global.pressure.store(1, Relaxed);
-        entered.slot.begin(Op::Exchange);
+        self.global.low_on_memory.store(1, Relaxed);
+        entered.slot.begin(JournalOp::Exchange);
         for victim in 0..(self.global.slots_top.load(Relaxed) as usize).min(self.slots.len()) {
             if victim != entered.number {
-                self.rob(victim);
+                self.steal_spans(victim);
             }
         }
         let spans: Vec<usize> = self.runs().filter(|(_, run)| matches!(run, Run::Span(_))).map(|(page, _)| page).collect();
         for page in spans {
-            self.settle(page / super::tables::UNIT_PAGES, 1);
+            self.relist_or_return(page / super::tables::UNIT_PAGES, 1);
         }
-        // Its own, apart from the one that is being exchanged.
+        // The slot's own empty spans, except the one that is being exchanged.
         for (shape, current) in SHAPES.iter().zip(&entered.slot.current) {
             let unit = current.load(Relaxed) as usize;
             if let Some(unit) = unit.checked_sub(1)
                 && self.spans.get(unit).is_some_and(|span| span.free_blocks(shape) == shape.blocks)
             {
                 current.store(0, Release);
-                self.disown(unit);
+                self.release_span(unit);
             }
         }
-        // Plenty, but not in one piece: that is no reason to count each block.
+        // Much is free, but not in one piece. That is not low memory.
         if self.has_plenty() {
-            self.global.pressure.store(0, Relaxed);
+            self.global.low_on_memory.store(0, Relaxed);
         }
-        self.global.swept_ms.store(now_ms, Relaxed);
+        self.global.reclaimed_ms.store(now_ms, Relaxed);
         true
     }
 
-    /// Takes the spans of another slot, if nobody is using them at this moment.
-    fn rob(&self, victim: usize) {
+    /// Takes the spans of another slot, unless somebody acts for it at this moment.
+    fn steal_spans(&self, victim: usize) {
         let Some(slot) = self.slots.get(victim) else { return };
         if slot.lock.load(Relaxed) != 0 {
             return;
         }
-        self.global.robbed.store(victim as u64 + 1, SeqCst);
-        if slot.lock.compare_exchange(0, ROBBER, SeqCst, Relaxed).is_ok() {
+        self.global.stealing_from.store(victim as u64 + 1, SeqCst);
+        if slot.lock.compare_exchange(0, STEALING, SeqCst, Relaxed).is_ok() {
             for current in &slot.current {
                 if let Some(unit) = (current.swap(0, SeqCst) as usize).checked_sub(1) {
-                    self.disown(unit);
+                    self.release_span(unit);
                 }
             }
             slot.lock.store(0, SeqCst);
         }
-        self.global.robbed.store(0, SeqCst);
+        self.global.stealing_from.store(0, SeqCst);
     }
 }

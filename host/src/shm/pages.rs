@@ -1,7 +1,9 @@
-//! Runs of pages: spans and large blocks are made of them. First fit, so that what lives long gathers at the low end.
+//! Runs of pages, of which spans and large blocks are made. First fit, so that long-lived blocks
+//! gather at the low end.
 //!
-//! *Runs in:* every process, under the arena's lock. *Never:* is left half-changed: a run exists from the store of its first page's word
-//! on, and until that word is zero. The rest can be made again from the words, and is, after a process died holding the lock.
+//! *Runs in:* every process, under the arena's lock. *Never:* leaves a run half-changed. A run
+//! exists from the store of its first page's word until that word is zero. Everything else is
+//! derived from the words, and is rebuilt after a process has died holding the lock.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -14,32 +16,31 @@ const SPAN: u64 = 1;
 const LARGE: u64 = 2;
 const FREEING: u64 = 1 << 4;
 
-/// What stands in the word of a run's first page. The words of its other pages are zero.
+/// The contents of the word of a run's first page. The words of its other pages are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
-    /// Nothing, or the middle of a run.
+    /// No run begins here: the page is free, or in the middle of a run.
     None,
     /// A span of this class.
     Span(usize),
-    /// A large block.
-    Large(Large),
+    Large(LargeBlock),
 }
 
-/// A large block.
+/// A block that is a run of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Large {
-    /// Its length.
+pub struct LargeBlock {
     pub pages: usize,
-    /// Whose it is.
+    /// The owner's tag; see `usage::tag`.
     pub tag: u8,
-    /// It is being freed.
+    /// Whether it is being freed.
     pub freeing: bool,
-    /// The slot that allocated it: tells who comes to look whether it is the block that its journal speaks of.
+    /// The slot that allocated it. Recovery compares it with the slot whose journal names the
+    /// block.
     pub slot: usize,
 }
 
 impl Run {
-    /// From shared memory.
+    /// Decodes a word of shared memory.
     #[inline(always)]
     pub fn from_word(word: u64) -> Self {
         match word & 0xf {
@@ -47,7 +48,7 @@ impl Run {
                 class if class < SHAPES.len() => Self::Span(class),
                 _ => Self::None,
             },
-            LARGE => Self::Large(Large {
+            LARGE => Self::Large(LargeBlock {
                 pages: (word >> 16) as u32 as usize,
                 tag: (word >> 8) as u8,
                 freeing: word & FREEING != 0,
@@ -57,7 +58,6 @@ impl Run {
         }
     }
 
-    /// As it is stored.
     pub fn word(self) -> u64 {
         match self {
             Self::None => 0,
@@ -79,41 +79,58 @@ impl Run {
     }
 }
 
+/// Where a run may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// At any page.
+    Anywhere,
+    /// At a multiple of its length, which is 4 or 16 pages.
+    Aligned,
+}
+
 impl Tables {
-    /// What begins at a page.
+    /// The run that begins at a page.
     #[inline(always)]
     pub fn run(&self, page: usize) -> Run {
         self.pages.get(page).map_or(Run::None, |word| Run::from_word(word.load(Acquire)))
     }
 
-    /// Makes a run exist, or be something else. The point at which that is true for every process.
+    /// Creates, changes or ends a run, for all processes at once.
     pub fn set_run(&self, page: usize, run: Run) {
         if let Some(word) = self.pages.get(page) {
             word.store(run.word(), Release);
         }
     }
 
-    /// Finds free pages and marks them as used. `aligned`: the run starts at a multiple of its length, which is 4 or 16.
-    pub fn take_pages(&self, pages: usize, aligned: bool) -> Option<usize> {
-        let start = if aligned { self.find_aligned(pages) } else { self.find(pages) }?;
-        self.mark(start, pages, true);
-        self.global.used_pages.store(self.global.used_pages.load(Relaxed) + pages as u64, Relaxed);
-        let end = (start + pages) as u64;
-        if self.global.top.load(Relaxed) < end {
-            self.global.top.store(end, Release);
-        }
+    /// Finds free pages and marks them as used. Returns the first.
+    pub fn take_pages(&self, pages: usize, placement: Placement) -> Option<usize> {
+        let start = match placement {
+            Placement::Anywhere => self.find(pages),
+            Placement::Aligned => self.find_aligned(pages),
+        }?;
+        self.mark_used(start, pages);
         Some(start)
     }
 
-    /// The pages are free again; their run's word is zero already.
+    /// Marks free pages as used.
+    pub fn mark_used(&self, start: usize, pages: usize) {
+        self.mark(start, pages, true);
+        self.global.used_pages.store(self.global.used_pages.load(Relaxed) + pages as u64, Relaxed);
+        let end = (start + pages) as u64;
+        if self.global.pages_top.load(Relaxed) < end {
+            self.global.pages_top.store(end, Release);
+        }
+    }
+
+    /// Marks pages as free. The word of their run is zero already.
     pub fn return_pages(&self, start: usize, pages: usize) {
         self.mark(start, pages, false);
         self.global.used_pages.store(self.global.used_pages.load(Relaxed).saturating_sub(pages as u64), Relaxed);
         if self.global.first_free.load(Relaxed) > (start / 64) as u64 {
             self.global.first_free.store((start / 64) as u64, Relaxed);
         }
-        if self.global.pressure.load(Relaxed) != 0 && self.has_plenty() {
-            self.global.pressure.store(0, Relaxed);
+        if self.global.low_on_memory.load(Relaxed) != 0 && self.has_plenty() {
+            self.global.low_on_memory.store(0, Relaxed);
         }
     }
 
@@ -122,7 +139,7 @@ impl Tables {
         self.global.used_pages.load(Relaxed) < (self.pages.len() - self.pages.len() / 8) as u64
     }
 
-    /// The used pages of 64, those past the end of the arena included.
+    /// A word of the page bitmap. Pages past the end of the arena count as used.
     #[inline(always)]
     fn used_word(&self, word: usize) -> u64 {
         let used = self.used.get(word).map_or(!0, |used| used.load(Relaxed));
@@ -155,7 +172,7 @@ impl Tables {
         let words = self.pages.len().div_ceil(64);
         let mut start = self.global.first_free.load(Relaxed) as usize * 64;
         loop {
-            let (free, end) = self.free_run(start, words)?;
+            let (free, end) = self.free_range(start, words)?;
             if end - free >= pages {
                 return Some(free);
             }
@@ -163,14 +180,14 @@ impl Tables {
         }
     }
 
-    /// The first run of free pages at or after a page: its start and end.
-    fn free_run(&self, from: usize, words: usize) -> Option<(usize, usize)> {
+    /// The first range of free pages at or after a page: its start and end.
+    fn free_range(&self, from: usize, words: usize) -> Option<(usize, usize)> {
         let start = self.next_page(from, words, |word| !self.used_word(word))?;
         let end = self.next_page(start, words, |word| self.used_word(word)).unwrap_or(words * 64);
         Some((start, end))
     }
 
-    /// The first page at or after one whose bit is set.
+    /// The first page at or after `from` whose bit is set.
     fn next_page(&self, from: usize, words: usize, bits: impl Fn(usize) -> u64) -> Option<usize> {
         let mut word = from / 64;
         if word >= words {
@@ -187,20 +204,9 @@ impl Tables {
         Some(word * 64 + found.trailing_zeros() as usize)
     }
 
-    /// Whether these pages are all free.
     pub fn all_free(&self, start: usize, pages: usize) -> bool {
         let words = self.pages.len().div_ceil(64);
-        start + pages <= self.pages.len() && self.free_run(start, words).is_some_and(|(free, end)| free == start && end - free >= pages)
-    }
-
-    /// Marks further pages behind a run as used.
-    pub fn mark_more(&self, start: usize, pages: usize) {
-        self.mark(start, pages, true);
-        self.global.used_pages.store(self.global.used_pages.load(Relaxed) + pages as u64, Relaxed);
-        let end = (start + pages) as u64;
-        if self.global.top.load(Relaxed) < end {
-            self.global.top.store(end, Release);
-        }
+        start + pages <= self.pages.len() && self.free_range(start, words).is_some_and(|(free, end)| free == start && end - free >= pages)
     }
 
     fn mark(&self, start: usize, pages: usize, used: bool) {
@@ -216,20 +222,20 @@ impl Tables {
         }
     }
 
-    /// Length of the longest run of free pages.
-    pub fn longest_free_run(&self) -> usize {
+    /// Length of the longest range of free pages.
+    pub fn longest_free_range(&self) -> usize {
         let words = self.pages.len().div_ceil(64);
         let (mut longest, mut from) = (0, 0);
-        while let Some((start, end)) = self.free_run(from, words) {
+        while let Some((start, end)) = self.free_range(from, words) {
             longest = longest.max(end.min(self.pages.len()) - start);
             from = end;
         }
         longest
     }
 
-    /// Every run, in order of address. What other processes change meanwhile may be seen or not.
+    /// Every run, in order of address. Changes by other processes meanwhile may be missed.
     pub fn runs(&self) -> impl Iterator<Item = (usize, Run)> + '_ {
-        let top = (self.global.top.load(Acquire) as usize).min(self.pages.len());
+        let top = (self.global.pages_top.load(Acquire) as usize).min(self.pages.len());
         let mut page = 0;
         std::iter::from_fn(move || {
             while page < top {
@@ -243,13 +249,13 @@ impl Tables {
         })
     }
 
-    /// After a process died holding the arena's lock: makes the bitmap of pages and the lists of spans anew. Can itself be interrupted at
-    /// any instruction, and done again.
+    /// Rebuilds the page bitmap and the lists of spans, after a process has died holding the
+    /// arena's lock. May itself be interrupted at any instruction and repeated.
     pub fn rebuild(&self) {
-        let top = (self.global.top.load(Relaxed) as usize).min(self.pages.len());
+        let top = (self.global.pages_top.load(Relaxed) as usize).min(self.pages.len());
         self.used.iter().take(top.div_ceil(64)).for_each(|word| word.store(0, Relaxed));
         self.global.first_free.store(0, Relaxed);
-        for list in &self.global.lists {
+        for list in &self.global.free_lists {
             list.head.store(0, Relaxed);
             list.tail.store(0, Relaxed);
         }
@@ -259,14 +265,14 @@ impl Tables {
             used += run.pages() as u64;
             let (Run::Span(class), Some(span)) = (run, self.spans.get(page / UNIT_PAGES)) else { continue };
             let state = span.state.load(Relaxed);
-            // It was perhaps about to be listed.
-            let forgotten = state == span::FULL && span.free_blocks(&SHAPES[class]) >= self.enough(&SHAPES[class]);
+            // The dead process may have been about to list it.
+            let forgotten = state == span::FULL && span.free_blocks(&SHAPES[class]) >= self.relist_threshold(&SHAPES[class]);
             if state == span::LISTED || forgotten {
                 span.state.store(span::LISTED, Relaxed);
-                self.push(class, page / UNIT_PAGES);
+                self.push_listed(class, page / UNIT_PAGES);
             }
         }
         self.global.used_pages.store(used, Relaxed);
-        self.finish_robbery();
+        self.finish_stealing();
     }
 }

@@ -1,10 +1,12 @@
-//! Slots of the allocator: who may allocate on behalf of which process, and what it was doing when it died.
+//! The allocator's slots: the right to allocate for a process, a journal of what it is doing, and
+//! recovery after its death.
 //!
-//! *Runs in:* every process; recovery in whoever hears of a death first. *Never:* undoes what another process may have done since.
+//! *Runs in:* every process; recovery in the first process that hears of a death. *Never:* undoes
+//! what another process may have done since.
 //!
-//! A process that changes something first writes down what, in the journal of its slot. Each entry is made so that what is left to do can
-//! be told from it and from the block itself, whatever others did meanwhile: only the slot allocates from its spans, and a block that is
-//! being freed is marked before it is free.
+//! Before a process changes something, it records the change in the journal of its slot. The entry
+//! and the block together show what is left to do, whatever other processes did meanwhile: only the
+//! slot allocates from its spans, and a block is marked before it is freed.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
@@ -12,74 +14,71 @@ use nix::errno::Errno;
 
 use super::arena::Tables;
 use super::class::{PAGE_BYTES, SHAPES};
-use super::pages::{Large, Run};
-use super::span::{FREEING, Found, owned_by};
-use super::tables::{STRANGERS, SlotState};
+use super::pages::{LargeBlock, Run};
+use super::span::{FREEING, FoundBlock, owned_by};
+use super::tables::{AllocatorSlot, FOREIGN_SLOT};
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
 
-/// `SlotState::lock`: another process takes the slot's spans.
-pub const ROBBER: u32 = u32::MAX;
-/// `SlotState::lock` of the strangers' slot, which has a robust lock of its own.
-const STRANGER: u32 = u32::MAX - 1;
+/// `AllocatorSlot::lock`: another process is stealing the slot's spans.
+pub const STEALING: u32 = u32::MAX;
+/// `AllocatorSlot::lock` of the foreign slot, which also has a robust mutex.
+const FOREIGN: u32 = u32::MAX - 1;
 
-/// `SlotState::op`: what is being done.
+/// `AllocatorSlot::op`: the change that is being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Op {
-    /// Nothing.
+pub enum JournalOp {
     None = 0,
     /// `block` is being allocated.
     Allocate = 1,
-    /// `block` is to be freed; its mark may be missing.
+    /// `block` is to be freed, and may not be marked yet.
     Free = 2,
-    /// `block` is marked and to be freed, if it is not yet.
+    /// `block` is marked and to be freed, if it is not free already.
     Marked = 3,
-    /// `block` is to replace `other`, which may be marked, or be free already.
+    /// `block` replaces `other`, which may be marked, or free already.
     Replace = 4,
-    /// Spans of the slot are being taken or given up.
+    /// The slot is taking or releasing spans.
     Exchange = 5,
 }
 
-impl SlotState {
-    /// Writes down what is going to be done. The rest of the entry stands there already.
+impl AllocatorSlot {
+    /// Opens the journal. Its operands are stored already.
     #[inline(always)]
-    pub fn begin(&self, op: Op) {
+    pub fn begin(&self, op: JournalOp) {
         self.op.store(op as u32, Release);
     }
 
-    /// It is done.
+    /// Closes the journal: the change is complete.
     #[inline(always)]
     pub fn end(&self) {
-        self.op.store(Op::None as u32, Release);
+        self.op.store(JournalOp::None as u32, Release);
     }
 
-    fn open(&self) -> Op {
+    fn open(&self) -> JournalOp {
         match self.op.load(Acquire) {
-            1 => Op::Allocate,
-            2 => Op::Free,
-            3 => Op::Marked,
-            4 => Op::Replace,
-            5 => Op::Exchange,
-            _ => Op::None,
+            1 => JournalOp::Allocate,
+            2 => JournalOp::Free,
+            3 => JournalOp::Marked,
+            4 => JournalOp::Replace,
+            5 => JournalOp::Exchange,
+            _ => JournalOp::None,
         }
     }
 }
 
-/// The right to act for a slot.
-pub struct Entered<'h> {
-    /// The slot's number.
+/// The right to act for a slot, until it is dropped.
+pub struct SlotGuard<'h> {
     pub number: usize,
-    /// The slot.
-    pub slot: &'h SlotState,
-    strangers: Option<RobustMutex>,
+    pub slot: &'h AllocatorSlot,
+    foreign_lock: Option<RobustMutex>,
 }
 
-impl Drop for Entered<'_> {
+impl Drop for SlotGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.slot.lock.store(0, Release);
-        if let Some(lock) = self.strangers
+        if let Some(lock) = self.foreign_lock
             && let Err(errno) = lock.unlock()
         {
             tracing::error!(target: "fault", "the allocator's lock was not released: {errno}");
@@ -87,10 +86,10 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// The arena's lock, held.
-pub struct Held(RobustMutex);
+/// The arena's lock, held until this is dropped.
+pub struct ArenaGuard(RobustMutex);
 
-impl Drop for Held {
+impl Drop for ArenaGuard {
     fn drop(&mut self) {
         if let Err(errno) = self.0.unlock() {
             tracing::error!(target: "fault", "the arena's lock was not released: {errno}");
@@ -99,59 +98,59 @@ impl Drop for Held {
 }
 
 impl Tables {
-    /// Takes the arena's lock. What its last holder left half-done is repaired.
-    pub fn hold(&self) -> Result<Held, Errno> {
-        let lock = self.lock();
+    /// Takes the arena's lock. If its last holder died, repairs what it left.
+    pub fn lock_arena(&self) -> Result<ArenaGuard, Errno> {
+        let lock = self.arena_mutex();
         if let Locked::OwnerDied { .. } = lock.lock(Patience::Wait)? {
             self.rebuild();
             lock.repaired()?;
         }
-        Ok(Held(lock))
+        Ok(ArenaGuard(lock))
     }
 
-    /// Waits until no other thread acts for this process's slot.
+    /// Takes the right to act for this process's slot, waiting for another thread that has it.
     #[inline(always)]
-    pub fn enter(&self) -> Result<Entered<'_>, Errno> {
+    pub fn enter(&self) -> Result<SlotGuard<'_>, Errno> {
         let me = this_process();
         let number = me.process_no() as usize;
         match self.slots.get(number) {
-            Some(slot) if number < STRANGERS => {
+            Some(slot) if number < FOREIGN_SLOT => {
                 let pid = me.pid() as u32;
                 if slot.lock.compare_exchange(0, pid, Acquire, Relaxed).is_err() {
-                    self.wait_for(slot, pid)?;
+                    self.acquire_slot(slot, pid)?;
                 }
-                Ok(Entered { number, slot, strangers: None })
+                Ok(SlotGuard { number, slot, foreign_lock: None })
             }
-            _ => self.enter_as_stranger(),
+            _ => self.enter_as_foreign(),
         }
     }
 
-    /// A process that the host did not fork shares a slot with all of its kind.
+    /// As `enter`, for the slot that all processes share that the host did not fork.
     #[cold]
-    pub fn enter_as_stranger(&self) -> Result<Entered<'_>, Errno> {
-        let slot = self.slots.get(STRANGERS).ok_or(Errno::EINVAL)?;
-        let lock = self.strangers_lock();
+    pub fn enter_as_foreign(&self) -> Result<SlotGuard<'_>, Errno> {
+        let slot = self.slots.get(FOREIGN_SLOT).ok_or(Errno::EINVAL)?;
+        let lock = self.foreign_mutex();
         if let Locked::OwnerDied { .. } = lock.lock(Patience::Wait)? {
-            self.recover(STRANGERS, STRANGER).inspect_err(|_| {
+            self.recover(FOREIGN_SLOT, FOREIGN).inspect_err(|_| {
                 let _ = lock.unlock();
             })?;
             lock.repaired()?;
         }
-        self.wait_for(slot, STRANGER).inspect_err(|_| {
+        self.acquire_slot(slot, FOREIGN).inspect_err(|_| {
             let _ = lock.unlock();
         })?;
-        Ok(Entered { number: STRANGERS, slot, strangers: Some(lock) })
+        Ok(SlotGuard { number: FOREIGN_SLOT, slot, foreign_lock: Some(lock) })
     }
 
-    /// Another thread of this process is in the allocator, or a robber is; both for less than a microsecond, unless the scheduler or
-    /// death comes between.
+    /// Waits for another thread of this process, or for a process that steals the slot's spans.
+    /// Either takes less than a microsecond, unless it is preempted or dies.
     #[cold]
-    fn wait_for(&self, slot: &SlotState, own: u32) -> Result<(), Errno> {
+    fn acquire_slot(&self, slot: &AllocatorSlot, own: u32) -> Result<(), Errno> {
         for round in 1_u32.. {
             match slot.lock.compare_exchange_weak(0, own, Acquire, Relaxed) {
                 Ok(_) => break,
-                // It may have died: who takes the arena's lock next repairs that.
-                Err(ROBBER) if round.is_multiple_of(1000) => drop(self.hold()?),
+                // It may have died. Taking the arena's lock repairs that.
+                Err(STEALING) if round.is_multiple_of(1000) => drop(self.lock_arena()?),
                 Err(_) if round.is_multiple_of(100) => std::thread::yield_now(),
                 Err(_) => std::hint::spin_loop(),
             }
@@ -159,46 +158,48 @@ impl Tables {
         Ok(())
     }
 
-    /// Whether that process was inside the allocator when it died, and nobody has cleaned up yet.
+    /// Whether that process was inside the allocator when it died and has not been recovered.
     pub fn needs_recovery(&self, number: usize, pid: u32) -> bool {
         self.slots.get(number).is_some_and(|slot| slot.lock.load(Acquire) == pid)
     }
 
-    /// Cleans up after a process that is certainly dead. Can be interrupted at any instruction, and done again by anybody.
+    /// Recovers the slot of a process that is certainly dead. May be interrupted at any
+    /// instruction, and repeated by any process.
     pub fn recover(&self, number: usize, pid: u32) -> Result<(), Errno> {
         if !self.needs_recovery(number, pid) {
             return Ok(());
         }
-        let _held = self.hold()?;
+        let _held = self.lock_arena()?;
         let Some(slot) = self.slots.get(number).filter(|slot| slot.lock.load(Acquire) == pid) else { return Ok(()) };
         let (block, cell) = (slot.block.load(Relaxed) as usize, slot.cell.load(Relaxed) as usize);
         match slot.open() {
-            Op::None => {}
-            Op::Allocate => {
+            JournalOp::None => {}
+            JournalOp::Allocate => {
                 let delivered = self.cell(cell).is_some_and(|cell| cell.load(Relaxed) == self.address(block));
                 self.end_allocation(number, block, delivered);
             }
-            Op::Free => {
+            JournalOp::Free => {
                 self.mark_freeing(block);
-                slot.begin(Op::Marked);
+                slot.begin(JournalOp::Marked);
                 self.end_free(block, cell);
             }
-            Op::Marked => self.end_free(block, cell),
-            Op::Replace => {
+            JournalOp::Marked => self.end_free(block, cell),
+            JournalOp::Replace => {
                 self.unmark(slot.other.load(Relaxed) as usize, slot.tag.load(Relaxed) as u8);
                 self.end_allocation(number, block, false);
             }
-            Op::Exchange => self.disown_lost(number),
+            JournalOp::Exchange => self.release_lost_spans(number),
         }
         slot.end();
         slot.lock.store(0, Release);
         Ok(())
     }
 
-    /// A block of a slot's own span, or a large one that carries the slot's number, is kept if it was delivered.
+    /// Frees a block that was allocated but not delivered: one in the slot's own span, or a large
+    /// one with the slot's number.
     fn end_allocation(&self, number: usize, block: usize, delivered: bool) {
         match self.find_block(block) {
-            Found::Small(place) => {
+            FoundBlock::Small(place) => {
                 if let Some(span) = self.spans.get(place.unit)
                     && span.state.load(Relaxed) == owned_by(number)
                     && !delivered
@@ -206,7 +207,7 @@ impl Tables {
                     span.bitmap[place.block / 64].fetch_and(!(1 << (place.block % 64)), SeqCst);
                 }
             }
-            Found::Large(page, large) if large.slot == number && !delivered => {
+            FoundBlock::Large(page, large) if large.slot == number && !delivered => {
                 self.set_run(page, Run::None);
                 self.return_pages(page, large.pages);
             }
@@ -214,31 +215,32 @@ impl Tables {
         }
     }
 
-    /// Marks a block that nobody can have freed.
-    pub fn mark_freeing(&self, block: usize) {
+    /// Marks a block that nobody can have freed since.
+    fn mark_freeing(&self, block: usize) {
         match self.find_block(block) {
-            Found::Small(place) => {
+            FoundBlock::Small(place) => {
                 if let Some(span) = self.spans.get(place.unit) {
                     span.tags[place.block].store(FREEING, Relaxed);
                 }
             }
-            Found::Large(page, large) => self.set_run(page, Run::Large(Large { freeing: true, ..large })),
+            FoundBlock::Large(page, large) => self.set_run(page, Run::Large(LargeBlock { freeing: true, ..large })),
             _ => {}
         }
     }
 
-    /// Frees a block unless that is done: a block without the mark was freed, and may be somebody else's by now.
+    /// Frees a block if it still has the mark. Without the mark it was freed before, and may have
+    /// been allocated again since.
     fn end_free(&self, block: usize, cell: usize) {
         match self.find_block(block) {
-            Found::Small(place) => {
+            FoundBlock::Small(place) => {
                 if let Some(span) = self.spans.get(place.unit) {
                     if span.is_set(place.block) && span.tags[place.block].load(Relaxed) == FREEING {
                         span.bitmap[place.block / 64].fetch_and(!(1 << (place.block % 64)), SeqCst);
                     }
-                    self.settle(place.unit, self.enough(&SHAPES[place.class]));
+                    self.relist_or_return(place.unit, self.relist_threshold(&SHAPES[place.class]));
                 }
             }
-            Found::Large(page, large) if large.freeing => {
+            FoundBlock::Large(page, large) if large.freeing => {
                 self.set_run(page, Run::None);
                 self.return_pages(page, large.pages);
             }
@@ -251,31 +253,31 @@ impl Tables {
         }
     }
 
-    /// A block that was marked stays with its owner after all.
+    /// Takes the mark off a block, which stays with its owner.
     fn unmark(&self, block: usize, tag: u8) {
         match self.find_block(block) {
-            Found::Small(place) => {
+            FoundBlock::Small(place) => {
                 if let Some(span) = self.spans.get(place.unit)
                     && span.is_set(place.block)
                     && span.tags[place.block].load(Relaxed) == FREEING
                 {
                     span.tags[place.block].store(tag, Relaxed);
                 }
-                // If it was freed already.
-                self.settle(place.unit, self.enough(&SHAPES[place.class]));
+                // In case it was freed already.
+                self.relist_or_return(place.unit, self.relist_threshold(&SHAPES[place.class]));
             }
-            Found::Large(page, large) if large.freeing => self.set_run(page, Run::Large(Large { freeing: false, ..large })),
+            FoundBlock::Large(page, large) if large.freeing => self.set_run(page, Run::Large(LargeBlock { freeing: false, ..large })),
             _ => {}
         }
     }
 
-    /// Address of an offset.
+    /// The address of an offset.
     #[inline(always)]
     pub fn address(&self, offset: usize) -> u64 {
         (self.start + offset) as u64
     }
 
-    /// Offset of an address in the arena.
+    /// The offset of an address in the arena.
     #[inline(always)]
     pub fn offset(&self, address: usize) -> Option<usize> {
         address.checked_sub(self.start).filter(|offset| *offset < self.pages.len() * PAGE_BYTES)

@@ -1,58 +1,59 @@
-//! Spans: runs of pages that are cut into blocks of one class.
+//! Spans: runs of pages that are divided into blocks of one class.
 //!
-//! *Runs in:* every process; what changes the owner of a span, under the arena's lock. *Never:* keeps anything in the blocks themselves.
+//! *Runs in:* every process; changes of a span's owner only under the arena's lock. *Never:* stores
+//! anything in the blocks themselves.
 //!
-//! A span is *owned* by a slot, which alone allocates from it; or *listed*, for whoever needs one of its class; or *full*, and forgotten
-//! until enough of its blocks are free. Everybody may free a block of any span.
+//! A span is *owned* by a slot, which alone allocates from it; or *listed*, for the next slot that
+//! needs a span of its class; or *full*, and in no list until enough of its blocks are free. Any
+//! process may free a block of any span.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::arena::Tables;
-use super::class::{Class, PAGE_BYTES, SHAPES};
-use super::pages::Run;
+use super::class::{PAGE_BYTES, SHAPES, SpanShape};
+use super::pages::{LargeBlock, Placement, Run};
 use super::tables::{SLOTS, Span, UNIT_PAGES};
 
-/// `Span::state`: nobody's, and in no list.
+/// `Span::state`: without owner, in no list.
 pub const FULL: u32 = 0;
-/// `Span::state`: nobody's, and in the list of its class.
+/// `Span::state`: without owner, in the list of its class.
 pub const LISTED: u32 = 1;
-/// `Span::state` of a span that a slot owns: this plus the slot.
+/// `Span::state`: owned by a slot; this plus the slot.
 const OWNED: u32 = 2;
 /// `Span::tags`: the block is being freed.
 pub const FREEING: u8 = 0xff;
 
-/// `Span::state` of a slot's span.
+/// The `Span::state` of a span that the slot owns.
 #[inline(always)]
 pub fn owned_by(slot: usize) -> u32 {
     OWNED + slot as u32
 }
 
-/// The slot that owns a span.
+/// The slot that owns a span in that state.
 pub fn owner(state: u32) -> Option<usize> {
     state.checked_sub(OWNED).map(|slot| slot as usize).filter(|slot| *slot < SLOTS)
 }
 
 /// A block of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The span's number.
+pub struct SmallBlock {
+    /// Number of the span.
     pub unit: usize,
-    /// Its class.
     pub class: usize,
-    /// Index of the block.
+    /// Index of the block in the span.
     pub block: usize,
 }
 
-/// What an address is.
+/// What is at an offset of the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Where a block of a span begins, allocated or not.
-    Small(Place),
-    /// Where a large block begins.
-    Large(usize, super::pages::Large),
-    /// In the middle of something.
+pub enum FoundBlock {
+    /// The beginning of a block of a span, allocated or not.
+    Small(SmallBlock),
+    /// The beginning of a large block, with its first page.
+    Large(usize, LargeBlock),
+    /// The middle of a block.
     Inside,
-    /// Nothing allocated is there.
+    /// No block.
     Nothing,
 }
 
@@ -63,16 +64,16 @@ impl Span {
         self.bitmap[block / 64].load(Acquire) >> (block % 64) & 1 != 0
     }
 
-    /// How many blocks are free.
-    pub fn free_blocks(&self, shape: &Class) -> u32 {
+    /// Number of free blocks.
+    pub fn free_blocks(&self, shape: &SpanShape) -> u32 {
         self.bitmap[..shape.words()].iter().map(|word| word.load(SeqCst).count_zeros()).sum()
     }
 }
 
 impl Tables {
-    /// What begins at an offset of the arena.
+    /// The block that begins at an offset of the arena.
     #[inline(always)]
-    pub fn find_block(&self, offset: usize) -> Found {
+    pub fn find_block(&self, offset: usize) -> FoundBlock {
         let page = offset / PAGE_BYTES;
         for pages in [4, 16] {
             let first = page & !(pages - 1);
@@ -80,18 +81,18 @@ impl Tables {
                 && SHAPES[class].pages as usize == pages
             {
                 let place = SHAPES[class].block_at(offset - first * PAGE_BYTES);
-                return place.map_or(Found::Inside, |block| Found::Small(Place { unit: first / UNIT_PAGES, class, block }));
+                return place.map_or(FoundBlock::Inside, |block| FoundBlock::Small(SmallBlock { unit: first / UNIT_PAGES, class, block }));
             }
         }
         match self.run(page) {
-            Run::Large(large) if offset.is_multiple_of(PAGE_BYTES) => Found::Large(page, large),
-            _ => Found::Nothing,
+            Run::Large(large) if offset.is_multiple_of(PAGE_BYTES) => FoundBlock::Large(page, large),
+            _ => FoundBlock::Nothing,
         }
     }
 
-    /// Puts a span at the end of its class's list.
-    pub fn push(&self, class: usize, unit: usize) {
-        let (list, Some(span)) = (&self.global.lists[class], self.spans.get(unit)) else { return };
+    /// Appends a span to the list of its class.
+    pub fn push_listed(&self, class: usize, unit: usize) {
+        let (list, Some(span)) = (&self.global.free_lists[class], self.spans.get(unit)) else { return };
         let last = list.tail.load(Relaxed);
         span.next.store(0, Relaxed);
         span.previous.store(last, Relaxed);
@@ -103,7 +104,7 @@ impl Tables {
     }
 
     fn unlink(&self, class: usize, span: &Span) {
-        let list = &self.global.lists[class];
+        let list = &self.global.free_lists[class];
         let (next, previous) = (span.next.load(Relaxed), span.previous.load(Relaxed));
         match (previous as usize).checked_sub(1).and_then(|previous| self.spans.get(previous)) {
             Some(previous) => previous.next.store(next, Relaxed),
@@ -115,17 +116,17 @@ impl Tables {
         }
     }
 
-    /// A listed span with a free block. It leaves the list; its state says so only when the caller has changed it.
-    pub fn pop(&self, class: usize) -> Option<usize> {
-        let unit = (self.global.lists[class].head.load(Relaxed) as usize).checked_sub(1)?;
+    /// Takes a span with a free block from the list of its class. The caller changes its state.
+    pub fn pop_listed(&self, class: usize) -> Option<usize> {
+        let unit = (self.global.free_lists[class].head.load(Relaxed) as usize).checked_sub(1)?;
         self.unlink(class, self.spans.get(unit)?);
         Some(unit)
     }
 
-    /// Takes pages and makes a span of them that belongs to a slot.
+    /// Makes a span of free pages, owned by the slot.
     pub fn new_span(&self, class: usize, slot: usize) -> Option<usize> {
         let shape = &SHAPES[class];
-        let page = self.take_pages(shape.pages as usize, true)?;
+        let page = self.take_pages(shape.pages as usize, Placement::Aligned)?;
         let unit = page / UNIT_PAGES;
         let span = self.spans.get(unit)?;
         for (index, word) in span.bitmap[..shape.words()].iter().enumerate() {
@@ -137,9 +138,9 @@ impl Tables {
         Some(unit)
     }
 
-    /// Puts a span that is no slot's where it belongs: its pages go back if all its blocks are free, and it is listed if at least `enough`
-    /// are. Does nothing with any other span.
-    pub fn settle(&self, unit: usize, enough: u32) {
+    /// Returns the pages of a span without owner if all its blocks are free; lists it if at least
+    /// `enough` are. Does nothing with an owned span.
+    pub fn relist_or_return(&self, unit: usize, enough: u32) {
         let (Some(span), Run::Span(class)) = (self.spans.get(unit), self.run(unit * UNIT_PAGES)) else { return };
         let (shape, state) = (&SHAPES[class], span.state.load(SeqCst));
         if state != FULL && state != LISTED {
@@ -154,37 +155,40 @@ impl Tables {
             self.return_pages(unit * UNIT_PAGES, shape.pages as usize);
         } else if state == FULL && free >= enough {
             span.state.store(LISTED, SeqCst);
-            self.push(class, unit);
+            self.push_listed(class, unit);
         }
     }
 
-    /// A span that a slot owned is nobody's now.
-    pub fn disown(&self, unit: usize) {
+    /// Ends a slot's ownership of a span.
+    pub fn release_span(&self, unit: usize) {
         let (Some(span), Run::Span(class)) = (self.spans.get(unit), self.run(unit * UNIT_PAGES)) else { return };
-        // First this, then the look at the bitmap: who frees a block does it the other way round, so one of the two sees the other.
+        // First the state, then the bitmap. A process that frees a block uses the opposite order,
+        // so one of the two sees the other's change.
         span.state.store(FULL, SeqCst);
-        self.settle(unit, self.enough(&SHAPES[class]));
+        self.relist_or_return(unit, self.relist_threshold(&SHAPES[class]));
     }
 
-    /// So many blocks must be free before a full span is listed: else it would go back and forth for each of them.
+    /// Number of blocks that must be free before a full span is listed. With one, a span could
+    /// change between full and listed at each block.
     #[inline(always)]
-    pub fn enough(&self, shape: &Class) -> u32 {
-        if self.global.pressure.load(Relaxed) != 0 { 1 } else { (shape.blocks / 8).clamp(1, 8) }
+    pub fn relist_threshold(&self, shape: &SpanShape) -> u32 {
+        if self.global.low_on_memory.load(Relaxed) != 0 { 1 } else { (shape.blocks / 8).clamp(1, 8) }
     }
 
-    /// After a robber of spans died: lets go of what it held.
-    pub fn finish_robbery(&self) {
-        let Some(victim) = (self.global.robbed.load(Relaxed) as usize).checked_sub(1) else { return };
-        let Some(slot) = self.slots.get(victim).filter(|slot| slot.lock.load(Relaxed) == super::slot::ROBBER) else { return };
-        self.disown_lost(victim);
+    /// Completes the stealing of spans, after the process that did it has died.
+    pub fn finish_stealing(&self) {
+        let Some(victim) = (self.global.stealing_from.load(Relaxed) as usize).checked_sub(1) else { return };
+        let Some(slot) = self.slots.get(victim).filter(|slot| slot.lock.load(Relaxed) == super::slot::STEALING) else { return };
+        self.release_lost_spans(victim);
         slot.lock.store(0, Release);
-        self.global.robbed.store(0, Relaxed);
+        self.global.stealing_from.store(0, Relaxed);
     }
 
-    /// Gives up the spans that a slot owns and does not know of: something was interrupted.
-    pub fn disown_lost(&self, slot: usize) {
+    /// Releases the spans that a slot owns but does not refer to, because an exchange was
+    /// interrupted.
+    pub fn release_lost_spans(&self, slot: usize) {
         let lost: Vec<usize> = self.runs().filter_map(|(page, run)| self.lost_span(page, run, slot)).collect();
-        lost.into_iter().for_each(|unit| self.disown(unit));
+        lost.into_iter().for_each(|unit| self.release_span(unit));
     }
 
     fn lost_span(&self, page: usize, run: Run, slot: usize) -> Option<usize> {

@@ -1,91 +1,90 @@
-//! What the allocator knows, in shared memory of its own: apart from the blocks, so that a module that writes past its block damages
-//! other blocks at worst, never this.
+//! The allocator's state, in its own shared memory: apart from the blocks, so that a module that
+//! writes past its block damages other blocks at worst, never this.
 //!
-//! *Runs in:* every process. *Never:* needs to be initialised: zeros are an arena in which nothing is allocated, and a page that is
-//! not needed yet is not touched.
+//! *Runs in:* every process. *Never:* needs to be initialised: zeros are an arena in which nothing
+//! is allocated, and a page that is not needed yet is not touched.
 //!
-//! What counts are the words of the pages, the states and bitmaps of the spans, and the journals of the slots. The bitmap of free pages
-//! and the lists can be made from them again (`pages::rebuild`).
+//! The words of the pages, the states and bitmaps of the spans, and the journals of the slots are
+//! authoritative. The bitmap of used pages and the lists are derived from them (`Tables::rebuild`).
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
-use super::class::{CLASSES, MAX_BLOCKS};
+use super::class::{CLASS_COUNT, MAX_BLOCKS};
 use crate::process::slots::MAX_PROCESSES;
 
-/// The slot that all processes share which the host did not fork.
-pub const STRANGERS: usize = MAX_PROCESSES + 1;
-/// Number of slots.
-pub const SLOTS: usize = STRANGERS + 1;
-/// Pages of the smallest span; a span's number is its first page divided by this.
+/// The slot that all processes share that the host did not fork.
+pub const FOREIGN_SLOT: usize = MAX_PROCESSES + 1;
+pub const SLOTS: usize = FOREIGN_SLOT + 1;
+/// Pages of the smallest span. The number of a span is its first page divided by this.
 pub const UNIT_PAGES: usize = 4;
 
-/// One for all.
+/// The state that concerns the whole arena. Changed under the arena's lock.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Global {
-    /// Behind the last page that ever was in use.
-    pub top: AtomicU64,
-    /// Pages in use.
+    /// One past the last page that was ever in use.
+    pub pages_top: AtomicU64,
+    /// Number of pages in use.
     pub used_pages: AtomicU64,
-    /// No page is free in any word of the page bitmap before this one.
+    /// The words of the page bitmap before this one have no free page.
     pub first_free: AtomicU64,
-    /// The slot, plus 1, whose spans are being taken from it; 0 if none.
-    pub robbed: AtomicU64,
-    /// Not 0: memory was exhausted lately; each free block counts.
-    pub pressure: AtomicU64,
-    /// When everything was last searched for free memory, in milliseconds.
-    pub swept_ms: AtomicU64,
-    /// Behind the last slot that ever allocated.
+    /// The slot, plus 1, whose spans are being stolen; 0 if none.
+    pub stealing_from: AtomicU64,
+    /// Not 0: memory was exhausted lately, so a full span is listed as soon as one block is free.
+    pub low_on_memory: AtomicU64,
+    /// When idle memory was last reclaimed, in milliseconds on the monotonic clock.
+    pub reclaimed_ms: AtomicU64,
+    /// One past the last slot that ever allocated.
     pub slots_top: AtomicU64,
-    /// Spans with free blocks that belong to nobody, by class.
-    pub lists: [List; CLASSES],
+    /// Spans with free blocks that no slot owns, by class.
+    pub free_lists: [FreeList; CLASS_COUNT],
 }
 
 /// A list of spans, each as its number plus 1; 0 is none.
 #[repr(C)]
 #[derive(Debug)]
-pub struct List {
-    /// The next one to use.
+pub struct FreeList {
     pub head: AtomicU32,
-    /// The last one.
     pub tail: AtomicU32,
 }
 
-/// What one process has, by `process_no`.
+/// The allocator's state for one process, by `process_no`. Written by that process, and by whoever
+/// holds `lock` in its place.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct SlotState {
-    /// 0: nobody is in the allocator on behalf of this slot. Otherwise the pid of who is, or `ROBBER`.
+pub struct AllocatorSlot {
+    /// 0: nobody acts for this slot. Otherwise the pid of the process that does, or one of the
+    /// constants in `slot.rs`.
     pub lock: AtomicU32,
-    /// `journal::Op`; what follows says what about.
+    /// The journal: a `slot::JournalOp`. The next four fields are its operands.
     pub op: AtomicU32,
     /// Offset of the block.
     pub block: AtomicU64,
     /// Offset of the cell that holds the block's address, plus 1; 0: none.
     pub cell: AtomicU64,
-    /// Offset of the older block of two.
+    /// Offset of the block that is replaced.
     pub other: AtomicU64,
-    /// Who the older block belongs to.
+    /// Tag of the block that is replaced.
     pub tag: AtomicU32,
-    /// The span to allocate from, plus 1, by class.
-    pub current: [AtomicU32; CLASSES],
+    /// The span that the slot allocates from, plus 1, by class.
+    pub current: [AtomicU32; CLASS_COUNT],
 }
 
 /// A span of blocks of one class.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Span {
-    /// `span::FULL`, `LISTED` or the owner.
+    /// `span::FULL`, `span::LISTED` or the owner.
     pub state: AtomicU32,
-    /// In a list.
+    /// In a list: the next span, plus 1.
     pub next: AtomicU32,
-    /// In a list.
+    /// In a list: the previous span, plus 1.
     pub previous: AtomicU32,
-    /// First word of the bitmap to look at.
+    /// The word of the bitmap in which the search for a free block begins.
     pub hint: AtomicU32,
-    /// A bit is set: the block is allocated, or there is none.
+    /// A bit is set if the block is allocated or does not exist.
     pub bitmap: [AtomicU64; MAX_BLOCKS / 64],
-    /// Whose each block is; written before the bit is set.
+    /// The owner's tag of each block, written before its bit is set.
     pub tags: [AtomicU8; MAX_BLOCKS],
 }
 

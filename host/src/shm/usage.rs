@@ -1,7 +1,7 @@
-//! Who has how much shared memory, and whether the allocator's books are in order.
+//! How much shared memory each module has, and whether the allocator's state is consistent.
 //!
-//! *Runs in:* any process; the control process for `modhost shm`. *Never:* counts along: what is there is counted when somebody asks, so
-//! that no death can make the sums wrong.
+//! *Runs in:* any process; the control process for `modhost shm`. *Never:* keeps running totals:
+//! blocks are counted when somebody asks, so that no death can make the sums wrong.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,48 +12,46 @@ use super::pages::Run;
 use super::span::{FREEING, LISTED, owner};
 use super::tables::UNIT_PAGES;
 
-/// Tag of all modules past those that have one of their own.
+/// The tag that modules share for which no tag is left.
 const OTHERS: u8 = 0xfe;
 
-/// How a module stands in the allocator's tables.
+/// The tag of a module in the allocator's tables.
 #[inline(always)]
 pub fn tag(index: u32) -> u8 {
     if index < u32::from(OTHERS) - 1 { index as u8 + 1 } else { OTHERS }
 }
 
-/// Blocks and bytes.
+/// The blocks of one module.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Number of blocks.
     pub blocks: u64,
-    /// Their bytes, as they were rounded up.
+    /// Their sizes, rounded up to their classes or to pages.
     pub bytes: u64,
 }
 
-/// What is used and what is left.
+/// Used and free memory.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// By index of the module; none: of modules past the 253rd.
+    /// By index of the module; None: modules past the 253rd.
     pub shares: BTreeMap<Option<u32>, Share>,
-    /// Size of the arena in bytes.
     pub total_bytes: u64,
-    /// In pages that belong to nothing.
+    /// Bytes in pages that no run has.
     pub free_bytes: u64,
-    /// In free blocks of spans: for blocks of their sizes.
+    /// Bytes in free blocks of spans, usable for blocks of their sizes.
     pub spare_bytes: u64,
-    /// The largest block that there is room for.
+    /// Size of the largest block that can be allocated.
     pub largest_free_bytes: u64,
 }
 
 impl Usage {
-    /// Of all modules.
+    /// The blocks of all modules.
     pub fn sum(&self) -> Share {
         self.shares
             .values()
             .fold(Share::default(), |sum, share| Share { blocks: sum.blocks + share.blocks, bytes: sum.bytes + share.bytes })
     }
 
-    /// The module that has most.
+    /// The module that has most bytes.
     pub fn largest(&self) -> Option<(Option<u32>, Share)> {
         self.shares.iter().max_by_key(|(_, share)| share.bytes).map(|(index, share)| (*index, *share))
     }
@@ -67,7 +65,7 @@ impl Usage {
 }
 
 impl Tables {
-    /// Counts. What other processes do meanwhile is counted or not.
+    /// Counts all blocks. Changes by other processes meanwhile may be missed.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage { total_bytes: (self.pages.len() * PAGE_BYTES) as u64, ..Usage::default() };
         let mut used_pages = 0;
@@ -89,11 +87,11 @@ impl Tables {
             }
         }
         usage.free_bytes = (self.pages.len().saturating_sub(used_pages) * PAGE_BYTES) as u64;
-        usage.largest_free_bytes = (self.longest_free_run() * PAGE_BYTES) as u64;
+        usage.largest_free_bytes = (self.longest_free_range() * PAGE_BYTES) as u64;
         usage
     }
 
-    /// Compares everything that is kept twice, while nobody allocates. Empty: all is well.
+    /// Compares everything that is recorded twice, while nobody allocates. Returns the differences.
     pub fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut used = vec![0_u64; self.used.len()];
@@ -157,13 +155,13 @@ impl Tables {
             }
         } else if state == LISTED {
             listed[class].push(unit);
-        } else if free >= self.enough(shape) * shape.words() as u32 {
+        } else if free >= self.relist_threshold(shape) * shape.words() as u32 {
             wrong.push(format!("{free} free blocks of span {unit} are forgotten, its state is {state}"));
         }
     }
 
     fn listed(&self, class: usize) -> Vec<usize> {
-        let (list, mut found) = (&self.global.lists[class], Vec::new());
+        let (list, mut found) = (&self.global.free_lists[class], Vec::new());
         let mut next = list.head.load(Relaxed) as usize;
         while let Some(span) = next.checked_sub(1).and_then(|unit| self.spans.get(unit)) {
             found.push(next - 1);

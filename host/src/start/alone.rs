@@ -19,7 +19,7 @@ use crate::state::State;
 use crate::supervise::certificates::{Certificates, Judge};
 use crate::supervise::pid_file::PidFile;
 use crate::sys::process::signal::Signals;
-use crate::sys::udp::datagrams;
+use crate::sys::udp::datagrams::ReceiveWait;
 use crate::tls::Source;
 
 /// The whole life of a host without forked workers. Returns its exit code, or why it could not start.
@@ -100,7 +100,7 @@ fn serve_until_stopped(
         }
         life.watch.restart_due(&state.family);
         for (listener, service, socket) in &datagram_sockets {
-            server.serve(listener, service, socket, datagrams::Wait::Poll)?;
+            server.serve(listener, service, socket, ReceiveWait::Poll)?;
         }
         if let Some(connections) = &mut connections {
             connections.turn(Some(0))?;

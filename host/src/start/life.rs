@@ -25,10 +25,10 @@ use crate::supervise::generation::Inheritance;
 use crate::supervise::protocol::FromMain;
 use crate::sys::fast_fork::process_identity;
 use crate::sys::process::fork;
-use crate::sys::process::signal::{self, Signals};
+use crate::sys::process::signal::Signals;
 use crate::sys::process::title::{self, Comm};
 use crate::sys::time;
-use crate::sys::udp::datagrams;
+use crate::sys::udp::buffers;
 use crate::tls::Source;
 
 /// Main at one step of its start: its life, and what the step made.
@@ -141,8 +141,7 @@ impl Foundation {
     /// Makes it, once.
     pub fn make(plan: &Plan, slots: Slots) -> Result<Self> {
         process_identity::prepare()?;
-        datagrams::reserve()?;
-        signal::prepare_stop_by_flag()?;
+        buffers::reserve()?;
         family::become_main(slots)?;
         let memory = MainMemory::new(plan.config.host.shared_memory_bytes)?.install()?;
         let requests = InitRequests::new(plan.listeners.len()).install()?;

@@ -17,7 +17,7 @@ use crate::net::{bind, resolve};
 use crate::state::ListenerRequest;
 use crate::supervise::protocol::{FromMain, FromSupervisor};
 use crate::sys::socket::seqpacket::Link;
-use crate::sys::udp::packet_info::Socket;
+use crate::sys::udp::socket::Socket;
 
 /// Every listener with its sockets: those of the plan whose module is loaded, then those that modules
 /// asked for, numbered in this order.

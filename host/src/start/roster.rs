@@ -23,7 +23,7 @@ use crate::state::{InitRequests, State};
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::process::fork;
 use crate::sys::{descriptor, random};
-use crate::timer::{self, Which};
+use crate::timer::{self, TimerProcess};
 
 /// Forks between two checks whether the start is to stop: about two milliseconds.
 const FORKS_BETWEEN_CHECKS: usize = 16;
@@ -81,7 +81,7 @@ fn specs(
             roster.add(Kind::Worker, |rank| format!("worker {rank} {listener}"), Arc::new(move |state| udp_worker(state, index)));
         }
     }
-    for which in [Which::Slow, Which::Fast] {
+    for which in [TimerProcess::Slow, TimerProcess::Fast] {
         roster.add(Kind::Timer, |_| which.to_string(), Arc::new(move |_| timer_process(which)));
     }
     if let Some(server) = control {
@@ -140,7 +140,7 @@ fn udp_worker(state: &'static State, listener: u32) -> u8 {
     }
 }
 
-fn timer_process(which: Which) -> u8 {
+fn timer_process(which: TimerProcess) -> u8 {
     // As registered until now: `PROC_INIT` is over.
     let functions: Vec<_> = InitRequests::current()
         .map(|requests| requests.timers().iter().filter(|function| function.which == which).cloned().collect())

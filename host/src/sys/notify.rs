@@ -1,6 +1,7 @@
-//! Messages to the service manager that started us (`NOTIFY_SOCKET`).
+//! Messages to the service manager that started the host (`NOTIFY_SOCKET`).
 //!
-//! *Runs in:* the supervisor; without one, main. *Never:* leaves the variable to modules, holds a descriptor, swallows an error.
+//! *Runs in:* the supervisor; without one, main. *Never:* leaves the variable to modules, holds a
+//! descriptor, swallows an error.
 
 use crate::error::{Error, Result, io_text};
 use crate::sys::process::environment;
@@ -14,20 +15,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// A manager that does not read for so long is not waited for.
+/// How long a message waits for a manager that does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the service manager listens. `sd_notify::notify` would look that up in the environment each time; the words of its protocol are used, not its socket.
+/// Where the service manager listens. Only the words of `sd_notify` are used, not its socket:
+/// `sd_notify::notify` looks up the environment each time.
 #[derive(Debug, Clone)]
 pub struct ServiceManager {
     address: SocketAddr,
 }
 
 impl ServiceManager {
-    /// The manager named by the environment, if any. The variable is removed, so this must come first in `main()`, and works once.
+    /// The manager that the environment names, if any. Removes the variable, so this must come
+    /// first in `main()`, and works once.
     ///
     /// # Errors
-    /// There are threads already, or the address is none we can reach.
+    /// There is a second thread, or the address is of an unknown kind.
     pub fn take_from_environment() -> Result<Option<Self>> {
         environment::take("NOTIFY_SOCKET")?.filter(|value| !value.is_empty()).map(|value| Self::at(&value)).transpose()
     }
@@ -46,20 +49,13 @@ impl ServiceManager {
         Ok(Self { address })
     }
 
-    /// The start is finished. `main_pid` is the process that the manager watches: ours, also after daemonising.
+    /// The start is finished. `main_pid` is the process that the manager is to watch: the
+    /// supervisor, also after daemonising.
     ///
     /// # Errors
-    /// The manager cannot be reached; it will take the start for failed.
+    /// The manager cannot be reached; it will consider the start failed.
     pub fn ready(&self, main_pid: Pid, status: &str) -> io::Result<()> {
         self.send(&[NotifyState::Ready, NotifyState::MainPid(main_pid.as_raw().unsigned_abs()), NotifyState::Status(&one_line(status))])
-    }
-
-    /// A reload begins; [`Self::ready`] ends it.
-    ///
-    /// # Errors
-    /// The manager cannot be reached.
-    pub fn reloading(&self, status: &str) -> io::Result<()> {
-        self.send(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?, NotifyState::Status(&one_line(status))])
     }
 
     /// A stop begins.
@@ -70,16 +66,8 @@ impl ServiceManager {
         self.send(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))])
     }
 
-    /// What `systemctl status` shows.
-    ///
-    /// # Errors
-    /// The manager cannot be reached.
-    pub fn status(&self, status: &str) -> io::Result<()> {
-        self.send(&[NotifyState::Status(&one_line(status))])
-    }
-
-    /// One datagram, so that the manager sees all of it or nothing. A new socket each time: the manager may have been re-executed since,
-    /// and no child inherits one.
+    /// Sends one datagram, so that the manager sees all of it or nothing. From a new socket each
+    /// time: the manager may have been re-executed since, and no child inherits one.
     fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
         let message = states.iter().fold(String::new(), |mut message, state| {
             let _ = writeln!(message, "{state}");
@@ -119,16 +107,11 @@ mod tests {
             let manager = ServiceManager::at(&value).unwrap();
             manager.ready(Pid::from_raw(42), "serving\nMAINPID=1").unwrap();
             assert_eq!(receive(), "READY=1\nMAINPID=42\nSTATUS=serving MAINPID=1\n");
-            manager.reloading("reloading").unwrap();
-            let text = receive();
-            assert!(text.starts_with("RELOADING=1\nMONOTONIC_USEC=") && text.ends_with("\nSTATUS=reloading\n"), "{text}");
             manager.stopping("bye").unwrap();
             assert_eq!(receive(), "STOPPING=1\nSTATUS=bye\n");
-            manager.status("2 workers").unwrap();
-            assert_eq!(receive(), "STATUS=2 workers\n");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(ServiceManager::at(path.as_os_str()).unwrap().status("nobody there").is_err());
+        assert!(ServiceManager::at(path.as_os_str()).unwrap().stopping("nobody there").is_err());
         assert!(ServiceManager::at(OsStr::new("vsock:2:1234")).is_err());
     }
 }

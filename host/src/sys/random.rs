@@ -1,12 +1,12 @@
-//! Random bytes of the kernel: different in every process, whatever was inherited.
+//! Random bytes from the kernel: different in every process, whatever was inherited.
 //!
-//! *Runs in:* every process. *Never:* buffers: a buffer would be copied by a fork.
+//! *Runs in:* every process. *Never:* buffers: a fork would copy the buffer.
 
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 
-/// Fills the buffer.
+/// Fills the buffer. The error is that of `getrandom`.
 pub fn fill(mut buffer: &mut [u8]) -> std::result::Result<(), Errno> {
     while !buffer.is_empty() {
         // SAFETY: the pointer and length are those of a valid, writable slice.

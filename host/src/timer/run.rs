@@ -1,6 +1,7 @@
 //! The timer processes' loop: call what is due, sleep until the next.
 //!
-//! *Runs in:* the timer and the slow timer process. *Never:* lets a late function shift the schedule of any.
+//! *Runs in:* the timer and the slow timer process. *Never:* lets a late function shift the
+//! schedule of any.
 
 use std::fmt;
 
@@ -12,19 +13,19 @@ use crate::stats::{Own, OwnWords};
 use crate::sys::process::signal;
 use crate::sys::time;
 
-/// Without functions a timer process only waits for its stop signal; it looks again this often.
+/// How long a timer process without functions sleeps at a time. It only waits for its stop signal.
 const IDLE_NS: u64 = 3_600_000_000_000;
 
-/// Which timer process.
+/// One of the two timer processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum TimerProcess {
     /// For functions that may block.
     Slow,
-    /// For functions that finish in well under a millisecond.
+    /// For functions that take well under a millisecond.
     Fast,
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for TimerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Slow => "slow timer",
@@ -38,21 +39,18 @@ impl fmt::Display for Which {
 pub struct TimerFunction {
     /// For the log.
     pub name: String,
-    /// Whose it is.
     pub module: &'static Module,
-    /// Where it runs.
-    pub which: Which,
-    /// From the process's start to the first call.
+    pub which: TimerProcess,
+    /// Time from the process's start to the first call.
     pub first_ns: u64,
-    /// Between two calls; 0: once.
+    /// Time between two calls; 0: called once.
     pub period_ns: u64,
-    /// The function.
     pub function: extern "C" fn(data: *mut std::ffi::c_void, expirations: u64) -> i32,
-    /// Its argument, an address of the module's.
+    /// Its argument: an address in the module, stored as a number.
     pub data: usize,
 }
 
-/// What a timer process does for its whole life. Returns the exit code.
+/// The work of a timer process, until it is stopped. Returns its exit code.
 pub fn work(functions: &[TimerFunction]) -> u8 {
     if let Err(error) = signal::stop_by_flag() {
         tracing::error!("{error}");
@@ -74,12 +72,12 @@ pub fn work(functions: &[TimerFunction]) -> u8 {
                 return EXIT_OK;
             }
         }
-        time::sleep_until_ns(queue.next_deadline().unwrap_or_else(|| time::now_ns() + IDLE_NS));
+        time::sleep_until_ns(queue.next_deadline_ns().unwrap_or_else(|| time::now_ns() + IDLE_NS));
     }
     EXIT_OK
 }
 
-/// One call. Returns an exit code if the process must not go on.
+/// Calls one function. Returns an exit code if the process must end.
 fn run(timer: &TimerFunction, expirations: u64, slow_times: &mut u64, counts: OwnWords) -> Option<u8> {
     let (module, name) = (timer.module, &timer.name);
     let before_ns = time::now_ns();
@@ -89,7 +87,7 @@ fn run(timer: &TimerFunction, expirations: u64, slow_times: &mut u64, counts: Ow
     if timer.period_ns > 0 && took_ns > timer.period_ns {
         counts.add(Own::TimerOverruns, 1);
         *slow_times += 1;
-        // The first time, then ever more rarely: a slow function must not fill the disk.
+        // Logged at powers of two: a slow function must not fill the disk.
         if slow_times.is_power_of_two() {
             tracing::warn!(
                 "a timer function is slower than its period module=\"{}\" timer=\"{name}\" took_ms={} period_ms={} times={slow_times}",

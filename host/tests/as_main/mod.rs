@@ -1,6 +1,7 @@
-//! A process that is set up as main sets itself up, without a configuration: for programs that measure a part of the host, or kill it.
+//! Sets up the calling process like main, without a configuration: for programs that measure or
+//! kill a part of the host.
 
-#![allow(dead_code)] // each of these programs uses a part of it
+#![allow(dead_code)] // each program uses a part of this file
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -18,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 
 static LOG_LEVEL: AtomicU32 = AtomicU32::new(0);
 
-/// Main's memory, with an arena of that size, and a state without modules. Once.
+/// Makes main's memory, with an arena of that size, and a state without modules. To be called once.
 pub fn state(arena_bytes: usize) -> &'static State {
     process_identity::prepare().expect("the page of this process");
     let slots = Slots::new().expect("the process table");
@@ -29,12 +30,11 @@ pub fn state(arena_bytes: usize) -> &'static State {
     State { operator_pid: 0, family, listeners: Vec::new(), directory: None, tls: None }.install().expect("the state")
 }
 
-/// Main's memory.
 pub fn memory() -> &'static MainMemory {
     MainMemory::current().expect("main's memory")
 }
 
-/// Makes this program itself a module that the host has loaded, and runs its `init`. Once.
+/// Makes this program a module that the host has loaded, and runs its `init`. To be called once.
 pub fn become_module<M: module_api::Module>(state: &State, cell: &'static ModuleCell<M>) {
     let module = Box::leak(Box::new(Module {
         mark: MARK,
@@ -54,14 +54,14 @@ pub fn become_module<M: module_api::Module>(state: &State, cell: &'static Module
         forked: 0.into(),
     }));
     let (api, module, log_level) = (&raw const HOST_API, std::ptr::from_mut(module).cast(), &raw const LOG_LEVEL);
-    // SAFETY: nobody reads it yet.
+    // SAFETY: no code of the module has run that could read the slot.
     unsafe { *SLOT.as_ptr() = abi::HostSlot { api, module, log_level, stat_home: this_process().stat_home() } };
     state.family.slots.slot(0).expect("main").trail().store(Breadcrumb::word(0, Phase::Init), SeqCst);
-    // SAFETY: called once, in the only thread.
+    // SAFETY: `init_f` is called once, in the only thread.
     assert_eq!(unsafe { cell.init_f() }, 0, "init");
 }
 
-/// Loads a module and takes it to where a worker of rank 1 can call its handlers.
+/// Loads a module and initialises it as in a worker of rank 1.
 pub fn load(path: &Path) -> &'static Module {
     let opened = loader::open(path).expect("the module");
     let module = opened.into_module(0, &HOST_API, modhost::log::module_level("probe")).expect("its table");
@@ -72,7 +72,7 @@ pub fn load(path: &Path) -> &'static Module {
     module
 }
 
-/// Nanoseconds of processor time for one of so many calls, the loop included.
+/// Nanoseconds of processor time per call, over `calls` calls, including the loop.
 pub fn per_call(calls: u32, mut call: impl FnMut() -> i32) -> f64 {
     let used_ns =
         || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(|time| time.tv_sec() * 1_000_000_000 + time.tv_nsec()).expect("a clock");

@@ -1,22 +1,23 @@
-//! A process that is killed after each single instruction of what it does.
+//! Kills a process after each single instruction of an operation.
 //!
-//! A child is stepped through an operation once, which tells where it passes; then a new child is forked for each instruction, runs up to it
-//! (a breakpoint does most of the way), and is killed there. For programs that have one thread and no test harness.
+//! One child is single-stepped through the operation, to list its instructions. Then a new child is
+//! forked for each instruction, runs up to it (most of the way to a breakpoint), and is killed
+//! there. For programs that have one thread and no test harness.
 
 use std::collections::HashMap;
 use std::mem::offset_of;
 
-/// A child that is run step by step.
+/// A traced child.
 struct Child(libc::pid_t);
 
 impl Child {
-    /// Forked, and stopped before the operation.
+    /// Forks a child, which stops before the operation.
     fn start(prepare: fn(), operation: fn()) -> Self {
         // SAFETY: this process has one thread; the child only runs the operation and ends.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "fork");
         if pid == 0 {
-            // SAFETY: plain calls on this very process.
+            // SAFETY: calls that concern this process alone.
             unsafe {
                 prepare();
                 assert!(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == 0, "this system forbids ptrace");
@@ -31,17 +32,17 @@ impl Child {
         child
     }
 
-    /// The signal that it stopped with.
+    /// Waits until the child stops. Returns the signal.
     fn wait(&self) -> i32 {
         let mut status = 0;
-        // SAFETY: an own child.
+        // SAFETY: waits for a child of this process.
         assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0, "waitpid");
         assert!(libc::WIFSTOPPED(status), "the child ended: status {status:#x}");
         libc::WSTOPSIG(status)
     }
 
     fn request(&self, request: libc::c_uint, address: usize, data: usize) -> i64 {
-        // SAFETY: a stopped child of our own; what is written to it is its own memory.
+        // SAFETY: a stopped child of this process; only the child's memory is written.
         unsafe { libc::ptrace(request, self.0, address, data) }
     }
 
@@ -49,7 +50,7 @@ impl Child {
         self.request(libc::PTRACE_PEEKUSER, offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip), 0) as usize
     }
 
-    /// One instruction; false when the operation is over.
+    /// Runs one instruction. False when the operation is complete.
     fn step(&self) -> bool {
         assert_eq!(self.request(libc::PTRACE_SINGLESTEP, 0, 0), 0, "PTRACE_SINGLESTEP");
         match self.wait() {
@@ -59,13 +60,13 @@ impl Child {
         }
     }
 
-    /// Runs until it comes to that instruction for the `times`th time; false if it does not.
+    /// Runs until it reaches that address for the `times`th time. False if it does not.
     fn run_to(&self, address: usize, times: usize) -> bool {
         const BREAKPOINT: i64 = 0xcc;
         let rip = offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip);
         let word = self.request(libc::PTRACE_PEEKTEXT, address, 0);
         for time in 0..times {
-            // It stands on the instruction, which runs by itself first.
+            // The child is at the address: step past it before the breakpoint is set again.
             if time > 0 && !self.step() {
                 return false;
             }
@@ -82,7 +83,7 @@ impl Child {
 
     fn kill(self) {
         let mut status = 0;
-        // SAFETY: an own child, which ends here and nowhere else.
+        // SAFETY: a child of this process, which nobody has reaped.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             assert_eq!(libc::waitpid(self.0, &raw mut status, 0), self.0, "waitpid");
@@ -91,7 +92,7 @@ impl Child {
     }
 }
 
-/// The addresses of all instructions of an operation, in order.
+/// The addresses of all instructions of an operation, in the order in which they run.
 fn trace(prepare: fn(), operation: fn()) -> Vec<usize> {
     let child = Child::start(prepare, operation);
     let mut addresses = vec![child.instruction()];
@@ -102,17 +103,19 @@ fn trace(prepare: fn(), operation: fn()) -> Vec<usize> {
     addresses
 }
 
-/// Kills a child after each instruction of an operation. `prepare` makes a new child what it is to be, `restore` brings back what it found,
-/// and `look` gets the number of instructions that it had done, and its pid. Returns the number of deaths.
+/// Kills a child after each instruction of an operation. `restore` restores shared memory before
+/// each fork, `prepare` runs in the new child, and `look` gets the number of instructions that the
+/// child had run, and its pid. Returns the number of deaths.
 pub fn kill_after_each(prepare: fn(), operation: fn(), restore: impl Fn(), look: impl Fn(usize, i32)) -> usize {
     restore();
     let addresses = trace(prepare, operation);
-    // For each instruction the last one before it that was not met often by then: so far breakpoints lead.
-    let mut met: HashMap<usize, usize> = HashMap::new();
+    // For each instruction: the last one before it that had run at most 150 times by then, where a
+    // breakpoint is set, and how often it had run.
+    let mut runs: HashMap<usize, usize> = HashMap::new();
     let mut last = (0, 0);
     let breakpoints: Vec<(usize, usize)> = (0..addresses.len())
         .map(|index| {
-            let times = met.entry(addresses[index]).or_default();
+            let times = runs.entry(addresses[index]).or_default();
             *times += 1;
             if *times <= 150 {
                 last = (index, *times);
@@ -120,14 +123,15 @@ pub fn kill_after_each(prepare: fn(), operation: fn(), restore: impl Fn(), look:
             last
         })
         .collect();
-    // A repeated instruction stops once for each byte of a copy: after the first few nothing new can happen.
+    // A repeated string instruction stops once per byte: after the first few nothing new can
+    // happen.
     let repeats = |steps: usize| steps > 4 && addresses[steps - 4..=steps].iter().all(|address| *address == addresses[steps]);
     let deaths: Vec<usize> = (0..addresses.len()).filter(|steps| !repeats(*steps)).collect();
     for steps in deaths.iter().copied() {
         restore();
         let child = Child::start(prepare, operation);
         let (from, times) = breakpoints[steps];
-        // The child stands on the first instruction already.
+        // The child is at the first instruction already.
         let times = times - usize::from(addresses[from] == addresses[0]);
         if from == 0 || child.run_to(addresses[from], times) {
             for _ in from..steps {

@@ -15,7 +15,7 @@ use super::output::{Output, Sink};
 use super::tls::{Received, Tls};
 use crate::config::StreamOptions;
 use crate::net::listener::{Listener, StreamService};
-use crate::sys::socket::accept;
+use crate::sys::socket::accept::{self, SendHint};
 
 /// Longest piece of a file that one call sends, so that one client on a fast line does not keep a worker to itself.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
@@ -286,7 +286,7 @@ struct Plain<'s>(&'s OwnedFd);
 impl Sink for Plain<'_> {
     #[inline]
     fn send(&mut self, bytes: &[u8], more: bool) -> Result<usize, Errno> {
-        accept::send(self.0.as_fd(), bytes, more)
+        accept::send(self.0.as_fd(), bytes, if more { SendHint::MoreFollows } else { SendHint::Complete })
     }
 
     fn send_file(&mut self, file: &OwnedFd, offset: &mut u64, bytes: u64) -> Result<usize, Errno> {

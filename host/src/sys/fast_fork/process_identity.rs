@@ -1,9 +1,10 @@
-//! What this process is, on a page that the kernel wipes in every forked process.
+//! The identity of this process, on a page that the kernel wipes in every forked process.
 //!
-//! *Runs in:* every process; written by main at its start and by the child prologue. *Never:* shared between processes.
+//! *Runs in:* every process; written by main at its start and by the child prologue. *Never:*
+//! shared between processes.
 //!
-//! A fork that the host did not make (a module's own `fork`) finds zeros here, so that one plain load tells the call
-//! trampoline that it came back in another process than it left from (`tests/promises.rs`, L19).
+//! A process that a module forked by itself finds zeros here, so one plain load tells the call
+//! trampoline that it returned in another process than it was called in (`tests/promises.rs`, L19).
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,43 +19,44 @@ use crate::sys::udp::datagrams::Datagrams;
 #[derive(Debug)]
 #[repr(C)]
 pub struct ProcessIdentity {
-    /// The pid, and `PANICKED` above it.
+    /// The pid in the lower half, [`PANICKED`] in the upper.
     identity: AtomicU64,
     process_no: AtomicI32,
     rank: AtomicI32,
-    /// Where breadcrumbs go: a cell in the shared process table, or `no_trail` below.
+    /// Where breadcrumbs are stored: a cell in the shared process table; if null, `no_trail`.
     trail: AtomicPtr<AtomicU64>,
     no_trail: AtomicU64,
-    /// The buffers of the batch that a datagram handler of this process is working on, null otherwise.
+    /// The buffers of the batch that a datagram handler is working on; null otherwise.
     serving: AtomicPtr<Datagrams>,
-    /// Where it counts; modules read this, too.
+    /// Where this process counts. Modules read it, too.
     stat_home: StatHome,
-    /// What its records begin with.
+    /// What its log records begin with.
     name: [AtomicU64; NAME_BYTES / 8],
 }
 
-/// Of the name in the log.
+/// Size of [`ProcessIdentity::name`].
 pub const NAME_BYTES: usize = 32;
 
-/// A function that one module called in another has panicked, in a call of the host that has not returned yet.
+/// A function that one module called in another has panicked, and the host's call has not returned
+/// yet.
 const PANICKED: u64 = 1 << 32;
 
-static LOCAL: AtomicPtr<ProcessIdentity> = AtomicPtr::new(ptr::null_mut());
+static PAGE: AtomicPtr<ProcessIdentity> = AtomicPtr::new(ptr::null_mut());
 
 /// Maps the page. Once, before the first fork.
 pub fn prepare() -> Result<()> {
-    if LOCAL.load(Relaxed).is_null() {
-        LOCAL.store(Mapping::wiped_on_fork()?.start().cast().as_ptr(), Relaxed);
+    if PAGE.load(Relaxed).is_null() {
+        PAGE.store(Mapping::wiped_on_fork()?.start().cast().as_ptr(), Relaxed);
     }
     Ok(())
 }
 
-/// Whether `prepare` has run, in this process or one that it was forked from.
+/// Whether `prepare` has run, in this process or in an ancestor.
 pub fn is_prepared() -> bool {
-    !LOCAL.load(Relaxed).is_null()
+    !PAGE.load(Relaxed).is_null()
 }
 
-/// This process's identity. `prepare` must have run; in unit tests an all-zero identity is used.
+/// This process's identity. Without `prepare`, as in unit tests, it is all zeros.
 #[inline(always)]
 pub fn this_process() -> &'static ProcessIdentity {
     static NONE: ProcessIdentity = ProcessIdentity {
@@ -67,16 +69,17 @@ pub fn this_process() -> &'static ProcessIdentity {
         stat_home: StatHome { thread: AtomicUsize::new(0), own: AtomicUsize::new(0), threads: AtomicUsize::new(0) },
         name: [const { AtomicU64::new(0) }; NAME_BYTES / 8],
     };
-    let page = LOCAL.load(Relaxed);
+    let page = PAGE.load(Relaxed);
     if page.is_null() {
         return &NONE;
     }
-    // SAFETY: the pointer leads to a page that is mapped for the process's life; every bit pattern, all zeros included, is a ProcessIdentity.
+    // SAFETY: the pointer leads to a page that is mapped for the process's life; every bit pattern,
+    // all zeros included, is a ProcessIdentity.
     unsafe { &*page }
 }
 
 impl ProcessIdentity {
-    /// Writes the identity of the process that calls. Only main (at its start) and the child prologue do.
+    /// Sets the identity of the calling process. For main at its start and the child prologue.
     pub fn become_process(&self, pid: i32, process_no: i32, rank: i32, trail: &'static AtomicU64) {
         self.process_no.store(process_no, Relaxed);
         self.rank.store(rank, Relaxed);
@@ -84,36 +87,37 @@ impl ProcessIdentity {
         self.identity.store(u64::from(pid as u32), Relaxed);
     }
 
-    /// Says where this process counts, and which thread of it counts without atomic operations. On machines where the thread pointer
-    /// cannot be told (1), none does.
+    /// Sets where this process counts, and the thread that counts without atomic operations. A
+    /// `thread` of 1 means that this machine cannot tell its thread pointer; then no thread does.
     pub fn count_at(&self, thread: usize, own_bytes: usize, threads_bytes: usize) {
         self.stat_home.own.store(own_bytes, Relaxed);
         self.stat_home.threads.store(threads_bytes, Relaxed);
         self.stat_home.thread.store(if thread == 1 { 0 } else { thread }, Relaxed);
     }
 
-    /// What modules read of that. Valid for good.
+    /// The part that modules read. Valid for the process's life.
     pub fn stat_home(&self) -> &StatHome {
         &self.stat_home
     }
 
-    /// What the records of this process begin with; zeros behind it.
+    /// What the log records of this process begin with, padded with zeros.
     pub fn name(&self) -> &[AtomicU64; NAME_BYTES / 8] {
         &self.name
     }
 
-    /// In no-fork mode main becomes the process of rank 1, too.
+    /// In no-fork mode main takes rank 1, too.
     pub fn take_rank(&self, rank: i32) {
         self.rank.store(rank, Relaxed);
     }
 
-    /// Process id as the host knows it; 0 in a process that the host did not fork.
+    /// The pid; 0 in a process that the host did not fork.
     #[inline(always)]
     pub fn pid(&self) -> i32 {
         self.identity() as i32
     }
 
-    /// Stays the same while a module is called, unless that is to have consequences: it comes back in another process, or a panic was noted.
+    /// Compared before and after a call into a module. It differs if the call returned in another
+    /// process, or if a panic was noted meanwhile.
     #[inline(always)]
     pub fn identity(&self) -> u64 {
         self.identity.load(Relaxed)
@@ -124,7 +128,7 @@ impl ProcessIdentity {
         self.identity.store(self.identity() | PANICKED, Relaxed);
     }
 
-    /// What was noted has had its consequences.
+    /// The noted panic has been handled.
     pub fn forget_panic(&self) {
         self.identity.store(self.identity() & !PANICKED, Relaxed);
     }
@@ -134,12 +138,12 @@ impl ProcessIdentity {
         if self.pid() == 0 { -1 } else { self.process_no.load(Relaxed) }
     }
 
-    /// Rank that the process was forked with.
+    /// The rank of this process; 0 in a process that the host did not fork.
     pub fn rank(&self) -> i32 {
         self.rank.load(Relaxed)
     }
 
-    /// Where this process leaves its breadcrumbs.
+    /// Where this process stores its breadcrumbs.
     #[inline(always)]
     pub fn trail(&self) -> &AtomicU64 {
         let trail = self.trail.load(Relaxed);
@@ -150,13 +154,13 @@ impl ProcessIdentity {
         unsafe { &*trail }
     }
 
-    /// Notes whose batch is being handled; none when it is done.
+    /// Notes the buffers of the batch that is being handled; none when it is done.
     #[inline(always)]
     pub fn serve(&self, datagrams: Option<&'static Datagrams>) {
         self.serving.store(datagrams.map_or(ptr::null_mut(), |datagrams| ptr::from_ref(datagrams).cast_mut()), Relaxed);
     }
 
-    /// The buffers behind the batch being handled; none outside a datagram handler.
+    /// The buffers of the batch that is being handled; none outside a datagram handler.
     #[inline(always)]
     pub fn serving(&self) -> Option<&'static Datagrams> {
         // SAFETY: only `serve` stores here, a pointer made from a `&'static Datagrams`.

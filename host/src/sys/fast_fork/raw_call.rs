@@ -1,29 +1,28 @@
 //! A system call without the C library.
 //!
-//! *Runs in:* a child's first steps, and where datagrams are received. *Never:* where the C library keeps books about the call: threads,
-//! memory of its own. Nor can a thread be cancelled in one, as it could in the library's `recvmsg`; the host's loops have one thread.
+//! *Runs in:* every child, in its prologue. *Never:* makes a call that the C library keeps state
+//! about, such as starting threads or managing memory.
 
 use nix::errno::Errno;
 
-/// Numbers from here on are errors.
+/// Results from here on are negated error numbers.
 const ERRORS: usize = -4095_isize as usize;
 
-/// Makes the call. What follows the last argument that it has is not looked at.
+/// Makes the call. Arguments beyond those of the call are ignored.
 ///
 /// # Safety
-/// As the call demands: pointers lead to what it reads and writes.
-#[inline(always)]
-pub unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> Result<usize, Errno> {
+/// That of the call: pointers lead to memory that it may read and write.
+pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let result = unsafe { enter(number, arguments) };
     if result >= ERRORS { Err(Errno::from_raw(result.wrapping_neg() as i32)) } else { Ok(result) }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
 unsafe fn enter(number: libc::c_long, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> usize {
     let result;
-    // SAFETY: the kernel's convention on this machine: it changes rax, rcx, r11 and the memory that the call writes.
+    // SAFETY: the kernel's convention on this machine: it changes rax, rcx, r11 and the memory that
+    // the call writes.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -43,10 +42,10 @@ unsafe fn enter(number: libc::c_long, [first, second, third, fourth, fifth, sixt
 }
 
 #[cfg(target_arch = "aarch64")]
-#[inline(always)]
 unsafe fn enter(number: libc::c_long, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> usize {
     let result;
-    // SAFETY: the kernel's convention on this machine: it changes x0 and the memory that the call writes.
+    // SAFETY: the kernel's convention on this machine: it changes x0 and the memory that the call
+    // writes.
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -63,7 +62,7 @@ unsafe fn enter(number: libc::c_long, [first, second, third, fourth, fifth, sixt
     result
 }
 
-/// By the C library, where the convention is not known here.
+/// On other machines the C library makes the call.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn enter(number: libc::c_long, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> usize {
     // SAFETY: the caller's promise.

@@ -1,9 +1,11 @@
 //! Process-shared robust mutexes, and who held one when it died.
 //!
-//! *Runs in:* every process that the host forked. *Never:* inherits priorities (it costs thirty times as much when contended).
+//! *Runs in:* every process that the host forked. *Never:* inherits priorities (that costs thirty
+//! times as much when contended).
 //!
-//! The C library's robust mutex is used because the kernel itself walks the list of a dying process, at any instruction. What the kernel
-//! does not keep is who died: it wipes the owner out of the lock word. So the owner records itself behind the lock while it holds it.
+//! The locks are robust mutexes of the C library: the kernel itself releases those of a process
+//! that dies, at whatever instruction. The kernel does not keep who died, because it clears the
+//! owner from the lock word. So the owner records itself next to the lock while it holds it.
 
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,26 +16,26 @@ use nix::errno::Errno;
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::memory::mapping::Mapping;
 
-/// What stands in [`abi::Mutex::opaque`].
+/// The contents of [`abi::Mutex::opaque`].
 #[repr(C)]
 struct Robust {
     lock: libc::pthread_mutex_t,
     /// `MARK` once initialised.
     mark: AtomicU64,
-    /// `process_no + 1` in the upper half, pid in the lower; 0 while nobody holds the lock, and for the few instructions between
-    /// taking the lock and recording it.
+    /// `process_no + 1` in the upper half, pid in the lower. 0 while nobody holds the lock, and for
+    /// the few instructions between taking the lock and recording the owner.
     owner: AtomicU64,
 }
 
 const MARK: u64 = u64::from_le_bytes(*b"MUTEX\0\0\x01");
 const _: () = assert!(size_of::<Robust>() <= size_of::<abi::Mutex>());
 
-/// How a lock was obtained.
+/// How the last owner left the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Locked {
-    /// Its last owner released it.
+    /// It released the lock.
     Clean,
-    /// Its last owner died holding it.
+    /// It died holding the lock.
     OwnerDied {
         /// 0 if it died while taking or releasing the lock.
         pid: i32,
@@ -45,36 +47,37 @@ pub enum Locked {
 /// Whether to wait for the holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Until the lock is free or its owner dead.
+    /// Until the lock is free or its owner is dead.
     Wait,
-    /// Not at all: `EBUSY`.
+    /// Not at all: `EBUSY` instead.
     Try,
 }
 
-/// A lock whose memory the caller vouches for.
+/// A lock, whose memory the caller of [`Self::from_raw`] vouches for.
 #[derive(Debug, Clone, Copy)]
 pub struct RobustMutex(*mut Robust);
 
 impl RobustMutex {
     /// # Safety
-    /// `mutex` points to a whole, aligned `abi::Mutex` in memory that stays mapped while any process uses the lock.
+    /// `mutex` points to a whole, aligned `abi::Mutex` in memory that stays mapped while any
+    /// process uses the lock.
     pub unsafe fn from_raw(mutex: *mut abi::Mutex) -> Self {
         Self(mutex.cast())
     }
 
-    /// Size of a lock.
     pub const SIZE_BYTES: usize = size_of::<abi::Mutex>();
 
-    /// The lock at the beginning of a mapping, which has nothing else there.
+    /// The lock at the beginning of a mapping that has nothing else there.
     pub fn at_start_of(mapping: Mapping) -> Self {
         assert!(mapping.size_bytes() >= Self::SIZE_BYTES, "a lock has room in its mapping");
-        // SAFETY: large enough, as was just checked; mappings are aligned to pages, and are never unmapped.
+        // SAFETY: large enough, as was just checked; mappings are page-aligned and never unmapped.
         unsafe { Self::from_raw(mapping.start().as_ptr().cast()) }
     }
 
-    /// Makes the lock usable. Before its first use, by one process.
+    /// Initialises the lock. To be called once, before its first use.
     pub fn initialise(self) -> Result<(), Errno> {
-        // SAFETY: `from_raw`'s contract; the attributes live on this stack and are destroyed before it goes.
+        // SAFETY: `from_raw`'s contract; the attributes live on this stack and are destroyed before
+        // they go out of scope.
         unsafe {
             let mut attributes: libc::pthread_mutexattr_t = std::mem::zeroed();
             check(libc::pthread_mutexattr_init(&raw mut attributes))?;
@@ -90,19 +93,25 @@ impl RobustMutex {
         Ok(())
     }
 
-    /// Takes the lock. `EDEADLK` if this process holds it, `ENOTRECOVERABLE` if a damage was never repaired, `EINVAL` if it was
-    /// never initialised.
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// `EDEADLK`: this process holds it. `ENOTRECOVERABLE`: an owner died and nobody repaired the
+    /// data. `EINVAL`: it was never initialised.
     pub fn lock(self, patience: Patience) -> Result<Locked, Errno> {
         let robust = self.0;
-        // SAFETY: `from_raw`'s contract; the fields are reached through raw pointers, never as one reference to the lock.
+        // SAFETY: `from_raw`'s contract; the fields are reached through raw pointers, never through
+        // a reference to the whole lock.
         unsafe {
             if (*robust).mark.load(Relaxed) != MARK {
                 return Err(Errno::EINVAL);
             }
             let outcome = match patience {
                 Patience::Wait => libc::pthread_mutex_lock(&raw mut (*robust).lock),
-                // Not pthread_mutex_trylock: glibc's leaves a lock that is not recoverable taken, and whoever locks it next waits for ever
-                // (`a_lock_that_nobody_repairs_is_unusable_for_all`). A wait that ended long ago is the same otherwise.
+                // Not pthread_mutex_trylock: glibc's leaves a lock that is not recoverable taken,
+                // and the next to lock it waits for ever
+                // (`a_lock_that_nobody_repairs_is_unusable_for_all`). A wait whose deadline has
+                // passed does the same otherwise.
                 Patience::Try => match libc::pthread_mutex_timedlock(&raw mut (*robust).lock, &libc::timespec { tv_sec: 0, tv_nsec: 0 }) {
                     libc::ETIMEDOUT => libc::EBUSY,
                     code => code,
@@ -121,17 +130,20 @@ impl RobustMutex {
         }
     }
 
-    /// After `OwnerDied`: what the lock protects is whole again.
+    /// After `OwnerDied`: the protected data is consistent again.
     pub fn repaired(self) -> Result<(), Errno> {
         // SAFETY: `from_raw`'s contract.
         unsafe { check(libc::pthread_mutex_consistent(&raw mut (*self.0).lock)) }
     }
 
-    /// Releases the lock. `EPERM` if this process does not hold it.
+    /// Releases the lock.
+    ///
+    /// # Errors
+    /// `EPERM`: this process does not hold it. `EINVAL`: it was never initialised.
     pub fn unlock(self) -> Result<(), Errno> {
         // SAFETY: `from_raw`'s contract.
         unsafe {
-            // Only the holder may wipe the record of the holder.
+            // Only the holder may clear the record of the holder.
             if (*self.0).mark.load(Relaxed) != MARK {
                 return Err(Errno::EINVAL);
             }
@@ -144,7 +156,7 @@ impl RobustMutex {
     }
 }
 
-/// How this process stands in `Robust::owner`.
+/// This process, as recorded in `Robust::owner`.
 fn own_record() -> u64 {
     let me = this_process();
     u64::from((me.process_no() + 1) as u32) << 32 | u64::from(me.pid() as u32)

@@ -1,6 +1,7 @@
-//! How many threads and open descriptors this process has, from the folders of `/proc` about it.
+//! How many threads and open descriptors this process has, from its folders in `/proc`.
 //!
-//! *Runs in:* every process; mostly in main, around each call into a module. *Never:* lists a folder, or leaves one open in a child that the host forks.
+//! *Runs in:* every process; mostly in main, around each call into a module. *Never:* lists a
+//! folder, or leaves one open in a child that the host forks.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -14,17 +15,19 @@ use crate::sys::fast_fork::child_calls;
 const THREADS: &str = "/proc/self/task";
 const DESCRIPTORS: &str = "/proc/self/fd";
 
-/// The folders, kept open while both numbers are asked for again and again: finding a folder takes several times as long as asking it.
+/// The folders, kept open while main reads both numbers again and again: opening a folder takes
+/// several times as long as reading its metadata.
 struct Folders {
     threads: File,
     descriptors: File,
 }
 
 static KEPT: Mutex<Option<Folders>> = Mutex::new(None);
-/// Whether there are some. Apart from the lock, which cannot be taken without writing to it.
+/// Whether [`KEPT`] has folders. Children read this instead of the lock, which they would write to.
 static IS_KEPT: AtomicBool = AtomicBool::new(false);
 
-/// Keeps the folders of this process open until `let_go`, if there are descriptors left for that; without, they are found anew each time.
+/// Keeps the folders of this process open until `let_go`. If no descriptors are left for that, each
+/// reading opens them anew.
 pub fn keep() {
     if let (Ok(threads), Ok(descriptors)) = (File::open(THREADS), File::open(DESCRIPTORS)) {
         *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Folders { threads, descriptors });
@@ -32,13 +35,14 @@ pub fn keep() {
     }
 }
 
-/// Closes what `keep` has opened. Before many processes are forked: each would have to close them.
+/// Closes what `keep` has opened. Called before many processes are forked, each of which would have
+/// to close the folders.
 pub fn let_go() {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = None;
     IS_KEPT.store(false, Relaxed);
 }
 
-/// In a child: what its parent keeps are the parent's folders.
+/// In a child: closes the kept folders, which describe its parent.
 pub fn leave_to_parent() {
     if IS_KEPT.load(Relaxed) {
         IS_KEPT.store(false, Relaxed);
@@ -56,22 +60,24 @@ fn metadata(path: &str, kept: impl FnOnce(&Folders) -> &File) -> io::Result<Meta
     }
 }
 
-/// Number of threads: the link count of their folder is 2 plus the number of sub-folders, at a fraction of the cost of listing it.
+/// Number of threads. The link count of their folder is 2 plus the number of its sub-folders, and
+/// costs a fraction of listing them.
 pub fn threads() -> io::Result<u64> {
     Ok(metadata(THREADS, |folders| &folders.threads)?.nlink().saturating_sub(2))
 }
 
-/// Whether the C library has started no thread yet. What it does not know of are threads that are made without it, by a module maybe: this is for
-/// where no module has run. A fraction of the cost of `threads`, which has to find the folder.
+/// Whether the C library has started no thread yet. It does not know of threads that a module makes
+/// without it, so this is for processes in which no module has run. Costs a fraction of `threads`.
 pub fn one_thread_so_far() -> bool {
     unsafe extern "C" {
         static __libc_single_threaded: std::ffi::c_char;
     }
-    // SAFETY: a variable of the C library's (2.32), written by it before it starts a thread, and by the thread that is alone.
+    // SAFETY: a variable of the C library (2.32 or later), which writes it before it starts a
+    // thread, so no other thread exists that could write it while it is not 0.
     unsafe { (&raw const __libc_single_threaded).read_volatile() != 0 }
 }
 
-/// Number of open descriptors. None on kernels before 6.2, which give that folder no size.
+/// Number of open descriptors. None on kernels before 6.2, where that folder has no size.
 pub fn descriptors() -> Option<u64> {
     metadata(DESCRIPTORS, |folders| &folders.descriptors).ok().map(|folder| folder.size()).filter(|count| *count > 0)
 }
@@ -81,8 +87,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_from_open_folders() {
-        // The harness has threads of its own, which come and go.
+    fn kept_folders_give_the_same_counts() {
+        // The test harness has other threads, which come and go.
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let waiting = std::thread::spawn(move || stopped.recv());
         assert!(threads().unwrap() >= 2);

@@ -9,18 +9,16 @@ use nix::unistd::{self, Gid, Group, Uid, User};
 
 use crate::error::{Error, Result};
 
-/// The identity that main and everything below it run with.
+/// The user and group that main and all its children run as.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// User id.
     pub uid: Uid,
-    /// Group id.
     pub gid: Gid,
-    /// Name for `initgroups`; none if only a number is known, then there are no supplementary groups.
+    /// For `initgroups`. None if only a number is known; then there are no supplementary groups.
     pub name: Option<CString>,
 }
 
-/// What the system calls take for "leave it as it is".
+/// The id that `setresuid` and `setresgid` take as "leave unchanged".
 const NOBODY: u32 = u32::MAX;
 
 fn unusable(kind: &str, name: &str) -> Error {
@@ -33,7 +31,7 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Looks up the configured user, with its own group. A number is accepted where a name is.
+/// Looks up the configured user and its group, by name or number.
 pub fn identity(user: &str) -> Result<Identity> {
     let entry = User::from_name(user).map_err(|errno| Error::failed(format!("cannot look up user \"{user}\"")).detail(errno))?;
     let (uid, gid, name) = match (entry, user.parse::<u32>()) {
@@ -52,7 +50,7 @@ pub fn identity(user: &str) -> Result<Identity> {
     Ok(Identity { uid, gid, name })
 }
 
-/// This process's user with another group.
+/// The user of this process, with another group.
 pub fn own_identity(gid: Gid) -> Identity {
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().and_then(|entry| CString::new(entry.name).ok());
@@ -72,7 +70,8 @@ pub fn group_id(group: &str) -> Result<Gid> {
     }
 }
 
-/// Becomes that identity, with its groups (or none), and proves that there is no way back.
+/// Takes on that identity, with its supplementary groups or none, and checks that the old one
+/// cannot be taken back.
 pub fn give_up_privileges(identity: &Identity) -> Result<()> {
     let failed = |call: &str, errno: nix::errno::Errno| {
         Error::failed(format!("cannot become user {} group {}", identity.uid, identity.gid)).detail(format!("{call}: {errno}"))
@@ -86,6 +85,7 @@ pub fn give_up_privileges(identity: &Identity) -> Result<()> {
     if !identity.uid.is_root() && unistd::setuid(Uid::from_raw(0)).is_ok() {
         return Err(Error::fault("the starting identity could be taken back after it was given up"));
     }
-    // The change made this process (and what it forks) undumpable: stacks, cores and memory figures would be unreadable.
+    // The change made this process and its children undumpable: stacks, cores and memory figures
+    // would be unreadable.
     prctl::set_dumpable(true).map_err(|errno| failed("prctl(PR_SET_DUMPABLE)", errno))
 }

@@ -1,13 +1,13 @@
-//! Leaving a forked process without running what belongs to its parent (exit handlers, buffers, destructors).
+//! Leaving a forked process without running the exit handlers and destructors of its parent.
 //!
 //! *Runs in:* every forked process. *Never:* returns.
 
 use std::io::Write;
 
-/// Ends this process at once. Buffered output of our own streams is written first; the parent flushed before it forked,
-/// so nothing is written twice.
+/// Ends this process at once. Buffered standard output is written first; the parent flushed it
+/// before the fork, so nothing is written twice.
 pub fn leave(code: u8) -> ! {
-    // A closed terminal is no reason to stay.
+    // The terminal may be closed; this process ends all the same.
     let _ = std::io::stdout().flush();
     leave_now(code)
 }

@@ -1,19 +1,20 @@
 //! The one function that forks.
 //!
-//! *Runs in:* the starting command, the supervisor, main. *Never:* forks a process that has more than one thread.
+//! *Runs in:* the starting command, the supervisor, main. *Never:* forks a process that has more
+//! than one thread.
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::error::{Error, Result};
+use crate::error::{EXIT_FAILED, Error, Result};
 use crate::sys::fast_fork::child_calls;
-use crate::sys::process::counts;
+use crate::sys::process::{counts, exit};
 
-/// Which side of a fork the caller is on.
+/// The process in which a fork returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The process that called, with the new process's pid.
+    /// The calling process, with the new process's pid.
     Parent(Pid),
     /// The new process.
     Child,
@@ -33,7 +34,7 @@ pub fn alone() -> Result<Alone> {
     }
 }
 
-/// The same for a process in which no module runs: the C library's own word is enough.
+/// As [`alone`], for a process in which no module has run: there it is enough to ask the C library.
 pub fn alone_so_far() -> Result<Alone> {
     if counts::one_thread_so_far() { Ok(Alone(())) } else { alone() }
 }
@@ -41,7 +42,7 @@ pub fn alone_so_far() -> Result<Alone> {
 /// Forks. The C library runs the handlers that libraries registered with `pthread_atfork`.
 pub fn fork(_: &Alone) -> Result<Side> {
     // SAFETY: the process has one thread (`Alone` proves it), so every lock of the C library and of
-    // ours is free in the child.
+    // the host is free in the child.
     match unsafe { libc::fork() } {
         -1 => Err(Error::failed("cannot fork a process")
             .detail(format!("fork: {}", Errno::last()))
@@ -51,8 +52,9 @@ pub fn fork(_: &Alone) -> Result<Side> {
     }
 }
 
-/// Writes what stands in the buffers of C streams: after a fork, parent and child would both write it. After each call into a module
-/// that may print, rather than in `fork`, because it writes to memory that parent and child share until then.
+/// Flushes the buffers of C streams: after a fork, parent and child would both write them. Called
+/// after each call into a module that may print, not in `fork`, because flushing writes to pages
+/// that would then be copied for the child.
 pub fn flush_c_streams() {
     // SAFETY: fflush(NULL) flushes every stream of this process; callers are single-threaded.
     unsafe { libc::fflush(std::ptr::null_mut()) };
@@ -63,14 +65,16 @@ pub fn thread_count() -> Result<u64> {
     counts::threads().map_err(|error| Error::failed("cannot count the threads of this process").detail(format!("/proc/self/task: {error}")))
 }
 
-/// Makes the kernel kill this process when its parent dies, and notices if that has happened already.
+/// Makes the kernel kill this process when its parent dies. Ends it at once if the parent is dead
+/// already.
 ///
-/// Must be called after every fork and after every change of user or group id, which clears the request.
+/// Must be called after every fork and after every change of user or group id, which clears the
+/// request.
 pub fn die_with_parent(parent: Pid) -> Result<()> {
     child_calls::set_parent_death_signal(Signal::SIGKILL)
         .map_err(|errno| Error::failed("cannot tie this process to its parent").detail(format!("prctl(PR_SET_PDEATHSIG): {errno}")))?;
     if child_calls::parent_pid() != parent {
-        crate::sys::process::exit::leave_now(crate::error::EXIT_FAILED);
+        exit::leave_now(EXIT_FAILED);
     }
     Ok(())
 }

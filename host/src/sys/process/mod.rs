@@ -1,4 +1,4 @@
-//! Processes: the one function that forks, signals, identity for the kernel, titles, and ends.
+//! Processes: the one function that forks, signals, privileges, titles, and ends.
 //!
 //! *Runs in:* every process. *Never:* decides which process exists.
 
@@ -8,6 +8,5 @@ pub mod ended;
 pub mod environment;
 pub mod exit;
 pub mod fork;
-pub mod pidfd;
 pub mod signal;
 pub mod title;

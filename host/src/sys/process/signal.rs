@@ -1,18 +1,18 @@
-//! Signals: a descriptor to read them from in supervisor and main, a stop flag in the host's own loops, nothing in modules' processes.
+//! Signals: supervisor and main read them from a descriptor, the host's loops in children get a
+//! stop flag, the processes of modules have the defaults.
 //!
 //! *Runs in:* every process. *Never:* does anything in a signal handler but set one flag.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Error, Result};
-use crate::sys::fast_fork::child_calls::{self, Disposition};
+use crate::sys::fast_fork::child_calls;
 
-/// What supervisor and main read from their descriptor.
+/// The signals that supervisor and main read from their descriptor.
 const WATCHED: [Signal; 7] =
     [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
@@ -27,7 +27,8 @@ impl Signals {
     /// SIGPIPE in every process.
     pub fn watch() -> Result<Self> {
         let failed = |call: &str, errno| Error::failed("cannot watch for signals").detail(format!("{call}: {errno}"));
-        // What the starting program ignored would never reach the descriptor, and children would be reaped before main sees them die.
+        // A signal that the starting program ignored would never reach the descriptor. With SIGCHLD
+        // ignored, the kernel would reap children before main sees them die.
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         for signal in WATCHED {
             // SAFETY: no handler is involved.
@@ -40,7 +41,7 @@ impl Signals {
         Ok(Self { descriptor })
     }
 
-    /// The next signal that is pending, if any.
+    /// The next pending signal, if any.
     pub fn next(&self) -> Option<Signal> {
         let info = self.descriptor.read_signal().ok().flatten()?;
         i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
@@ -65,29 +66,15 @@ pub fn stop_requested() -> bool {
     STOP.load(Relaxed)
 }
 
-/// The disposition that `stop_by_flag` sets: made by the C library once, for all processes that are forked later.
-static BY_FLAG: OnceLock<Disposition> = OnceLock::new();
-
-/// Prepares `stop_by_flag` for what is forked later. In main, where the signal is blocked and read from a descriptor.
-pub fn prepare_stop_by_flag() -> Result<()> {
-    let failed = |errno| Error::failed("cannot prepare for the stop signal").detail(format!("sigaction: {errno}"));
+/// For the host's own loops: SIGTERM interrupts a blocking call and sets a flag instead of killing,
+/// so that received requests are answered first. Main repeats a signal that arrives between the
+/// check of the flag and the call.
+pub fn stop_by_flag() -> Result<()> {
     let action = SigAction::new(SigHandler::Handler(on_stop), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler only stores to an atomic, which is allowed at any moment.
-    let before = unsafe { sigaction(Signal::SIGTERM, &action) }.map_err(failed)?;
-    let by_flag = child_calls::disposition(Signal::SIGTERM).map_err(failed)?;
-    // SAFETY: what was there before.
-    unsafe { sigaction(Signal::SIGTERM, &before) }.map_err(failed)?;
-    BY_FLAG.get_or_init(|| by_flag);
-    Ok(())
-}
-
-/// For the host's own loops: SIGTERM interrupts a blocking call and sets a flag instead of killing, so that what was received is
-/// answered first. A signal that arrives between the check and the call is repeated by main.
-#[inline(always)]
-pub fn stop_by_flag() -> Result<()> {
-    let by_flag = BY_FLAG.get().ok_or_else(|| Error::fault("the stop signal was not prepared for"))?;
-    child_calls::set_disposition(Signal::SIGTERM, by_flag)
-        .map_err(|errno| Error::failed("cannot prepare for the stop signal").detail(format!("rt_sigaction: {errno}")))
+    unsafe { sigaction(Signal::SIGTERM, &action) }
+        .map(drop)
+        .map_err(|errno| Error::failed("cannot prepare for the stop signal").detail(format!("sigaction: {errno}")))
 }
 
 /// Restores the default of SIGSEGV and SIGBUS. The standard library's handler for stack overflows
@@ -103,10 +90,10 @@ pub fn restore_fault_signals() -> Result<()> {
     Ok(())
 }
 
-/// Gives a forked child the signal state that a fresh program has: nothing blocked, everything at its default but SIGPIPE (ignored).
-#[inline(always)]
+/// Gives a forked child the signal state of a new program: nothing blocked, every signal at its
+/// default except SIGPIPE, which is ignored.
 pub fn fresh() -> Result<()> {
-    // Read before it is written: nearly always there is nothing to write, and a page that a child writes to is a page that it has to copy.
+    // Read before writing: a child copies each page that it writes to, and the flag is rarely set.
     if STOP.load(Relaxed) {
         STOP.store(false, Relaxed);
     }

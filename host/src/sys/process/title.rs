@@ -1,21 +1,26 @@
-//! Process titles: what `ps` shows.
+//! Process titles: what `ps` and `top` show.
 //!
-//! *Runs in:* every process; `prepare` at the very start of `main()`. *Never:* allocates after `prepare`, touches more than the title's own page.
+//! *Runs in:* every process; `prepare` at the very start of `main()`. *Never:* allocates after
+//! `prepare`, writes to a page that does not hold the title.
 //!
-//! The kernel shows the memory in which `exec` put the arguments, and after them the environment:
+//! `ps` reads the memory in which `exec` put the arguments and, directly after them, the
+//! environment:
+//!
 //! ```text
-//! [ arg \0 arg \0 ... arg \0 ][ NAME=value \0 NAME=value \0 ... ]
-//!   ^ start           args_end ^            ^ end: as much of it as a title may use
+//! [ argc | argv | NULL | environ | NULL ][ arg \0 arg \0 | NAME=value \0 ... ][ path \0 ]
+//!                                         ^ start          ^ args_end            ^ AT_EXECFN
 //! ```
-//! What stands before `end` is moved to the heap, then titles may overwrite it.
+//!
+//! [`prepare`] copies the strings that a title may overwrite and points argv and environ to the
+//! copy.
+
+use std::ffi::{CStr, c_char};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 use crate::sys::fast_fork::child_calls;
 use crate::sys::process::environment::require_one_thread;
-use std::ffi::{CStr, c_char};
-use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// The longest title with its NUL.
 pub const TITLE_BYTES: usize = 256;
@@ -25,46 +30,51 @@ const COMM_BYTES: usize = 16;
 /// that leaves room for the lists.
 const EXEC_AREA_MAX_BYTES: usize = 12 << 20;
 
-/// Makes room for titles. `std::env` and C's `getenv` work on as before.
+static TITLE: OnceLock<TitleArea> = OnceLock::new();
+
+/// Makes room for titles. `std::env` and C's `getenv` work as before.
 ///
 /// # Errors
-/// There are threads already, the environment was changed before, or there are no arguments: titles then stay as they are.
+/// There is a second thread, the environment was moved before (a preloaded library may call
+/// `setenv`), or there are no arguments. Titles then stay as they are.
 pub fn prepare() -> Result<()> {
-    if AREA.get().is_some() {
+    if TITLE.get().is_some() {
         return Ok(());
     }
-    // A library that was loaded before the program may have started one.
+    // A library that was loaded before the program may have started a thread.
     require_one_thread()?;
-    // SAFETY: there is one thread, and nothing has changed the strings: `find_argv` checks it.
-    let area = unsafe { move_strings_away() }?;
-    AREA.get_or_init(|| area);
+    // SAFETY: there is one thread.
+    let area = unsafe { move_strings(std::env::args_os().len()) }?;
+    TITLE.get_or_init(|| area);
     Ok(())
 }
 
-/// Shows `title` for this process, cut to what fits. Nothing happens before `prepare`.
+/// Makes this the title of this process, cut to what fits. Does nothing before `prepare`.
 pub fn set_title(title: &str) {
-    let Some(area) = AREA.get() else { return };
+    let Some(area) = TITLE.get() else { return };
     let bytes = area.bytes();
     let text = title.as_bytes();
     let text = &text[..text.len().min(bytes.len() - 1)];
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    for (place, byte) in bytes.iter().zip(text[..end].iter().copied().chain(std::iter::repeat(0))) {
+    let length = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    for (place, byte) in bytes.iter().zip(text[..length].iter().copied().chain(std::iter::repeat(0))) {
         place.store(byte, Relaxed);
     }
-    // A last argument byte other than NUL tells the kernel that this is a title and ends at its first NUL; else it would show
-    // the whole argument area. A title that ends exactly there needs no mark. Only written when needed: it may be in another page.
+    // If the last byte of the arguments is not NUL, the kernel takes the area for a title that ends
+    // at its first NUL; otherwise it shows the whole argument area. A title that reaches that byte
+    // needs no mark. Written only when needed: it may be in another page.
     let mark = area.mark();
-    if area.start + end < area.args_end - 1 && mark.load(Relaxed) == 0 {
+    if area.start + length < area.args_end - 1 && mark.load(Relaxed) == 0 {
         mark.store(b' ', Relaxed);
     }
 }
 
-/// A short name (`ps -o comm`, `top`, the kernel's messages). Made before a fork, so that the child has nothing to copy together.
+/// A short name (`ps -o comm`, `top`, kernel messages). Made before a fork, so that the child only
+/// passes it to the kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct Comm([u8; COMM_BYTES]);
 
 impl Comm {
-    /// Cut to 15 bytes, and before a NUL.
+    /// Cut to 15 bytes, and at a NUL.
     pub fn new(name: &str) -> Self {
         let mut bytes = [0; COMM_BYTES];
         for (place, byte) in bytes[..COMM_BYTES - 1].iter_mut().zip(name.bytes().take_while(|byte| *byte != 0)) {
@@ -73,7 +83,7 @@ impl Comm {
         Self(bytes)
     }
 
-    /// Makes it that of this process.
+    /// Makes it the name of this process.
     ///
     /// # Errors
     /// That of `prctl`.
@@ -82,106 +92,97 @@ impl Comm {
     }
 }
 
-static AREA: OnceLock<Area> = OnceLock::new();
-
-/// Memory that titles own after `prepare`.
+/// Memory that titles may overwrite after `prepare`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Area {
+struct TitleArea {
     start: usize,
+    /// End of the arguments. May be past `end`.
     args_end: usize,
+    /// End of the part that a title may use.
     end: usize,
 }
 
-impl Area {
+impl TitleArea {
     fn bytes(&self) -> &'static [AtomicU8] {
-        // SAFETY: start..end is inside the strings that exec put on the initial stack, mapped and writable for the process's life.
-        // Only `prepare` makes an Area that is stored, after all pointers that C and std have into it were changed; the kernel only reads.
-        // Atomics, because two threads may set titles.
+        // SAFETY: start..end lies in the strings that exec put on the initial stack, mapped and
+        // writable for the process's life. `move_strings` has changed every pointer of C and std
+        // into it; the kernel only reads. Atomics, because two threads may set titles.
         unsafe { std::slice::from_raw_parts(self.start as *const AtomicU8, self.end - self.start) }
     }
 
     fn mark(&self) -> &'static AtomicU8 {
-        // SAFETY: as in `bytes`; the last byte of the argument area belongs to an argument that was moved.
+        // SAFETY: as in `bytes`: the last byte of the arguments, which were moved.
         unsafe { AtomicU8::from_ptr((self.args_end - 1) as *mut u8) }
     }
 }
 
-/// The strings from the first one on that follow each other without a gap: where they end.
-fn end_of_run(start: usize, strings: impl Iterator<Item = (usize, usize)>) -> usize {
-    strings.fold(start, |end, (at, bytes)| if at == end { end + bytes } else { end })
-}
-
-impl Area {
-    /// The arguments, and the environment if it follows them directly, as the kernel demands too.
-    fn of(arguments: &[Pointer], variables: &[Pointer]) -> Result<Self> {
-        let start = arguments.first().ok_or_else(|| cannot().detail("the program was started without its name"))?.string.addr();
-        let args_end = end_of_run(start, arguments.iter().map(Pointer::extent));
-        let all_end = end_of_run(args_end, variables.iter().map(Pointer::extent));
-        Ok(Self { start, args_end, end: all_end.min(start.saturating_add(TITLE_BYTES)) })
-    }
-}
-
-/// The argument list that `exec` put on the stack, right before the environment's list.
-///
-/// The kernel puts the strings after both lists, and the program's path (`AT_EXECFN`) after the
-/// strings; all of it is at most [`EXEC_AREA_MAX_BYTES`]. A list elsewhere was moved by `setenv`.
-fn find_argv() -> Result<*mut *mut c_char> {
-    // SAFETY: a plain read of libc's variable; no other thread writes it.
-    let envp = unsafe { environ };
-    // SAFETY: `getauxval` only reads what the kernel passed to this program.
-    let path_addr = unsafe { libc::getauxval(libc::AT_EXECFN) } as usize;
-    let argument_count = std::env::args_os().len();
-    let before_env = (argument_count + 1) * size_of::<usize>();
-    if path_addr.checked_sub(envp.addr()).is_none_or(|distance| distance > EXEC_AREA_MAX_BYTES) || argument_count == 0 {
-        return Err(cannot().detail("the environment was changed before, or there are no arguments"));
-    }
-    let argv = envp.wrapping_byte_sub(before_env);
-    // SAFETY: the lists are on the stack, argv right before environ, and the list ends with a null pointer.
-    let (list, end) = unsafe { (pointers(argv), argv.add(argument_count).read()) };
-    // SAFETY: each is a NUL-terminated string that exec made.
-    let strings = list.iter().map(|pointer| unsafe { CStr::from_ptr(pointer.string) }.to_bytes());
-    let is_argv = end.is_null() && strings.eq(std::env::args_os().collect::<Vec<_>>().iter().map(|argument| argument.as_bytes()));
-    if is_argv { Ok(argv) } else { Err(cannot().detail("the arguments are not where exec put them")) }
-}
-
-/// Copies every argument, and every variable that begins inside the area, to memory that is never
-/// freed, and points argv and environ there.
+/// Copies every argument, and every variable that a title may overwrite, to memory that is never
+/// freed, and points argv, environ and libc's two names of the program to the copies.
 ///
 /// # Safety
-/// No other thread exists, and the strings are as `exec` made them.
-unsafe fn move_strings_away() -> Result<Area> {
-    let argv = find_argv()?;
-    // SAFETY: a plain read of libc's variable; no other thread writes it.
-    let envp = unsafe { environ };
-    // SAFETY: exec lays out argc, argv, NULL, environ, NULL in this order, and the check above found environ where it belongs; both lists are
-    // NUL-terminated, writable, and outside the strings.
-    let (mut arguments, mut variables) = unsafe { (pointers(argv), pointers(envp)) };
-    let area = Area::of(&arguments, &variables)?;
-    variables.retain(|pointer| pointer.string.addr() < area.end);
-    arguments.retain(|pointer| (area.start..area.args_end).contains(&pointer.string.addr()));
-    arguments.append(&mut variables);
+/// No other thread exists.
+unsafe fn move_strings(argument_count: usize) -> Result<TitleArea> {
+    // SAFETY: a plain read of libc's variable; no other thread writes it. `getauxval` only reads.
+    let (envp, path) = unsafe { (environ, libc::getauxval(libc::AT_EXECFN) as usize) };
+    // SAFETY: libc's variable points to a list.
+    let argv = unsafe { find_argv(envp, argument_count, path) }.ok_or_else(|| {
+        Error::failed("cannot set process titles").detail("the environment was changed before, or there are no arguments")
+    })?;
+    // SAFETY: `find_argv` has checked this list of `argument_count` strings, at least one.
+    let (start, last) = unsafe { (argv.read(), argv.add(argument_count - 1).read()) };
+    // SAFETY: a NUL-terminated string that exec made.
+    let args_end = last.addr() + unsafe { CStr::from_ptr(last) }.count_bytes() + 1;
+    let area = TitleArea { start: start.addr(), args_end, end: path.min(start.addr() + TITLE_BYTES) };
 
-    // SAFETY: each is a NUL-terminated string that exec made; nothing was overwritten yet.
-    let strings = arguments.iter().map(|pointer| unsafe { CStr::from_ptr(pointer.string) }.to_bytes_with_nul());
-    let copy = strings.collect::<Vec<_>>().concat().leak();
-    let mut rest = copy;
-    for pointer in arguments {
-        let (string, after) = std::mem::take(&mut rest).split_at_mut(pointer.string_bytes);
-        // SAFETY: a slot of argv or environ, writable; the new string has the same bytes and lives for ever.
-        unsafe { pointer.slot.write(string.as_mut_ptr().cast()) };
-        // libc's two names for this program point into the first argument.
-        // SAFETY: plain variables of libc's, no other thread; an offset inside the old string is one inside the new.
+    // The last string that a title may touch is copied to its end.
+    // SAFETY: the bytes before `path` are strings of exec; the last of them ends with a NUL.
+    let cut = unsafe { CStr::from_ptr(start.add(area.end - 1 - area.start)) }.count_bytes();
+    let copied_bytes = args_end.max(area.end + cut) - area.start;
+    // SAFETY: from the first argument to the end of a later string, all made by exec and not
+    // overwritten yet.
+    let copy = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), copied_bytes) }.to_vec().leak().as_mut_ptr();
+    let redirect = |pointer: *mut *mut c_char| {
+        // SAFETY: an entry of argv or environ, or a variable of libc; no other thread uses it. The
+        // new string has the same bytes and lives for ever.
         unsafe {
-            for name in [&raw mut program_invocation_name, &raw mut program_invocation_short_name] {
-                let offset = name.read().addr().wrapping_sub(pointer.string.addr());
-                if offset < pointer.string_bytes {
-                    name.write(string.as_mut_ptr().add(offset).cast());
-                }
+            let offset = pointer.read().addr().wrapping_sub(area.start);
+            if offset < copied_bytes {
+                pointer.write(copy.add(offset).cast());
             }
         }
-        rest = after;
-    }
+    };
+    (0..argument_count).for_each(|index| redirect(argv.wrapping_add(index)));
+    // SAFETY: entries up to the first null one are read: the list ends there.
+    (0..).map(|index| envp.wrapping_add(index)).take_while(|entry| unsafe { !entry.read().is_null() }).for_each(redirect);
+    redirect(&raw mut program_invocation_name);
+    redirect(&raw mut program_invocation_short_name);
     Ok(area)
+}
+
+/// Finds the argument list that `exec` put on the stack, directly before that of the environment.
+///
+/// None if `envp` is elsewhere: after a `setenv`, glibc keeps the list on the heap. None, too, if
+/// the words before it are not the argument count, that many strings between list and `path`, and
+/// NULL.
+///
+/// # Safety
+/// `envp` is null or points to a list. `path` is AT_EXECFN.
+unsafe fn find_argv(envp: *mut *mut c_char, argument_count: usize, path: usize) -> Option<*mut *mut c_char> {
+    let is_on_stack = path.checked_sub(envp.addr()).is_some_and(|distance| distance <= EXEC_AREA_MAX_BYTES);
+    if !is_on_stack || argument_count == 0 {
+        return None;
+    }
+    let argv = envp.wrapping_sub(argument_count + 1);
+    // SAFETY: `envp` lies in the initial stack, below the program's path. What precedes a list
+    // there is mapped: the kernel extends the stack on demand.
+    let words = unsafe { std::slice::from_raw_parts(argv.wrapping_sub(1), argument_count + 2) };
+    let [count, arguments @ .., end] = words else { return None };
+    let strings = envp.addr()..path;
+    let is_argv = count.addr() == argument_count
+        && end.is_null()
+        && arguments.iter().all(|argument| strings.contains(&argument.addr()))
+        && arguments.is_sorted();
+    is_argv.then_some(argv)
 }
 
 unsafe extern "C" {
@@ -190,86 +191,53 @@ unsafe extern "C" {
     static mut program_invocation_short_name: *mut c_char;
 }
 
-struct Pointer {
-    slot: *mut *mut c_char,
-    string: *mut c_char,
-    /// With its NUL.
-    string_bytes: usize,
-}
-
-impl Pointer {
-    fn extent(&self) -> (usize, usize) {
-        (self.string.addr(), self.string_bytes)
-    }
-}
-
-/// # Safety
-/// `list` is a readable array of pointers to C strings that ends with a null one.
-unsafe fn pointers(list: *mut *mut c_char) -> Vec<Pointer> {
-    (0..)
-        .map(|index| list.wrapping_add(index))
-        // SAFETY: no entry behind the null one is read, take_while stops the lazy map there.
-        .map(|slot| (slot, unsafe { slot.read() }))
-        .take_while(|(_, string)| !string.is_null())
-        // SAFETY: a C string.
-        .map(|(slot, string)| Pointer { slot, string, string_bytes: unsafe { CStr::from_ptr(string) }.count_bytes() + 1 })
-        .collect()
-}
-
-fn cannot() -> Error {
-    Error::failed("cannot set process titles")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::Command;
 
-    #[test]
-    fn areas() {
-        let strings = |extents: &[(usize, usize)]| -> Vec<Pointer> {
-            let pointer =
-                |(at, string_bytes)| Pointer { slot: std::ptr::null_mut(), string: std::ptr::without_provenance_mut(at), string_bytes };
-            extents.iter().copied().map(pointer).collect()
-        };
-        let arguments = [(2000, 30), (2030, 10)];
-        let area = |arguments: &[_], variables: &[_]| Area::of(&strings(arguments), &strings(variables)).ok();
-        assert_eq!(area(&arguments, &[(2040, 900)]), Some(Area { start: 2000, args_end: 2040, end: 2000 + TITLE_BYTES }));
-        assert_eq!(area(&arguments, &[(2040, 60), (2101, 9)]), Some(Area { start: 2000, args_end: 2040, end: 2100 }));
-        assert_eq!(area(&arguments, &[(2050, 900)]), Some(Area { start: 2000, args_end: 2040, end: 2040 }));
-        assert_eq!(area(&[(2000, 30), (9000, 10)], &[(2030, 900)]), Some(Area { start: 2000, args_end: 2030, end: 2000 + TITLE_BYTES }));
-        assert_eq!(area(&[], &[(2050, 900)]), None);
-    }
-
-    /// Titles need a process with one thread, and the harness has more: this program again, caught before its `main`.
-    #[test]
-    fn titles_of_any_length_show_and_the_environment_survives() {
+    /// Titles need a process with one thread, and the harness has more. So this program is started
+    /// again, and [`BEFORE_MAIN`] runs the test before its `main`.
+    fn in_another_process(test: &str, arguments: &[&str]) {
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["run", "-c", "modhost.toml"])
+            .args(arguments)
             .env_clear()
-            .envs([("FIRST", "1"), ("LONG", &*"x".repeat(3000)), ("NOTIFY_SOCKET", "/run/x"), (ALONE, "2")])
+            .envs([("FIRST", "1"), ("LONG", &*"x".repeat(3000)), ("NOTIFY_SOCKET", "/run/x"), (TEST, test)])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && output.stdout == b"all well\n", "{text}");
     }
 
-    const ALONE: &str = "MODHOST_TITLE_TEST";
+    #[test]
+    fn titles_of_any_length_show_and_the_environment_survives() {
+        in_another_process("titles", &["run", "-c", "modhost.toml"]);
+        in_another_process("titles", &["run", "-c", &"long/".repeat(100)]);
+    }
+
+    #[test]
+    fn an_environment_that_was_moved_is_refused() {
+        in_another_process("moved", &["run"]);
+    }
+
+    const TEST: &str = "MODHOST_TITLE_TEST";
 
     #[used]
     #[unsafe(link_section = ".init_array")]
     static BEFORE_MAIN: extern "C" fn() = {
         extern "C" fn before_main() {
-            if std::env::var_os(ALONE).is_some() {
-                in_a_process_of_its_own();
-                println!("all well");
-                std::process::exit(0);
+            match std::env::var(TEST).as_deref() {
+                Ok("titles") => titles(),
+                Ok("moved") => moved(),
+                _ => return,
             }
+            println!("all well");
+            std::process::exit(0);
         }
         before_main
     };
 
-    fn in_a_process_of_its_own() {
+    fn titles() {
         let shown = || {
             let bytes = std::fs::read("/proc/self/cmdline").unwrap();
             String::from_utf8(bytes).unwrap().trim_end_matches('\0').to_string()
@@ -285,7 +253,7 @@ mod tests {
             set_title(title);
             assert_eq!(shown(), title[..title.len().min(TITLE_BYTES - 1)], "{title}");
         }
-        let args_end = AREA.get().unwrap().args_end - AREA.get().unwrap().start;
+        let args_end = TITLE.get().unwrap().args_end - TITLE.get().unwrap().start;
         for length in args_end.saturating_sub(2)..(args_end + 3).min(TITLE_BYTES) {
             set_title(&long[..length]);
             assert_eq!(shown(), long[..length]);
@@ -294,7 +262,7 @@ mod tests {
         assert_eq!(std::env::args().collect::<Vec<_>>(), arguments);
         assert_eq!(std::env::var("FIRST").as_deref(), Ok("1"));
         assert_eq!(std::env::var("LONG").map(|value| value.len()), Ok(3000));
-        assert_eq!(std::env::var(ALONE).as_deref(), Ok("2"));
+        assert_eq!(std::env::var(TEST).as_deref(), Ok("titles"));
         // SAFETY: libc's variable points to a NUL-terminated string.
         let name = unsafe { CStr::from_ptr(program_invocation_name) };
         assert_eq!(name.to_str().ok(), arguments.first().map(String::as_str));
@@ -310,5 +278,30 @@ mod tests {
         Comm::new("modhost-w3 and more than fits").show().unwrap();
         assert_eq!(std::fs::read_to_string("/proc/self/comm").unwrap(), "modhost-w3 and \n");
         prepare().unwrap();
+    }
+
+    fn moved() {
+        let path = program_path();
+        // SAFETY: each list is readable where `find_argv` looks, and there is one thread.
+        unsafe {
+            assert!(find_argv(environ, std::env::args_os().len(), path).is_some());
+            assert!(find_argv(environ, std::env::args_os().len() + 1, path).is_none(), "another count");
+            assert!(find_argv(environ, 0, path).is_none(), "no arguments");
+            assert!(find_argv(std::ptr::null_mut(), 1, path).is_none(), "no environment");
+            // A list on the stack, after words that are no strings.
+            let mut words: [*mut c_char; 6] = [1, 2, 8, 16, 0, 0].map(std::ptr::without_provenance_mut);
+            assert!(find_argv(&raw mut words[5], 2, path).is_none(), "not the list of exec");
+            words[2] = environ.read();
+            assert!(find_argv(&raw mut words[5], 2, path).is_none(), "one string is not enough");
+            std::env::set_var("SECOND", "2");
+        }
+        assert!(prepare().unwrap_err().to_string().contains("the environment was changed before"));
+        set_title("not shown");
+        assert_eq!(std::env::var("FIRST").as_deref(), Ok("1"));
+    }
+
+    fn program_path() -> usize {
+        // SAFETY: only reads what the kernel passed to this program.
+        unsafe { libc::getauxval(libc::AT_EXECFN) as usize }
     }
 }

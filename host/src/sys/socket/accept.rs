@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-/// The address at the other end of a connection, as the kernel writes it.
+/// The address of a connection's peer, as the kernel writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Peer {
@@ -15,10 +15,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Room for an internet address; of a Unix address only the family is kept.
+    /// Size of the longest internet address; of a Unix address only the family is kept.
     pub const MAX_BYTES: usize = 28;
 
-    /// From bytes; `len` of them count.
+    /// Takes the first `len` of `bytes`.
     pub fn new(bytes: &[u8], len: u32) -> Self {
         let mut peer = Self { bytes: [0; Self::MAX_BYTES], len: len.min(Self::MAX_BYTES as u32) };
         let count = bytes.len().min(Self::MAX_BYTES);
@@ -26,22 +26,20 @@ impl Peer {
         peer
     }
 
-    /// The address.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len as usize]
     }
 
-    /// The address and what follows it.
+    /// The address, padded to the maximum.
     pub fn whole(&self) -> &[u8; Self::MAX_BYTES] {
         &self.bytes
     }
 
-    /// Its length in bytes.
     pub fn len_bytes(&self) -> u32 {
         self.len
     }
 
-    /// What limits per address count: the address without its port. None for a Unix socket.
+    /// The address without its port, by which limits per address count. None for a Unix socket.
     pub fn host(&self) -> Option<&[u8]> {
         match i32::from(u16::from_ne_bytes([self.bytes[0], self.bytes[1]])) {
             libc::AF_INET if self.len >= 8 => Some(&self.bytes[4..8]),
@@ -51,7 +49,7 @@ impl Peer {
     }
 }
 
-/// Takes one connection from a listening socket, non-blocking. `EAGAIN`: none is waiting.
+/// Accepts one connection, which is non-blocking. `EAGAIN`: none is waiting.
 pub fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Peer), Errno> {
     let mut peer = Peer { bytes: [0; Peer::MAX_BYTES], len: 0 };
     let mut len = Peer::MAX_BYTES as libc::socklen_t;
@@ -62,22 +60,32 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Peer), Errno> {
         };
         match Errno::result(raw) {
             Ok(raw) => {
-                // The length of a longer address that was cut is the length it would have.
+                // For an address that was cut the kernel reports the full length.
                 peer.len = len.min(Peer::MAX_BYTES as u32);
-                // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+                // SAFETY: the kernel has just made this descriptor; nobody else owns it.
                 return Ok((unsafe { OwnedFd::from_raw_fd(raw) }, peer));
             }
-            // The peer has gone already; the next one may be there.
+            // This peer has gone already; another connection may wait.
             Err(Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
             Err(errno) => return Err(errno),
         }
     }
 }
 
-/// Sends the beginning of `bytes` on a connection. `more`: something else follows at once, so that the kernel need not send a short packet.
+/// Whether the caller sends more on the same connection at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendHint {
+    /// It does, so the kernel need not send a short packet now.
+    MoreFollows,
+    /// It does not.
+    Complete,
+}
+
+/// Sends the beginning of `bytes` on a connection. Returns how many bytes the kernel took.
 #[inline]
-pub fn send(connection: BorrowedFd<'_>, bytes: &[u8], more: bool) -> Result<usize, Errno> {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if more { libc::MSG_MORE } else { 0 };
+pub fn send(connection: BorrowedFd<'_>, bytes: &[u8], hint: SendHint) -> Result<usize, Errno> {
+    let more = if hint == SendHint::MoreFollows { libc::MSG_MORE } else { 0 };
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | more;
     // SAFETY: the slice is readable for its length.
     let sent = unsafe { libc::send(connection.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
     Errno::result(sent).map(|sent| sent as usize)

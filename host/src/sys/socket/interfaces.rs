@@ -1,6 +1,7 @@
-//! Network interfaces: which there are, and their addresses.
+//! Network interfaces and their addresses.
 //!
-//! *Runs in:* the starting command (which there are), main (their addresses), the supervisor (their numbers). *Never:* changes one.
+//! *Runs in:* the starting command (names), main (addresses), the supervisor (numbers). *Never:*
+//! changes an interface.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -9,7 +10,7 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::error::{Error, Result};
 
-/// The number of the interface of that name.
+/// The number of an interface.
 pub fn number(name: &str) -> Result<u32> {
     if_nametoindex(name).map_err(|errno| {
         Error::failed(format!("there is no interface \"{name}\""))
@@ -18,7 +19,7 @@ pub fn number(name: &str) -> Result<u32> {
     })
 }
 
-/// Every address of that interface with that port; at least one.
+/// Every address of an interface, with `port`; at least one.
 pub fn addresses(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
     let number = number(name)?;
     let failed = |detail: String| Error::failed(format!("cannot list the addresses of interface \"{name}\"")).detail(detail);
@@ -39,7 +40,8 @@ pub fn addresses(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-/// Whether an interface has that address, be it that the kernel still asks the network whether somebody else has it, too.
+/// Whether an interface has that address, including one that the kernel still checks for duplicates
+/// on the network.
 pub fn has_address(ip: IpAddr) -> bool {
     let of = |address: nix::sys::socket::SockaddrStorage| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
         (Some(v4), _) => Some(IpAddr::V4(v4.ip())),

@@ -1,4 +1,4 @@
-//! Sockets: addresses, options, accepting, waiting, and pairs that carry descriptors.
+//! Sockets: addresses, options, accepting, waiting, and links between processes.
 //!
 //! *Runs in:* every process. *Never:* decides what happens when the kernel refuses.
 

@@ -1,6 +1,7 @@
 //! Waiting for several sockets at once.
 //!
-//! *Runs in:* workers whose listener has several addresses. *Never:* made before the fork: an epoll descriptor must not be shared.
+//! *Runs in:* workers whose listener has several addresses. *Never:* made before the fork:
+//! processes must not share an epoll descriptor.
 
 use std::os::fd::AsFd;
 
@@ -9,10 +10,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::error::{Error, Result};
 
-/// Most sockets that one call reports.
+/// Maximum number of sockets that one wait reports.
 const EVENTS: usize = 16;
 
-/// A set of sockets.
+/// A set of watched sockets.
 #[derive(Debug)]
 pub struct ReadySockets {
     epoll: Epoll,
@@ -20,7 +21,8 @@ pub struct ReadySockets {
 }
 
 impl ReadySockets {
-    /// Watches these sockets; they are known by their place in the order. The kernel wakes one waiting process for a datagram.
+    /// Watches these sockets, numbered in their order. The kernel wakes one waiting process per
+    /// datagram.
     pub fn watch<S: AsFd>(sockets: impl IntoIterator<Item = S>) -> Result<Self> {
         let failed = |call: &str, errno: Errno| {
             Error::failed("cannot wait for several sockets")
@@ -29,14 +31,16 @@ impl ReadySockets {
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| failed("epoll_create1", errno))?;
         for (index, socket) in (0..).zip(sockets) {
-            // Level-triggered: what a process leaves behind when it dies is seen by the next one that looks.
+            // Level-triggered: datagrams that a dead process left in the queue wake the next to
+            // wait.
             let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, index);
             epoll.add(socket, event).map_err(|errno| failed("epoll_ctl", errno))?;
         }
         Ok(Self { epoll, events: [EpollEvent::empty(); EVENTS] })
     }
 
-    /// Waits until something is there, or a signal interrupts. Which sockets: none after a signal.
+    /// Waits for datagrams or a signal. Returns the numbers of the ready sockets; none after a
+    /// signal.
     pub fn wait(&mut self) -> Result<impl Iterator<Item = usize> + '_, Errno> {
         let count = match self.epoll.wait(&mut self.events, EpollTimeout::NONE) {
             Err(Errno::EINTR) => 0,

@@ -1,7 +1,7 @@
 //! A link: a pair of connected sockets that keeps messages whole and carries descriptors.
 //!
-//! *Runs in:* supervisor and main, main and control, TCP main and the processes linked to it. *Never:* waits
-//! for ever: the other end's death is an end of file.
+//! *Runs in:* supervisor and main, main and control, TCP main and the processes linked to it.
+//! *Never:* waits for ever: the death of the other end is an end of file.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,13 +13,13 @@ use nix::sys::socket::{
 
 use crate::error::{Error, Result};
 
-/// Most descriptors in one message.
+/// Maximum number of descriptors in one message.
 pub const MAX_DESCRIPTORS: usize = 64;
 
-/// Whether a call waits.
+/// Whether to wait for a message, or for room for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Until the message is sent, or one arrives, or the other end is closed.
+    /// Until the call is done, or the other end is closed.
     Block,
     /// Not at all: `EAGAIN` instead.
     Poll,

@@ -1,6 +1,7 @@
 //! Socket addresses in the kernel's form: `sockaddr_in`, `sockaddr_in6`, `sockaddr_un`.
 //!
-//! *Runs in:* every process. *Never:* makes a system call, but for [`SocketAddress::of`], which asks where a socket is bound.
+//! *Runs in:* every process. *Never:* makes a system call, except [`SocketAddress::of`], which asks
+//! where a socket is bound.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
-/// Room for the longest of them, a `sockaddr_un`.
+/// Size of the longest address, a `sockaddr_un`, rounded up to 8 bytes.
 pub const SOCKET_ADDRESS_BYTES: usize = 112;
 const UNIX_BYTES: usize = 108;
 const IPV4_BYTES: usize = 16;
@@ -20,7 +21,7 @@ const AF_UNIX: u16 = libc::AF_UNIX as u16;
 const AF_INET: u16 = libc::AF_INET as u16;
 const AF_INET6: u16 = libc::AF_INET6 as u16;
 
-/// A socket address.
+/// A socket address of any of these kinds.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub struct SocketAddress {
@@ -29,10 +30,10 @@ pub struct SocketAddress {
 }
 
 impl SocketAddress {
-    /// None that a peer could be known by.
-    pub const EMPTY: Self = Self { bytes: [0; SOCKET_ADDRESS_BYTES], len: 0 };
+    const EMPTY: Self = Self { bytes: [0; SOCKET_ADDRESS_BYTES], len: 0 };
 
-    /// A copy of what the kernel or a module gave. None if it is longer than any address, or has no family.
+    /// Copies an address from the kernel or a module. None if it is longer than any address, too
+    /// short for its family, or has no family.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if !(2..=SOCKET_ADDRESS_BYTES).contains(&bytes.len()) {
             return None;
@@ -47,12 +48,13 @@ impl SocketAddress {
         complete.then_some(name)
     }
 
-    /// That of a Unix socket: `name` is what `unix_bytes` gives. None if it is longer than 108 bytes.
+    /// The address of a Unix socket; `name` as returned by `unix_bytes`. None if it is longer than
+    /// 108 bytes.
     pub fn unix(name: &[u8]) -> Option<Self> {
         if name.len() > UNIX_BYTES { None } else { Self::from_bytes(&[&AF_UNIX.to_ne_bytes(), name].concat()) }
     }
 
-    /// Where a socket is bound.
+    /// The address that a socket is bound to.
     pub fn of(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
         let mut name = Self::EMPTY;
         let mut len = SOCKET_ADDRESS_BYTES as libc::socklen_t;
@@ -63,22 +65,19 @@ impl SocketAddress {
         Ok(name)
     }
 
-    /// As the kernel wants it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// Where its bytes are.
     pub fn as_ptr(&self) -> *const libc::c_void {
         self.bytes.as_ptr().cast()
     }
 
-    /// How many they are.
     pub fn len_bytes(&self) -> u16 {
         self.len
     }
 
-    /// The address, if it is one of the internet.
+    /// The address if it is an internet address.
     pub fn inet(&self) -> Option<SocketAddr> {
         let bytes = self.as_bytes();
         let port = u16::from_be_bytes(array(bytes, 2)?);
@@ -92,12 +91,11 @@ impl SocketAddress {
         }
     }
 
-    /// Whether it is the name of a Unix socket.
     pub fn is_unix(&self) -> bool {
         self.family() == AF_UNIX
     }
 
-    /// What stands in place of the name of a Unix socket: nothing, a NUL and an abstract name, or a path and perhaps a NUL.
+    /// The name of a Unix socket: nothing, a NUL and an abstract name, or a path and perhaps a NUL.
     pub fn unix_bytes(&self) -> &[u8] {
         self.as_bytes().get(2..).unwrap_or_default()
     }
@@ -151,7 +149,7 @@ impl fmt::Debug for SocketAddress {
     }
 }
 
-/// The same peer as a socket of both families sees it.
+/// The address by which a socket of both families knows that peer: IPv4 is mapped into IPv6.
 pub fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
@@ -168,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() {
+    fn conversions_keep_every_address() {
         for text in ["127.0.0.1:5060", "0.0.0.0:0", "[::1]:53", "[fe80::1%7]:9"] {
             let name = SocketAddress::from(text.parse::<SocketAddr>().unwrap());
             assert_eq!((name.to_string().as_str(), name.is_unix()), (text, false));
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_one_of_ipv6() {
+    fn a_mapped_address_is_an_ipv6_address() {
         assert_eq!(mapped("1.2.3.4:5".parse().unwrap()), "[::ffff:1.2.3.4]:5".parse().unwrap());
         assert_eq!(mapped("[::1]:5".parse().unwrap()), "[::1]:5".parse().unwrap());
     }

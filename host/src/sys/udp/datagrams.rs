@@ -1,306 +1,218 @@
-//! Datagrams in batches: receive many with one call, answer many with one call, allocate nothing.
+//! Datagrams in batches: receive many with one system call, answer many with one, allocate nothing.
 //!
 //! *Runs in:* every process that serves datagrams. *Never:* trusts a length it did not set itself.
 //!
-//! All buffers are one piece of this process's own memory. A page of it costs memory only once it is touched, so the layout puts what
-//! every datagram needs close together and what only large ones need far before it:
-//! ```text
-//! large  16 × 64 KiB        the whole of a datagram that does not fit
-//! out    1 MiB              answers, filled from the start for each batch
-//! small  16 × 1536 bytes    the first bytes of each datagram; most have no more
-//! wide                      two pages: what sockets need that are not bound to one address of the internet
-//! answers                   their headers
-//! headers, addresses        of what is received
-//! ```
-//! What is touched at once is the last page, next to the process's own (`local`).
+//! A worker calls [`Datagrams::receive`], passes [`Datagrams::batch`] to the handler, and then
+//! calls [`Datagrams::send_queued`]. Meanwhile the handler queues its answers: from its own memory
+//! (`queue`), as a copy (`copy`), or written into a buffer of the host (`buffer`, `commit`).
 
 use std::cell::Cell;
-use std::mem::{MaybeUninit, size_of, zeroed};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
 
 use module_api::abi;
 use nix::errno::Errno;
 
+use super::buffers::{ADDRESS_BYTES, ALL_LARGE_BYTES, BATCH, Buffers, LARGE_BYTES, MAX_DATAGRAM_BYTES, OUT_BYTES, SMALL_BYTES};
+use super::packet_info::PacketInfo;
+use super::socket::{BoundTo, Socket};
 use crate::error::Result;
-use crate::sys::fast_fork::raw_call;
-use crate::sys::memory::mapping::{Mapping, page_bytes};
-use crate::sys::udp::packet_info::{PacketInfo, Socket, SocketForm};
 
-/// Most datagrams in one batch.
-pub const BATCH: usize = 16;
-/// Largest payload of a UDP datagram in bytes.
-pub const MAX_DATAGRAM_BYTES: usize = 65_507;
-
-const SMALL_BYTES: usize = 1536;
-const LARGE_BYTES: usize = 65_536;
-const ALL_LARGE_BYTES: usize = BATCH * LARGE_BYTES;
-const OUT_BYTES: usize = BATCH * LARGE_BYTES;
-/// Room for a `sockaddr_in6`.
-const ADDRESS_BYTES: usize = 28;
-/// So many batches without a large datagram, and the pages that large ones touched go back to the kernel.
+/// After this many batches without a large datagram, the pages that large ones have touched are
+/// returned to the kernel.
 const BATCHES_UNTIL_RELEASE: u32 = 4096;
 
-/// After a batch of one, so many datagrams are received one at a time before a batch is tried again.
-const RECEIVE_ALONE: u32 = 15;
-
-/// What the kernel and the module read and write; lives at the end of the memory.
-#[repr(C)]
-struct Headers {
-    /// Whether a process has these buffers: this one, or one that it was forked from while that was serving.
-    taken: AtomicU32,
-    engine: MaybeUninit<Datagrams>,
-    batch: abi::UdpBatch,
-    datagrams: [abi::Datagram; BATCH],
-    in_headers: [libc::mmsghdr; BATCH],
-    in_parts: [[libc::iovec; 2]; BATCH],
-    in_addresses: [[u32; ADDRESS_BYTES / 4]; BATCH],
-}
-
-/// What the kernel reads of the answers. Not touched before the first one.
-#[repr(C)]
-struct Answers {
-    headers: [libc::mmsghdr; BATCH],
-    parts: [libc::iovec; BATCH],
-}
-
-// What a process that waits for datagrams has touched is one page.
-const _: () = assert!(size_of::<Headers>() <= 4096);
-
-/// Where in the memory what is.
-struct Layout {
-    small_offset_bytes: usize,
-    wide_offset_bytes: usize,
-    answers_offset_bytes: usize,
-    headers_offset_bytes: usize,
-    all_bytes: usize,
-}
-
-impl Layout {
-    #[inline(always)]
-    fn new() -> Self {
-        let page = page_bytes();
-        let small_offset_bytes = ALL_LARGE_BYTES + OUT_BYTES;
-        let wide_offset_bytes = (small_offset_bytes + BATCH * SMALL_BYTES).next_multiple_of(page);
-        let answers_offset_bytes = wide_offset_bytes + size_of::<PacketInfo>().next_multiple_of(page);
-        let headers_offset_bytes = answers_offset_bytes + size_of::<Answers>().next_multiple_of(page);
-        let all_bytes = headers_offset_bytes + size_of::<Headers>().next_multiple_of(page);
-        Self { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, all_bytes }
-    }
-}
-
-/// The buffers that each process finds.
-static RESERVED: OnceLock<Mapping> = OnceLock::new();
-
-/// Maps buffers for every process that is forked later, so that none has to. They are ordinary private memory: a process that a handler forks has a copy of
-/// the batch. In main, before the first fork.
-pub fn reserve() -> Result<()> {
-    let buffers = Mapping::private_below_shared(Layout::new().all_bytes)?.in_small_pages();
-    RESERVED.get_or_init(|| buffers);
-    Ok(())
-}
-
-/// Buffers that nobody has touched.
-#[inline(always)]
-fn fresh(layout: &Layout) -> Result<Mapping> {
-    if let Some(reserved) = RESERVED.get() {
-        // SAFETY: the reserved memory has this layout, and zeros are a valid flag. Written, not read first: what is read first is brought in twice.
-        let taken = unsafe { &(*reserved.start().as_ptr().add(layout.headers_offset_bytes).cast::<Headers>()).taken };
-        if taken.swap(1, Relaxed) == 0 {
-            return Ok(*reserved);
-        }
-    }
-    Ok(Mapping::private(layout.all_bytes)?.in_small_pages())
-}
+/// After a batch of one datagram, this many are received one at a time before a batch is tried
+/// again.
+const SINGLE_RECEIVES: u32 = 15;
 
 /// Whether to wait for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub enum ReceiveWait {
     /// Until one arrives or a signal interrupts.
     Block,
     /// Not at all.
     Poll,
 }
 
-/// The buffers of one process.
+/// The batch of one process: the received datagrams, and the answers to them.
 #[derive(Debug)]
 pub struct Datagrams {
-    headers: *mut Headers,
-    wide: *mut PacketInfo,
-    answers: *mut Answers,
-    small: *mut u8,
-    large: *mut u8,
-    out: *mut u8,
-    memory: Mapping,
-    /// Number of datagrams in the batch being handled.
+    buffers: Buffers,
+    /// Number of datagrams in the batch that is being handled.
     received: Cell<usize>,
+    /// Number of answers that wait to be sent.
     queued: Cell<usize>,
     out_used_bytes: Cell<usize>,
-    /// Bytes handed out by `buffer` and not yet committed.
+    /// Bytes returned by `buffer` and not yet committed.
     reserved_bytes: Cell<usize>,
+    /// Of the socket that the batch was received from.
     descriptor: Cell<i32>,
-    /// What the headers are made for.
-    form: Cell<SocketForm>,
+    /// The kind of socket that the headers are prepared for.
+    prepared_for: Cell<BoundTo>,
     batches_since_large: Cell<u32>,
     large_touched: Cell<bool>,
+    single_receives_left: Cell<u32>,
+    /// Answers that the kernel took.
+    sent: Cell<u64>,
     /// Answers that the kernel refused.
     refused: Cell<u64>,
-    /// Answers that it took.
-    sent: Cell<u64>,
-    /// Datagrams that were longer than the buffers, which only Unix sockets can have.
+    /// Datagrams that were longer than the buffers. Only Unix sockets have such.
     too_long: Cell<u32>,
-    /// So many times more one datagram is received at a time.
-    alone: Cell<u32>,
-}
-
-/// Nothing was received: because there is nothing, or a signal came, or for a reason to report.
-#[cold]
-fn nothing(errno: Errno) -> Result<usize, Errno> {
-    match errno {
-        Errno::EINTR | Errno::EAGAIN => Ok(0),
-        errno => Err(errno),
-    }
 }
 
 impl Datagrams {
-    /// Takes the buffers, itself among them; touches one page. They live as long as the process.
-    #[inline(always)]
+    /// Takes this process's buffers and prepares their headers. Touches one page. They live as long
+    /// as the process.
     pub fn new() -> Result<&'static Self> {
-        let layout = Layout::new();
-        let memory = fresh(&layout)?;
-        let Layout { small_offset_bytes, wide_offset_bytes, answers_offset_bytes, headers_offset_bytes, .. } = layout;
-        let start = memory.start().as_ptr();
-        // SAFETY: the offsets lie inside the mapping made with their sum; its start is page-aligned, zeroed memory, and all zeros is a
-        // valid `Headers` (integers, null pointers). The kernel and the module get only pointers into this mapping.
-        let engine = unsafe {
-            let headers = start.add(headers_offset_bytes).cast::<Headers>();
-            let small = start.add(small_offset_bytes);
-            let large = start;
+        let buffers = Buffers::take()?;
+        let Buffers { headers, small, large, .. } = buffers;
+        // SAFETY: the pointers lead to the parts of one mapping, zeroed and page-aligned, and all
+        // zeros is a valid `Headers` (integers, null pointers). The kernel and the module get only
+        // pointers into this mapping.
+        unsafe {
             for index in 0..BATCH {
-                (*headers).in_parts[index] = [
+                (*headers).parts[index] = [
                     libc::iovec { iov_base: small.add(index * SMALL_BYTES).cast(), iov_len: SMALL_BYTES },
                     libc::iovec { iov_base: large.add(index * LARGE_BYTES + SMALL_BYTES).cast(), iov_len: LARGE_BYTES - SMALL_BYTES },
                 ];
-                let mut header: libc::mmsghdr = zeroed();
-                header.msg_hdr.msg_name = (&raw mut (*headers).in_addresses[index]).cast();
-                header.msg_hdr.msg_namelen = ADDRESS_BYTES as u32;
-                header.msg_hdr.msg_iov = (&raw mut (*headers).in_parts[index]).cast();
-                header.msg_hdr.msg_iovlen = 2;
-                (*headers).in_headers[index] = header;
+                let mut message: libc::mmsghdr = zeroed();
+                message.msg_hdr.msg_name = (&raw mut (*headers).addresses[index]).cast();
+                message.msg_hdr.msg_namelen = ADDRESS_BYTES as u32;
+                message.msg_hdr.msg_iov = (&raw mut (*headers).parts[index]).cast();
+                message.msg_hdr.msg_iovlen = 2;
+                (*headers).messages[index] = message;
             }
             (*headers).batch = abi::UdpBatch {
                 size: size_of::<abi::UdpBatch>() as u32,
                 count: 0,
-                datagrams: (&raw const (*headers).datagrams).cast(),
+                datagrams: (&raw const (*headers).received).cast(),
                 stride: size_of::<abi::Datagram>() as u32,
                 listener: 0,
             };
-            (*headers).engine.write(Self {
-                headers,
-                wide: start.add(wide_offset_bytes).cast(),
-                answers: start.add(answers_offset_bytes).cast(),
-                small,
-                large,
-                out: start.add(ALL_LARGE_BYTES),
-                memory,
+            (*headers).datagrams.write(Self {
+                buffers,
                 received: Cell::new(0),
                 queued: Cell::new(0),
                 out_used_bytes: Cell::new(0),
                 reserved_bytes: Cell::new(0),
                 descriptor: Cell::new(-1),
-                form: Cell::new(SocketForm::Plain),
+                prepared_for: Cell::new(BoundTo::OneAddress),
                 batches_since_large: Cell::new(0),
                 large_touched: Cell::new(false),
+                single_receives_left: Cell::new(0),
+                sent: Cell::new(0),
                 refused: Cell::new(0),
                 too_long: Cell::new(0),
-                sent: Cell::new(0),
-                alone: Cell::new(0),
             });
-            (*headers).engine.assume_init_ref()
-        };
-        Ok(engine)
+            Ok((*headers).datagrams.assume_init_ref())
+        }
     }
 
-    /// Receives up to a batch from the socket. 0: nothing there, or interrupted.
+    /// Receives up to a batch from the socket. 0: no datagram is there, or a signal interrupted.
     #[inline]
-    pub fn receive(&self, socket: &Socket, listener: u32, wait: Wait) -> Result<usize, Errno> {
+    pub fn receive(&self, socket: &Socket, listener: u32, wait: ReceiveWait) -> Result<usize, Errno> {
         self.descriptor.set(socket.as_fd().as_raw_fd());
-        if self.form.get() != socket.form {
-            self.adopt(socket.form);
+        if self.prepared_for.get() != socket.bound_to {
+            self.prepare_headers(socket.bound_to);
         }
-        let alone = self.alone.get();
-        let received = if wait == Wait::Block && alone > 0 {
-            // The last ones came alone: the look for a second one, which finds nothing, is saved. Now and then it is worth it.
-            self.alone.set(alone - 1);
-            self.receive_one(socket.as_fd())
+        let singles = self.single_receives_left.get();
+        let received = if wait == ReceiveWait::Block && singles > 0 {
+            // The last datagrams came singly. `recvmmsg` would look for a second one and find none.
+            self.single_receives_left.set(singles - 1);
+            self.receive_one()
         } else {
-            let flags = if wait == Wait::Block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
-            // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
-            let received = unsafe {
-                let headers = (&raw mut (*self.headers).in_headers).expose_provenance();
-                raw_call::call(libc::SYS_recvmmsg, [self.descriptor.get() as usize, headers, BATCH, flags as usize, 0, 0])
-            };
-            if received == Ok(1) {
-                self.alone.set(RECEIVE_ALONE);
-            }
-            received
+            self.receive_many(wait)
         };
         let count = match received {
             Ok(count) => count.min(BATCH),
-            Err(errno) => return nothing(errno),
+            Err(Errno::EINTR | Errno::EAGAIN) => return Ok(0),
+            Err(errno) => return Err(errno),
         };
         self.queued.set(0);
         self.out_used_bytes.set(0);
-        let (count, largest) =
-            if socket.form == SocketForm::Plain { self.take_plain(count, socket) } else { self.take_wide(count, socket) };
+        let (count, largest_bytes) = match socket.bound_to {
+            BoundTo::OneAddress => self.describe(count, socket),
+            _ => self.describe_with_packet_info(count, socket),
+        };
         self.received.set(count);
-        // SAFETY: as above.
+        // SAFETY: inside the mapping; nobody else uses the batch while this runs.
         unsafe {
-            (*self.headers).batch.count = count as u32;
-            (*self.headers).batch.listener = listener;
+            let batch = &mut *self.batch();
+            batch.count = count as u32;
+            batch.listener = listener;
         }
-        self.note_size(largest);
+        self.note_size(largest_bytes);
         Ok(count)
     }
 
-    /// Describes what was received from a plain socket. How many datagrams, and the length of the largest.
+    /// Receives one datagram, waiting for it. Returns 1, the number of datagrams.
+    fn receive_one(&self) -> Result<usize, Errno> {
+        // SAFETY: the header points to buffers of the stated lengths inside the mapping.
+        unsafe {
+            let message = &mut (*self.buffers.headers).messages[0];
+            let length = libc::recvmsg(self.descriptor.get(), &raw mut message.msg_hdr, 0);
+            message.msg_len = Errno::result(length)? as u32;
+        }
+        Ok(1)
+    }
+
+    fn receive_many(&self, wait: ReceiveWait) -> Result<usize, Errno> {
+        let flags = if wait == ReceiveWait::Block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        // SAFETY: the headers point to buffers of the stated lengths inside the mapping.
+        let received = unsafe {
+            let messages = (&raw mut (*self.buffers.headers).messages).cast();
+            libc::recvmmsg(self.descriptor.get(), messages, BATCH as u32, flags, ptr::null_mut())
+        };
+        if received == 1 {
+            self.single_receives_left.set(SINGLE_RECEIVES);
+        }
+        Errno::result(received).map(|received| received as usize)
+    }
+
+    /// Fills in the batch from a socket that is bound to one address. Returns the number of
+    /// datagrams and the length of the largest.
     #[inline]
-    fn take_plain(&self, count: usize, socket: &Socket) -> (usize, usize) {
-        let mut largest = 0;
+    fn describe(&self, count: usize, socket: &Socket) -> (usize, usize) {
+        let mut largest_bytes = 0;
         for index in 0..count {
             // SAFETY: index < BATCH; nobody else reads or writes the headers while this runs.
             unsafe {
                 let (data, length) = self.payload(index);
-                let header = &mut (*self.headers).in_headers[index];
-                largest = largest.max(length);
-                (*self.headers).datagrams[index] = abi::Datagram {
+                largest_bytes = largest_bytes.max(length);
+                let headers = self.buffers.headers;
+                let header = &mut (*headers).messages[index].msg_hdr;
+                (*headers).received[index] = abi::Datagram {
                     data,
                     len: length as u32,
-                    peer_len: header.msg_hdr.msg_namelen.min(ADDRESS_BYTES as u32) as u16,
+                    peer_len: header.msg_namelen.min(ADDRESS_BYTES as u32) as u16,
                     local_len: socket.name.len_bytes(),
-                    peer: (&raw const (*self.headers).in_addresses[index]).cast(),
+                    peer: (&raw const (*headers).addresses[index]).cast(),
                     local: socket.name.as_ptr(),
                 };
-                header.msg_hdr.msg_namelen = ADDRESS_BYTES as u32;
+                header.msg_namelen = ADDRESS_BYTES as u32;
             }
         }
-        (count, largest)
+        (count, largest_bytes)
     }
 
-    /// The same for other sockets. What was cut off is left out: a handler never sees a part of a datagram.
+    /// As `describe`, for other sockets. Leaves out what was truncated: a handler never sees a part
+    /// of a datagram.
     #[inline(never)]
-    fn take_wide(&self, count: usize, socket: &Socket) -> (usize, usize) {
-        let (mut kept, mut largest) = (0, 0);
+    fn describe_with_packet_info(&self, count: usize, socket: &Socket) -> (usize, usize) {
+        let (mut kept, mut largest_bytes) = (0, 0);
         for index in 0..count {
-            // SAFETY: as above; `adopt` has armed each header with `wide`, and so it is again below.
+            // SAFETY: as above; `prepare_headers` has prepared each header with the packet info,
+            // and it is prepared again below.
             unsafe {
                 let (data, length) = self.payload(index);
-                largest = largest.max(length);
-                let header = &mut (*self.headers).in_headers[index].msg_hdr;
+                largest_bytes = largest_bytes.max(length);
+                let headers = self.buffers.headers;
+                let header = &mut (*headers).messages[index].msg_hdr;
                 if header.msg_flags & libc::MSG_TRUNC == 0 && length <= MAX_DATAGRAM_BYTES {
-                    let ends = PacketInfo::take(self.wide, index, kept, header, socket);
-                    (*self.headers).datagrams[kept] = abi::Datagram {
+                    let ends = PacketInfo::record(self.buffers.packet_info, index, kept, header, socket);
+                    (*headers).received[kept] = abi::Datagram {
                         data,
                         len: length as u32,
                         peer_len: ends.peer_len,
@@ -312,68 +224,62 @@ impl Datagrams {
                 } else {
                     self.too_long.set(self.too_long.get() + 1);
                 }
-                PacketInfo::arm(self.wide, index, header);
+                PacketInfo::prepare_header(self.buffers.packet_info, index, header);
             }
         }
-        (kept, largest)
+        (kept, largest_bytes)
     }
 
-    /// Where the bytes of a received datagram are, in one piece, and how many.
+    /// The bytes of a received datagram, in one piece: start and length.
     ///
     /// # Safety
     /// `index` is below `BATCH`, and nobody else uses the buffers.
     #[inline(always)]
     unsafe fn payload(&self, index: usize) -> (*const u8, usize) {
-        // SAFETY: the caller's contract; the buffers have the lengths that their offsets are computed with.
+        // SAFETY: the caller's contract; the buffers have the lengths that their offsets are
+        // computed with.
         unsafe {
-            let length = ((*self.headers).in_headers[index].msg_len as usize).min(LARGE_BYTES);
-            let small = self.small.add(index * SMALL_BYTES);
+            let length = ((*self.buffers.headers).messages[index].msg_len as usize).min(LARGE_BYTES);
+            let small = self.buffers.small.add(index * SMALL_BYTES);
             if length <= SMALL_BYTES {
                 return (small, length);
             }
-            // The tail lies where it belongs in the large buffer; put the beginning in front of it.
-            let large = self.large.add(index * LARGE_BYTES);
-            std::ptr::copy_nonoverlapping(small, large, SMALL_BYTES);
+            // The rest is already at its place in the large buffer; copy the beginning in front of
+            // it.
+            let large = self.buffers.large.add(index * LARGE_BYTES);
+            ptr::copy_nonoverlapping(small, large, SMALL_BYTES);
             (large, length)
         }
     }
 
-    /// Makes the headers fit sockets of another form. A process that serves one socket does this once.
+    /// Prepares the headers for sockets of another kind. A process that serves one socket does this
+    /// at most once.
     #[cold]
-    fn adopt(&self, form: SocketForm) {
+    fn prepare_headers(&self, bound_to: BoundTo) {
+        let Buffers { headers, answers, packet_info, .. } = self.buffers;
         for index in 0..BATCH {
-            // SAFETY: index < BATCH; what the headers point to lies in this mapping and lives as long as they.
+            // SAFETY: index < BATCH; what the headers point to is in this mapping and lives as
+            // long.
             unsafe {
-                let header = &mut (*self.headers).in_headers[index].msg_hdr;
-                if form == SocketForm::Plain {
-                    header.msg_name = (&raw mut (*self.headers).in_addresses[index]).cast();
+                let header = &mut (*headers).messages[index].msg_hdr;
+                if bound_to == BoundTo::OneAddress {
+                    header.msg_name = (&raw mut (*headers).addresses[index]).cast();
                     header.msg_namelen = ADDRESS_BYTES as u32;
-                    header.msg_control = std::ptr::null_mut();
+                    header.msg_control = ptr::null_mut();
                     header.msg_controllen = 0;
                 } else {
-                    PacketInfo::arm(self.wide, index, header);
+                    PacketInfo::prepare_header(packet_info, index, header);
                 }
-                let answer = &mut (*self.answers).headers[index].msg_hdr;
-                answer.msg_control = std::ptr::null_mut();
+                let answer = &mut (*answers).messages[index].msg_hdr;
+                answer.msg_control = ptr::null_mut();
                 answer.msg_controllen = 0;
             }
         }
-        self.form.set(form);
+        self.prepared_for.set(bound_to);
     }
 
-    /// Waits for one datagram. The number of them, as from `recvmmsg`.
-    fn receive_one(&self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
-        // SAFETY: the header points to buffers of the stated lengths inside the mapping.
-        unsafe {
-            let header = &mut (*self.headers).in_headers[0];
-            let message = (&raw mut header.msg_hdr).expose_provenance();
-            let length = raw_call::call(libc::SYS_recvmsg, [socket.as_raw_fd() as usize, message, 0, 0, 0, 0])?;
-            header.msg_len = length as u32;
-        }
-        Ok(1)
-    }
-
-    /// One burst of large datagrams must not make this process large for ever.
+    /// Returns the memory of large datagrams when none has come for a while: one burst must not
+    /// make this process large for ever.
     fn note_size(&self, largest_bytes: usize) {
         if largest_bytes > SMALL_BYTES {
             self.large_touched.set(true);
@@ -382,20 +288,23 @@ impl Datagrams {
             let batches = self.batches_since_large.get() + 1;
             self.batches_since_large.set(batches);
             if batches >= BATCHES_UNTIL_RELEASE {
-                self.memory.release_first(ALL_LARGE_BYTES + OUT_BYTES);
+                self.buffers.memory.release_first(ALL_LARGE_BYTES + OUT_BYTES);
                 self.large_touched.set(false);
             }
         }
     }
 
-    /// What the handler gets.
+    /// The argument of the handler.
     pub fn batch(&self) -> *mut abi::UdpBatch {
         // SAFETY: takes the address of a field inside the mapping.
-        unsafe { &raw mut (*self.headers).batch }
+        unsafe { &raw mut (*self.buffers.headers).batch }
     }
 
-    /// Queues an answer to the `index`-th datagram, read from `data` when the batch is sent. `EINVAL`: no such datagram, or too long;
-    /// `EDESTADDRREQ`: its sender has no name.
+    /// Queues an answer to the datagram with that index. `data` is read when the batch is sent.
+    ///
+    /// # Errors
+    /// `EINVAL`: no such datagram, or the answer is too long. `EDESTADDRREQ`: the sender has no
+    /// name.
     pub fn queue(&self, index: usize, data: *const u8, length_bytes: usize) -> Result<(), Errno> {
         if index >= self.received.get() || length_bytes > MAX_DATAGRAM_BYTES || (data.is_null() && length_bytes > 0) {
             return Err(Errno::EINVAL);
@@ -403,29 +312,31 @@ impl Datagrams {
         if self.queued.get() == BATCH {
             self.send_queued();
         }
-        let slot = self.queued.get();
-        // SAFETY: slot < BATCH, index < received <= BATCH; nobody else reads or writes the headers while this runs.
+        let queued = self.queued.get();
+        let Buffers { headers, answers, packet_info, .. } = self.buffers;
+        // SAFETY: queued < BATCH, index < received <= BATCH; nobody else reads or writes the
+        // headers while this runs.
         unsafe {
-            (*self.answers).parts[slot] = libc::iovec { iov_base: data.cast_mut().cast(), iov_len: length_bytes };
-            let header = &mut (*self.answers).headers[slot].msg_hdr;
-            (header.msg_iov, header.msg_iovlen) = (&raw mut (*self.answers).parts[slot], 1);
-            if self.form.get() == SocketForm::Plain {
-                header.msg_name = (&raw mut (*self.headers).in_addresses[index]).cast();
-                header.msg_namelen = (*self.headers).datagrams[index].peer_len.into();
+            (*answers).parts[queued] = libc::iovec { iov_base: data.cast_mut().cast(), iov_len: length_bytes };
+            let header = &mut (*answers).messages[queued].msg_hdr;
+            (header.msg_iov, header.msg_iovlen) = (&raw mut (*answers).parts[queued], 1);
+            if self.prepared_for.get() == BoundTo::OneAddress {
+                header.msg_name = (&raw mut (*headers).addresses[index]).cast();
+                header.msg_namelen = (*headers).received[index].peer_len.into();
             } else {
-                let envelope = PacketInfo::envelope(self.wide, index).ok_or(Errno::EDESTADDRREQ)?;
-                (header.msg_name, header.msg_namelen) = (envelope.name, envelope.name_len);
-                (header.msg_control, header.msg_controllen) = (envelope.control, envelope.control_len);
+                let destination = PacketInfo::reply_destination(packet_info, index).ok_or(Errno::EDESTADDRREQ)?;
+                (header.msg_name, header.msg_namelen) = (destination.name, destination.name_len);
+                (header.msg_control, header.msg_controllen) = (destination.control, destination.control_len);
             }
         }
-        self.queued.set(slot + 1);
+        self.queued.set(queued + 1);
         Ok(())
     }
 
     /// A buffer for one answer, valid until the next `buffer` or `copy`. None: too large.
     pub fn buffer(&self, size_bytes: usize) -> Option<*mut u8> {
         if size_bytes > MAX_DATAGRAM_BYTES {
-            // Nor is an earlier one what the caller means to send now.
+            // The next `commit` must not send an earlier buffer.
             self.reserved_bytes.set(0);
             return None;
         }
@@ -436,19 +347,18 @@ impl Datagrams {
         if size_bytes > SMALL_BYTES {
             self.large_touched.set(true);
         }
-        // SAFETY: used + size <= OUT_BYTES, the length of this part of the mapping.
-        Some(unsafe { self.out.add(self.out_used_bytes.get()) })
+        Some(self.out())
     }
 
-    /// Queues the first bytes of the last `buffer`.
+    /// Queues the first bytes of the last `buffer`, as `queue` does. `EINVAL`, too, if that buffer
+    /// is shorter, or was committed before.
     pub fn commit(&self, index: usize, length_bytes: usize) -> Result<(), Errno> {
-        // Good for one attempt.
+        // Each buffer can be committed once.
         if length_bytes > self.reserved_bytes.replace(0) {
             return Err(Errno::EINVAL);
         }
-        // The buffer's place survives the sending that a full queue causes only if it is at the start: send first, then queue.
-        // SAFETY: inside the mapping, as `buffer` made sure.
-        let data = unsafe { self.out.add(self.out_used_bytes.get()) };
+        let data = self.out();
+        // If the queue is full, send it here: `queue` would do so, and forget where the buffer is.
         if self.queued.get() == BATCH {
             let used = self.out_used_bytes.get();
             self.send_queued();
@@ -459,33 +369,41 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Queues a copy of `data`.
+    /// The unused rest of the memory for answers.
+    fn out(&self) -> *mut u8 {
+        // SAFETY: `buffer` and `commit` keep the offset within this part of the mapping.
+        unsafe { self.buffers.out.add(self.out_used_bytes.get()) }
+    }
+
+    /// Queues a copy of `data`, as `queue` does. `EMSGSIZE`: too long.
     pub fn copy(&self, index: usize, data: &[u8]) -> Result<(), Errno> {
         let buffer = self.buffer(data.len()).ok_or(Errno::EMSGSIZE)?;
-        // SAFETY: `buffer` has room for data.len() bytes inside the mapping. The data may lie in this very mapping (a received datagram, or
-        // an answer of an earlier batch), so the ranges are not assumed to be disjoint.
-        unsafe { std::ptr::copy(data.as_ptr(), buffer, data.len()) };
+        // SAFETY: `buffer` has room for data.len() bytes inside the mapping. The data may be in
+        // this very mapping (a received datagram, or an answer of an earlier batch), so the ranges
+        // may overlap.
+        unsafe { ptr::copy(data.as_ptr(), buffer, data.len()) };
         self.commit(index, data.len())
     }
 
-    /// Sends all queued answers. One that the kernel refuses is counted and skipped; the others go out.
+    /// Sends all queued answers. One that the kernel refuses is counted and skipped.
     pub fn send_queued(&self) {
         let queued = self.queued.get();
         let mut sent = 0;
-        let form = self.form.get();
-        // A Unix peer that does not read what it is sent must not stop everybody else's answers.
-        let flags = libc::MSG_NOSIGNAL | if form == SocketForm::Unix { libc::MSG_DONTWAIT } else { 0 };
+        let bound_to = self.prepared_for.get();
+        // A Unix peer that does not read must not delay the answers to all others.
+        let flags = libc::MSG_NOSIGNAL | if bound_to == BoundTo::Unix { libc::MSG_DONTWAIT } else { 0 };
         while sent < queued {
-            // SAFETY: the first `queued` headers are filled in; what they point to is valid until the handler's batch ends.
+            let answers = self.buffers.answers;
+            // SAFETY: the first `queued` headers are filled in; what they point to is valid until
+            // the handler's batch ends.
             let outcome = unsafe {
-                if queued == 1 && form == SocketForm::Plain {
-                    let header = &(*self.answers).headers[0].msg_hdr;
-                    let part = &(*self.answers).parts[0];
+                if queued == 1 && bound_to == BoundTo::OneAddress {
+                    let (header, part) = (&(*answers).messages[0].msg_hdr, &(*answers).parts[0]);
                     let bytes =
                         libc::sendto(self.descriptor.get(), part.iov_base, part.iov_len, flags, header.msg_name.cast(), header.msg_namelen);
                     if bytes < 0 { -1 } else { 1 }
                 } else {
-                    libc::sendmmsg(self.descriptor.get(), (&raw mut (*self.answers).headers[sent]).cast(), (queued - sent) as u32, flags)
+                    libc::sendmmsg(self.descriptor.get(), (&raw mut (*answers).messages[sent]).cast(), (queued - sent) as u32, flags)
                 }
             };
             if outcome > 0 {
@@ -501,12 +419,12 @@ impl Datagrams {
         self.reserved_bytes.set(0);
     }
 
-    /// Number of answers that the kernel took, and of those that it refused, since the last call.
+    /// Number of answers that the kernel took, and that it refused, since the last call.
     pub fn take_sent(&self) -> (u64, u64) {
         (self.sent.replace(0), self.refused.replace(0))
     }
 
-    /// Number of datagrams that were too long for the buffers since the last call.
+    /// Number of datagrams that were too long for the buffers, since the last call.
     pub fn take_too_long(&self) -> u32 {
         self.too_long.replace(0)
     }

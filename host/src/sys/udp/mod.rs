@@ -1,6 +1,9 @@
-//! Datagrams: batches, and the packet information that says where one was sent to.
+//! Datagrams: receiving and answering in batches.
 //!
-//! *Runs in:* every process that serves datagrams. *Never:* trusts a length it did not set itself.
+//! *Runs in:* every process that serves or sends datagrams. *Never:* trusts a length that the
+//! kernel or a module reports without a limit.
 
+pub mod buffers;
 pub mod datagrams;
-pub mod packet_info;
+mod packet_info;
+pub mod socket;
