@@ -385,7 +385,7 @@ fn interfaces_that_do_not_fit_are_refused_before_any_init() {
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
     complaints[0].assert(
         "require each other in a circle",
-        "taker binds calls.made of giver, giver binds calls.taken of taker",
+        "taker imports calls.made of giver, giver imports calls.taken of taker",
         "do without",
     );
     // Two export the same.
@@ -418,7 +418,7 @@ fn a_module_calls_another_one_in_every_process() {
     }
     host.wait_for_log("in timer the sum is");
     host.wait_for_log("without sums");
-    host.wait_for_log("an optional interface is not bound");
+    host.wait_for_log("an optional interface is not imported");
     let log = host.stop().log;
     assert!(log.lines.iter().any(|line| line.text.contains("in destroy the sum is")));
     let at = |text: &str| log.lines.iter().position(|line| line.text.contains(text)).unwrap();

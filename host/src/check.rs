@@ -131,7 +131,7 @@ fn load_one(module: &Resolved) -> Result<(), Vec<Error>> {
     let one = |error| vec![error];
     let opened = loader::open(&module.path).map_err(one)?;
     opened.apply(&module.settings, &module.folders)?;
-    let name = opened.name().map_err(one)?;
+    let name = opened.name();
     if name == module.name {
         return Ok(());
     }

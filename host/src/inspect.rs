@@ -1,7 +1,6 @@
-//! `modhost inspect`: what module files hold, as a text for people or as JSON.
+//! `modhost inspect`: what module files contain, as text for people or as JSON.
 //!
-//! *Runs in:* the command of that name.
-//! *Never:* runs one instruction of a file; prints by itself (`main` does).
+//! *Runs in:* the command of that name. *Never:* runs one instruction of a file; prints (`main` does).
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -10,11 +9,11 @@ use module_api::abi;
 use serde_json::{Map, Value, json};
 
 use crate::error::{EXIT_CONFIG, EXIT_OK, Error};
-use crate::module::interface::{Shape, Wish};
+use crate::module::interface::{ImportRequest, InterfaceShape};
 use crate::module::judge::machine_name;
 use crate::module::params::kind_name;
-use crate::module::table::{HandlerInfo, TableInfo};
-use crate::module::{Function, Inspection, NoteInfo, ParamDecl, Verdict, inspect};
+use crate::module::table::{AbiClaim, DependClaim, HandlerClaim};
+use crate::module::{Inspection, NoteInfo, ParamDecl, TableClaim, inspect};
 
 /// The form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub enum Form {
 /// What to print on standard output, and the exit code: 0 if every file may be loaded, 2 if not.
 pub fn run(files: &[PathBuf], form: Form) -> (String, u8) {
     let inspections: Vec<Inspection> = files.iter().map(|file| inspect(file)).collect();
-    let loadable = inspections.iter().all(|inspection| inspection.verdict == Verdict::Ok);
+    let loadable = inspections.iter().all(|inspection| inspection.verdict.is_ok());
     let output = match form {
         Form::Text => inspections.iter().map(text).collect::<Vec<_>>().join("\n"),
         Form::Json => {
@@ -50,7 +49,7 @@ pub fn text(inspection: &Inspection) -> String {
         facts.add("version", &table.version);
         facts.add("summary", &table.summary);
     }
-    if let Some(claim) = claim(inspection) {
+    if let Some(claim) = abi_claim(inspection) {
         let needs = format!("{}.{}", claim.abi_major, claim.needs_host_minor);
         facts.add("module ABI", &format!("{}.{}, for hosts of {needs} or newer", claim.abi_major, claim.abi_minor));
         let strategy = if claim.flags & abi::FLAG_PANIC_ABORT != 0 { "abort" } else { "unwind" };
@@ -69,7 +68,7 @@ pub fn text(inspection: &Inspection) -> String {
         facts.add("exports", &functions(table).join(", "));
         facts.add("needs", &depends(table).join(", "));
         facts.add("interfaces", &table.interfaces.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
-        facts.add("binds", &binds(table).join(", "));
+        facts.add("binds", &imports(table).join(", "));
     }
     facts.add("libraries", &inspection.needed.join(", "));
     let _ = write!(out, "{facts}");
@@ -77,8 +76,8 @@ pub fn text(inspection: &Inspection) -> String {
         let _ = write!(out, "{}{}", handler_rows(table), param_rows(table));
     }
     match &inspection.verdict {
-        Verdict::Ok => out.push_str("  verdict: can be loaded\n"),
-        Verdict::Refused(Error { what, detail, hint, .. }) => {
+        Ok(()) => out.push_str("  verdict: can be loaded\n"),
+        Err(Error { what, detail, hint, .. }) => {
             let _ = writeln!(out, "  verdict: cannot be loaded: {}", clean(what));
             for (label, part) in [("detail", detail), ("hint", hint)].into_iter().filter(|(_, part)| !part.is_empty()) {
                 let _ = writeln!(out, "  {label:>7}: {}", clean(part));
@@ -88,17 +87,17 @@ pub fn text(inspection: &Inspection) -> String {
     out
 }
 
-/// The report on one file, for programs. Keys are always there; what is not known is null.
+/// The report on one file, for programs. It always has every key; what is not known is null.
 pub fn report(inspection: &Inspection) -> Value {
     let table = inspection.table.as_ref();
     let note = inspection.note.as_ref();
-    let claim = claim(inspection);
+    let claim = abi_claim(inspection);
     json!({
         "path": inspection.path.display().to_string(),
-        "loadable": inspection.verdict == Verdict::Ok,
+        "loadable": inspection.verdict.is_ok(),
         "error": match &inspection.verdict {
-            Verdict::Ok => Value::Null,
-            Verdict::Refused(error) => json!({ "what": error.what, "detail": error.detail, "hint": error.hint }),
+            Ok(()) => Value::Null,
+            Err(error) => json!({ "what": error.what, "detail": error.detail, "hint": error.hint }),
         },
         "name": table.map(|table| &table.name),
         "version": table.map(|table| &table.version),
@@ -108,9 +107,9 @@ pub fn report(inspection: &Inspection) -> Value {
         "language": claim.map(|claim| if claim.flags & abi::FLAG_RUST != 0 { "rust" } else { "c" }),
         "panic": claim.map(|claim| if claim.flags & abi::FLAG_PANIC_ABORT != 0 { "abort" } else { "unwind" }),
         "wants_child_init": table.map(|table| {
-            table.header.flags & abi::FLAG_NO_CHILD_INIT == 0 && table.functions.contains(&Function::InitChild)
+            table.abi.flags & abi::FLAG_NO_CHILD_INIT == 0 && table.pointers.init_child_f.is_set()
         }),
-        "wants_postchildinit": table.map(|table| table.header.flags & abi::FLAG_WANTS_POSTCHILDINIT != 0),
+        "wants_postchildinit": table.map(|table| table.abi.flags & abi::FLAG_WANTS_POSTCHILDINIT != 0),
         "sdk": note.map(|note| &note.sdk),
         "compiler": note.map(|note| &note.compiler),
         "machine": inspection.header.map(|header| machine_name(header.machine)),
@@ -125,22 +124,22 @@ pub fn report(inspection: &Inspection) -> Value {
             "name": depend.name, "required": depend.kind == abi::DEPEND_REQUIRED,
         })).collect::<Vec<_>>()),
         "interfaces": table.map(|table| table.interfaces.iter().map(shape_report).collect::<Vec<_>>()),
-        "binds": table.map(|table| table.binds.iter().map(|wish| {
-            let mut report = shape_report(&wish.shape);
-            report["required"] = wish.is_required().into();
+        "binds": table.map(|table| table.imports.iter().map(|import| {
+            let mut report = shape_report(&import.shape);
+            report["required"] = import.is_required().into();
             report
         }).collect::<Vec<_>>()),
     })
 }
 
-fn shape_report(shape: &Shape) -> Value {
+fn shape_report(shape: &InterfaceShape) -> Value {
     let functions = shape.layout.as_ref().map(|layout| layout.lines().collect::<Vec<_>>());
     json!({
         "name": shape.name, "version": format!("{}.{}", shape.major, shape.minor), "table_bytes": shape.size_bytes, "functions": functions,
     })
 }
 
-fn handler_report(handler: &HandlerInfo) -> Value {
+fn handler_report(handler: &HandlerClaim) -> Value {
     json!({ "name": handler.name, "kind": handler_kind(handler.kind), "help": handler.help })
 }
 
@@ -162,48 +161,29 @@ fn param_report(param: &ParamDecl) -> Value {
 }
 
 /// The numbers that both note and table have; the table decides.
-#[derive(Debug, Clone, Copy)]
-struct Claim {
-    abi_major: u16,
-    abi_minor: u16,
-    needs_host_minor: u16,
-    flags: u32,
-    table_bytes: u32,
+fn abi_claim(inspection: &Inspection) -> Option<AbiClaim> {
+    let of_table = inspection.table.as_ref().map(|table| table.abi);
+    of_table.or(inspection.note.as_ref().map(|note| note.abi))
 }
 
-fn claim(inspection: &Inspection) -> Option<Claim> {
-    let of_table = inspection.table.as_ref().map(|table| Claim {
-        abi_major: table.header.abi_major,
-        abi_minor: table.header.abi_minor,
-        needs_host_minor: table.header.needs_host_minor,
-        flags: table.header.flags,
-        table_bytes: table.header.size_bytes,
-    });
-    let of_note = inspection.note.as_ref().map(|note| Claim {
-        abi_major: note.abi_major,
-        abi_minor: note.abi_minor,
-        needs_host_minor: note.needs_host_minor,
-        flags: note.flags,
-        table_bytes: note.exports_size_bytes,
-    });
-    of_table.or(of_note)
+fn functions(table: &TableClaim) -> Vec<&'static str> {
+    let pointers = &table.pointers;
+    let named = [("init_f", pointers.init_f), ("init_child_f", pointers.init_child_f), ("destroy_f", pointers.destroy_f)];
+    named.into_iter().filter(|(_, pointer)| pointer.is_set()).map(|(name, _)| name).collect()
 }
 
-fn functions(table: &TableInfo) -> Vec<&'static str> {
-    table.functions.iter().copied().map(Function::name).collect()
-}
-
-fn depends(table: &TableInfo) -> Vec<String> {
-    let text = |depend: &crate::module::table::DependInfo| match depend.kind {
+fn depends(table: &TableClaim) -> Vec<String> {
+    let text = |depend: &DependClaim| match depend.kind {
         abi::DEPEND_REQUIRED => depend.name.clone(),
         _ => format!("{} (if present)", depend.name),
     };
     table.depends.iter().map(text).collect()
 }
 
-fn binds(table: &TableInfo) -> Vec<String> {
-    let text = |wish: &Wish| if wish.is_required() { wish.shape.to_string() } else { format!("{} (if present)", wish.shape) };
-    table.binds.iter().map(text).collect()
+fn imports(table: &TableClaim) -> Vec<String> {
+    let text =
+        |import: &ImportRequest| if import.is_required() { import.shape.to_string() } else { format!("{} (if present)", import.shape) };
+    table.imports.iter().map(text).collect()
 }
 
 fn handler_kind(kind: u32) -> String {
@@ -214,12 +194,12 @@ fn handler_kind(kind: u32) -> String {
     }
 }
 
-fn handler_rows(table: &TableInfo) -> Rows {
-    let row = |handler: &HandlerInfo| vec![handler.name.clone(), handler_kind(handler.kind), handler.help.clone()];
+fn handler_rows(table: &TableClaim) -> Rows {
+    let row = |handler: &HandlerClaim| vec![handler.name.clone(), handler_kind(handler.kind), handler.help.clone()];
     Rows { title: "handlers", cells: table.handlers.iter().map(row).collect() }
 }
 
-fn param_rows(table: &TableInfo) -> Rows {
+fn param_rows(table: &TableClaim) -> Rows {
     let row = |param: &ParamDecl| {
         let default = match &param.default {
             _ if param.flags & abi::PARAM_REQUIRED != 0 => "required".to_string(),
@@ -233,7 +213,7 @@ fn param_rows(table: &TableInfo) -> Rows {
     Rows { title: "parameters", cells: table.params.iter().map(row).collect() }
 }
 
-/// Lines of a label and what it stands for; what is empty is left out.
+/// Lines of a label and a value; those without a value are left out.
 #[derive(Default)]
 struct Facts(Vec<(&'static str, String)>);
 

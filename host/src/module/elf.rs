@@ -1,12 +1,13 @@
-//! The parts of an ELF file that the loader cares about: header, segments, the modhost note, the dynamic section and its symbols.
+//! The parts of an ELF file that the loader uses: header, segments, the modhost note, the dynamic
+//! section and its symbols.
 //!
-//! *Runs in:* the supervisor and the commands `check` and `inspect`.
-//! *Never:* trusts an offset, a count or a size; looks at section headers (they may be stripped); panics on any bytes.
+//! *Runs in:* the supervisor and the commands `check` and `inspect`. *Never:* trusts an offset, a
+//! count or a size; reads section headers (they may be stripped); panics on any bytes.
 
 use module_api::abi;
 use object::elf;
 
-use super::source::Source;
+use super::source::FileSource;
 
 /// A real module has some ten segments and thirty dynamic entries.
 const SEGMENTS_MAX: u16 = 256;
@@ -18,19 +19,17 @@ const CHAIN_MAX: u32 = 1 << 16;
 /// Why nothing more can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// The system says no.
+    /// What the system said.
     Unreadable(String),
-    /// A directory, a pipe ...
+    /// What it is instead: a directory, a pipe ...
     NotAFile(&'static str),
-    /// No bytes at all.
     Empty,
-    /// Other first bytes than an ELF file's; what they look like.
+    /// What its first bytes look like.
     NotElf(String),
     /// It ends before it should.
     Truncated {
-        /// Bytes there are.
         have_bytes: u64,
-        /// Bytes there should be, at least.
+        /// At least.
         need_bytes: u64,
     },
     /// It contradicts itself.
@@ -38,18 +37,26 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// It contradicts itself, so.
     pub fn malformed(reason: impl Into<String>) -> Self {
         Self::Malformed(reason.into())
     }
+
+    /// In words, to be put after a colon.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Malformed(reason) | Self::Unreadable(reason) | Self::NotElf(reason) => reason,
+            Self::NotAFile(kind) => format!("it is {kind}"),
+            Self::Empty => "it is empty".into(),
+            Self::Truncated { have_bytes, need_bytes } => format!("it has {have_bytes} bytes of at least {need_bytes}"),
+        }
+    }
 }
 
-/// What the first bytes of the file say.
+/// The first bytes of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct ElfHeader {
     /// 32 or 64.
     pub bits: u8,
-    /// Byte order.
     pub big_endian: bool,
     /// `EM_*`.
     pub machine: u16,
@@ -59,7 +66,7 @@ pub struct Header {
 
 /// A `PT_LOAD` segment.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct LoadSegment {
     address: u64,
     offset: u64,
     file_bytes: u64,
@@ -87,9 +94,9 @@ pub struct Dynamic {
 /// A dynamic symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symbol {
-    /// Where it is, if `defined`.
+    /// Meaningful if `defined`.
     pub address: u64,
-    /// Its size, 0 if unknown.
+    /// 0 if unknown.
     pub size_bytes: u64,
     /// In this file.
     pub defined: bool,
@@ -97,20 +104,22 @@ pub struct Symbol {
     pub kind: u8,
 }
 
-/// A file that is ELF and whose segments lie within it.
+/// An ELF file whose segments lie within it.
 pub struct Image {
-    source: Source,
-    /// From the first bytes.
-    pub header: Header,
-    loads: Vec<Load>,
+    source: FileSource,
+    pub header: ElfHeader,
+    loads: Vec<LoadSegment>,
+    /// Address ranges that the dynamic loader makes read-only after relocation.
     relro: Vec<(u64, u64)>,
+    /// Offset, size and alignment of each `PT_NOTE` segment.
     notes: Vec<(u64, u64, u64)>,
+    /// Offset and size.
     dynamic: Option<(u64, u64)>,
 }
 
 impl Image {
-    /// Reads the file header alone: what there is to say of a file of another architecture.
-    pub fn read_header(source: &mut Source) -> Result<Header, Obstacle> {
+    /// Reads the file header alone, which is all that can be said of a file of another architecture.
+    pub fn read_header(source: &mut FileSource) -> Result<ElfHeader, Obstacle> {
         if source.size_bytes() == 0 {
             return Err(Obstacle::Empty);
         }
@@ -133,14 +142,15 @@ impl Image {
             2 => true,
             other => return Err(Obstacle::malformed(format!("its byte order is {other}, neither little nor big"))),
         };
-        let order = Order { big_endian };
-        Ok(Header { bits, big_endian, file_type: order.u16(&ident, 16), machine: order.u16(&ident, 18) })
+        let order = ByteOrder { big_endian };
+        Ok(ElfHeader { bits, big_endian, file_type: order.u16(&ident, 16), machine: order.u16(&ident, 18) })
     }
 
-    /// Reads the segments. A file that lacks bytes a segment needs is truncated: mapping it would kill the process later.
-    pub fn read(mut source: Source, header: Header) -> Result<Self, Obstacle> {
+    /// Reads the segments. A file that lacks bytes of a segment is truncated: once mapped, it would kill
+    /// the process that reads them.
+    pub fn read(mut source: FileSource, header: ElfHeader) -> Result<Self, Obstacle> {
         let is_64 = header.bits == 64;
-        let order = Order { big_endian: header.big_endian };
+        let order = ByteOrder { big_endian: header.big_endian };
         let mut bytes = [0; 64];
         source.read(0, &mut bytes[..if is_64 { 64 } else { 52 }])?;
         let (table, entry_bytes, count) = if is_64 {
@@ -164,7 +174,7 @@ impl Image {
         Ok(image)
     }
 
-    fn add_segment(&mut self, bytes: &[u8], order: Order) -> Result<(), Obstacle> {
+    fn add_segment(&mut self, bytes: &[u8], order: ByteOrder) -> Result<(), Obstacle> {
         let word = |at_64: usize, at_32: usize| match self.header.bits {
             64 => order.u64(bytes, at_64),
             _ => u64::from(order.u32(bytes, at_32)),
@@ -180,19 +190,19 @@ impl Image {
             if end > self.source.size_bytes() {
                 return Err(Obstacle::Truncated { have_bytes: self.source.size_bytes(), need_bytes: end });
             }
-            self.loads.push(Load { address, offset, file_bytes, memory_bytes, writable: flags & elf::PF_W.0 != 0 });
+            self.loads.push(LoadSegment { address, offset, file_bytes, memory_bytes, writable: flags & elf::PF_W.0 != 0 });
         } else if kind == elf::PT_NOTE {
             self.notes.push((offset, file_bytes.min(NOTES_MAX_BYTES), align));
         } else if kind == elf::PT_DYNAMIC {
             self.dynamic = Some((offset, file_bytes));
         } else if kind == elf::PT_GNU_RELRO {
-            // Rounded as the loader protects it: the page that its end lies in stays writable.
+            // Rounded as the dynamic loader does: the page in which it ends stays writable.
             self.relro.push((address, address.saturating_add(memory_bytes) & !0xfff));
         }
         Ok(())
     }
 
-    /// The descriptor of the modhost note, whatever the architecture; `None` if there is none.
+    /// The descriptor of the modhost note, of any architecture.
     pub fn note(&mut self) -> Result<Option<Vec<u8>>, Obstacle> {
         let order = self.order();
         for (offset, size_bytes, align) in self.notes.clone() {
@@ -217,7 +227,7 @@ impl Image {
         Ok(None)
     }
 
-    /// The dynamic section; `None` for a file without one.
+    /// `None` for a file without a dynamic section.
     pub fn dynamic(&mut self) -> Result<Option<Dynamic>, Obstacle> {
         let Some((offset, size_bytes)) = self.dynamic else { return Ok(None) };
         let mut dynamic = Dynamic::default();
@@ -243,7 +253,7 @@ impl Image {
         Ok(Some(dynamic))
     }
 
-    /// The libraries that loading it will load too.
+    /// The libraries that the dynamic loader loads with it.
     pub fn needed(&mut self, dynamic: &Dynamic) -> Vec<String> {
         let names = dynamic.needed.iter().filter_map(|name| {
             let at = dynamic.strings.checked_add(*name)?;
@@ -326,7 +336,7 @@ impl Image {
         Ok((found.strip_suffix(&[0]) == Some(name.as_bytes())).then_some(symbol))
     }
 
-    /// The symbol with that index, and where in the string table its name is.
+    /// The symbol with that index, and the offset of its name in the string table.
     pub fn symbol(&mut self, dynamic: &Dynamic, index: u32) -> Result<(Symbol, u32), Obstacle> {
         let mut bytes = [0; 24];
         self.read_memory(offset(dynamic.symbols, u64::from(index) * 24)?, &mut bytes)?;
@@ -340,10 +350,11 @@ impl Image {
         Ok((symbol, order.u32(&bytes, 0)))
     }
 
-    /// Fills `buffer` with what would stand at `address` before relocation: from the file, zero where a segment is larger than its file part.
+    /// Fills `buffer` with what is at `address` before relocation: from the file, and zero where a
+    /// segment is larger than its file part.
     pub fn read_memory(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), Obstacle> {
         let end = offset(address, buffer.len() as u64)?;
-        let holds = |load: &&Load| load.address <= address && end <= load.address + load.memory_bytes.max(load.file_bytes);
+        let holds = |load: &&LoadSegment| load.address <= address && end <= load.address + load.memory_bytes.max(load.file_bytes);
         let Some(load) = self.loads.iter().find(holds).copied() else {
             return Err(Obstacle::malformed(format!("address {address:#x} lies outside its segments")));
         };
@@ -354,7 +365,7 @@ impl Image {
         if file_part.is_empty() { Ok(()) } else { self.source.read(load.offset + into, file_part) }
     }
 
-    /// The text at `address` up to its NUL, at most `max_bytes`; other characters than UTF-8's are replaced.
+    /// The text at `address` up to its NUL, at most `max_bytes`. What is not UTF-8 is replaced.
     pub fn text(&mut self, address: u64, max_bytes: usize) -> Result<String, Obstacle> {
         let mut text = Vec::new();
         let mut chunk = [0; 64];
@@ -377,16 +388,16 @@ impl Image {
         Err(Obstacle::malformed(format!("the text at address {address:#x} is longer than {max_bytes} bytes")))
     }
 
-    /// Whether the loaded module could write there: in a writable segment, and not made read-only after relocation.
+    /// Whether it is writable once loaded: in a writable segment, and not made read-only after
+    /// relocation.
     pub fn is_writable(&self, address: u64, len_bytes: u64) -> bool {
         let Some(end) = address.checked_add(len_bytes) else { return false };
         let in_segment = self.loads.iter().any(|load| load.writable && load.address <= address && end <= load.address + load.memory_bytes);
         in_segment && !self.relro.iter().any(|(low, high)| *low < end && address < *high)
     }
 
-    /// How its numbers are written.
-    pub fn order(&self) -> Order {
-        Order { big_endian: self.header.big_endian }
+    pub fn order(&self) -> ByteOrder {
+        ByteOrder { big_endian: self.header.big_endian }
     }
 
     fn words<const N: usize>(&mut self, file_offset: u64) -> Result<[u64; N], Obstacle> {
@@ -406,13 +417,14 @@ impl Image {
     }
 }
 
-/// Reads numbers out of a slice; 0 where the slice is too short, which callers rule out by the buffers they bring.
+/// Reads numbers out of a slice; 0 if it is too short, which callers rule out by the size of their
+/// buffers.
 #[derive(Debug, Clone, Copy)]
-pub struct Order {
+pub struct ByteOrder {
     big_endian: bool,
 }
 
-impl Order {
+impl ByteOrder {
     pub fn u16(self, bytes: &[u8], at: usize) -> u16 {
         let field = bytes.get(at..at + 2).and_then(|field| field.try_into().ok()).unwrap_or_default();
         if self.big_endian { u16::from_be_bytes(field) } else { u16::from_le_bytes(field) }

@@ -1,4 +1,4 @@
-//! One file, looked at from outside: what it says of itself, and whether it may be loaded.
+//! One file, seen from outside: what it says of itself, and whether it may be loaded.
 //!
 //! *Runs in:* the supervisor and the commands `check` and `inspect`.
 //! *Never:* runs one instruction of the file.
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use module_api::abi;
 
-use super::elf::{Header, Image, Obstacle, Order};
-use super::judge::{self, Host};
-use super::source::Source;
-use super::table::{self, Table, TableInfo};
+use super::elf::{ByteOrder, Dynamic, ElfHeader, Image, Obstacle};
+use super::judge::{self, HostAbi};
+use super::relocation::RelocatedFile;
+use super::source::FileSource;
+use super::table::{self, AbiClaim, BrokenTable, TableClaim};
 use crate::error::Error;
 
 /// Everything that was found out about one file.
@@ -20,120 +21,79 @@ use crate::error::Error;
 pub struct Inspection {
     /// As it was given.
     pub path: PathBuf,
-    /// What the system says of it; `None` if it could not be opened.
+    /// `None` if it could not be opened.
     pub file: Option<FileInfo>,
-    /// Its first bytes, if they are an ELF file's.
-    pub header: Option<Header>,
-    /// The modhost note.
+    /// `None` if it is not an ELF file.
+    pub header: Option<ElfHeader>,
     pub note: Option<NoteInfo>,
     /// The exports table, if it could be read whole.
-    pub table: Option<TableInfo>,
-    /// Libraries that come with it.
+    pub table: Option<TableClaim>,
+    /// Libraries that are loaded with it.
     pub needed: Vec<String>,
-    /// May it be loaded.
-    pub verdict: Verdict,
+    /// May it be loaded, as far as can be seen from outside; if not: what was found, what was
+    /// expected, what to do.
+    pub verdict: Result<(), Error>,
 }
 
 /// What the system says of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FileInfo {
-    /// Its size.
     pub size_bytes: u64,
     /// With `inode`, tells whether two paths lead to one file.
     pub device: u64,
-    /// See `device`.
     pub inode: u64,
 }
 
 /// The ELF note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteInfo {
-    /// Interface the module was built with.
-    pub abi_major: u16,
-    /// Its minor number.
-    pub abi_minor: u16,
-    /// Oldest host that will do.
-    pub needs_host_minor: u16,
-    /// `FLAG_*`.
-    pub flags: u32,
-    /// Size of the exports table.
-    pub exports_size_bytes: u32,
+    pub abi: AbiClaim,
     /// SDK and its version.
     pub sdk: String,
     /// Compiler and its version.
     pub compiler: String,
 }
 
-/// May it be loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// As far as can be seen from outside.
-    Ok,
-    /// Why not: what was found, what was expected, what to do.
-    Refused(Error),
-}
-
-/// What was found, before it is judged.
-#[derive(Debug, Clone, PartialEq)]
+/// What was found in a file, before it is judged.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Findings {
-    /// What kept from reading on.
+    /// Why nothing more was read.
     pub obstacle: Option<Obstacle>,
-    /// The first bytes.
-    pub header: Option<Header>,
+    pub header: Option<ElfHeader>,
     /// It says it is a program.
     pub is_program: bool,
     /// It can be linked at run time at all.
     pub has_dynamic: bool,
-    /// The modhost note.
     pub note: Option<NoteInfo>,
-    /// The note is there but too short: its length.
+    /// Length of a note that is too short.
     pub short_note_bytes: Option<usize>,
-    /// The exports table.
-    pub table: Table,
-    /// Libraries that come with it.
+    /// `None` without the symbol.
+    pub table: Option<Result<Box<TableClaim>, BrokenTable>>,
+    /// Libraries that are loaded with it.
     pub needed: Vec<String>,
-}
-
-impl Default for Findings {
-    fn default() -> Self {
-        Self {
-            obstacle: None,
-            header: None,
-            is_program: false,
-            has_dynamic: false,
-            note: None,
-            short_note_bytes: None,
-            table: Table::Absent,
-            needed: Vec::new(),
-        }
-    }
 }
 
 impl Inspection {
     /// The reason for a refusal, with the file's path put before it.
     pub fn refusal(&self) -> Option<Error> {
-        match &self.verdict {
-            Verdict::Ok => None,
-            Verdict::Refused(error) => {
-                Some(Error { what: format!("module \"{}\" cannot be loaded: {}", self.path.display(), error.what), ..error.clone() })
-            }
-        }
+        let error = self.verdict.as_ref().err()?;
+        Some(Error { what: format!("module \"{}\" cannot be loaded: {}", self.path.display(), error.what), ..error.clone() })
     }
 
-    /// Whether it means to be a module, good or not.
+    /// Whether it is meant to be a module, good or not.
     pub fn is_module(&self) -> bool {
         self.note.is_some() || self.table.is_some()
     }
 
-    /// Two paths of one file have the same.
+    /// The same for all paths of one file.
     pub fn identity(&self) -> Option<(u64, u64)> {
         self.file.map(|file| (file.device, file.inode))
     }
 }
 
-/// Looks at a file, for the host that runs this.
+/// Inspects a file.
 pub fn inspect(path: &Path) -> Inspection {
-    let (file, findings) = match Source::open(path) {
+    let (file, findings) = match FileSource::open(path) {
         Ok((source, metadata)) => {
             let file = FileInfo { size_bytes: metadata.len(), device: metadata.dev(), inode: metadata.ino() };
             (Some(file), examine(source))
@@ -143,30 +103,27 @@ pub fn inspect(path: &Path) -> Inspection {
     conclude(path, file, findings)
 }
 
-/// The same over bytes in memory, for tests.
+/// Inspects bytes in memory, for tests.
 pub fn inspect_bytes(path: &Path, bytes: Vec<u8>) -> Inspection {
     let file = FileInfo { size_bytes: bytes.len() as u64, ..FileInfo::default() };
-    conclude(path, Some(file), examine(Source::from_bytes(bytes)))
+    conclude(path, Some(file), examine(FileSource::from_bytes(bytes)))
 }
 
 fn conclude(path: &Path, file: Option<FileInfo>, findings: Findings) -> Inspection {
-    let verdict = judge::judge(&findings, Host::THIS);
-    let table = match findings.table {
-        Table::Read(info) => Some(*info),
-        _ => None,
-    };
-    let Findings { header, note, needed, .. } = findings;
+    let verdict = judge::judge(&findings, HostAbi::THIS);
+    let Findings { header, note, table, needed, .. } = findings;
+    let table = table.and_then(Result::ok).map(|claim| *claim);
     Inspection { path: path.to_path_buf(), file, header, note, table, needed, verdict }
 }
 
 /// Reads as much as can be read.
-fn examine(source: Source) -> Findings {
+fn examine(source: FileSource) -> Findings {
     let mut findings = Findings::default();
     findings.obstacle = examine_into(source, &mut findings).err();
     findings
 }
 
-fn examine_into(mut source: Source, findings: &mut Findings) -> Result<(), Obstacle> {
+fn examine_into(mut source: FileSource, findings: &mut Findings) -> Result<(), Obstacle> {
     let header = Image::read_header(&mut source)?;
     findings.header = Some(header);
     let mut image = Image::read(source, header)?;
@@ -176,7 +133,7 @@ fn examine_into(mut source: Source, findings: &mut Findings) -> Result<(), Obsta
             None => findings.short_note_bytes = Some(descriptor.len()),
         }
     }
-    // The layout of the table of another class or byte order is not ours.
+    // A table of another class or byte order has another layout.
     if header.bits != 64 || header.big_endian {
         return Ok(());
     }
@@ -184,12 +141,24 @@ fn examine_into(mut source: Source, findings: &mut Findings) -> Result<(), Obsta
         findings.has_dynamic = true;
         findings.is_program = dynamic.is_program;
         findings.needed = image.needed(&dynamic);
-        findings.table = table::read(&mut image, &dynamic);
+        findings.table = read_table(&mut image, &dynamic).transpose();
     }
     Ok(())
 }
 
-fn read_note(descriptor: &[u8], order: Order) -> Option<NoteInfo> {
+fn read_table(image: &mut Image, dynamic: &Dynamic) -> Result<Option<Box<TableClaim>>, BrokenTable> {
+    let broken = |reason| BrokenTable { header: None, reason };
+    let symbol = match image.find_symbol(dynamic, abi::EXPORTS_SYMBOL).map_err(|obstacle| broken(obstacle.reason()))? {
+        Some(symbol) if symbol.defined => symbol,
+        _ => return Ok(None),
+    };
+    if symbol.kind == object::elf::STT_FUNC.0 {
+        return Err(broken(format!("{} is a function, not a table", abi::EXPORTS_SYMBOL)));
+    }
+    table::read(&mut RelocatedFile::new(image, dynamic), symbol.address, symbol.size_bytes).map(Some)
+}
+
+fn read_note(descriptor: &[u8], order: ByteOrder) -> Option<NoteInfo> {
     use abi::NoteDescriptor as D;
     if descriptor.len() < size_of::<D>() {
         return None;
@@ -200,11 +169,13 @@ fn read_note(descriptor: &[u8], order: Order) -> Option<NoteInfo> {
         String::from_utf8_lossy(&field[..end]).into_owned()
     };
     Some(NoteInfo {
-        abi_major: order.u16(descriptor, offset_of!(D, abi_major)),
-        abi_minor: order.u16(descriptor, offset_of!(D, abi_minor)),
-        needs_host_minor: order.u16(descriptor, offset_of!(D, needs_host_minor)),
-        flags: order.u32(descriptor, offset_of!(D, flags)),
-        exports_size_bytes: order.u32(descriptor, offset_of!(D, exports_size)),
+        abi: AbiClaim {
+            abi_major: order.u16(descriptor, offset_of!(D, abi_major)),
+            abi_minor: order.u16(descriptor, offset_of!(D, abi_minor)),
+            needs_host_minor: order.u16(descriptor, offset_of!(D, needs_host_minor)),
+            flags: order.u32(descriptor, offset_of!(D, flags)),
+            table_bytes: order.u32(descriptor, offset_of!(D, exports_size)),
+        },
         sdk: text(offset_of!(D, sdk), 32),
         compiler: text(offset_of!(D, compiler), 48),
     })

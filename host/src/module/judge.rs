@@ -1,36 +1,38 @@
-//! May this file be loaded, and if not, why, and what is to be done.
+//! May this module be loaded, and if not, why, and what is to be done. The same rules hold for what
+//! its file says and for what its table says once it is loaded.
 //!
-//! *Runs in:* the supervisor and the commands `check` and `inspect`, over what was found; pure.
-//! *Never:* looks at the file itself; says yes to what the loader would have to refuse if it can be seen from here.
+//! *Runs in:* the supervisor and the commands `check` and `inspect` over files, main over what it
+//! loaded. *Never:* reads the file itself; accepts what the loader would have to refuse, if it can be
+//! seen in the file.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::collections::HashSet;
 
 use module_api::abi;
 use object::elf;
 
-use super::elf::{Header, Obstacle};
-use super::inspection::{Findings, NoteInfo, Verdict};
+use super::elf::{ElfHeader, Obstacle};
+use super::inspection::Findings;
 use super::interface;
-use super::table::{EXPORTS_BYTES_1_0, Table, TableHeader, TableInfo};
+use super::table::{AbiClaim, BrokenTable, EXPORTS_BYTES_1_0, HandlerClaim, Pointer, TableClaim, TableHeader};
 use crate::config::is_name;
 use crate::error::Error;
 
 const FLAGS_KNOWN: u32 = abi::FLAG_RUST | abi::FLAG_PANIC_ABORT | abi::FLAG_WANTS_POSTCHILDINIT | abi::FLAG_NO_CHILD_INIT;
 const VERSION_MAX_BYTES: usize = 31;
 
-/// What the host can load.
+/// What a host can load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Host {
+pub struct HostAbi {
     /// `EM_*`.
     pub machine: u16,
-    /// `abi::ABI_MAJOR`.
     pub abi_major: u16,
-    /// `abi::ABI_MINOR`.
     pub abi_minor: u16,
 }
 
-impl Host {
-    /// The host that runs this.
+impl HostAbi {
+    /// This program.
     pub const THIS: Self = Self { machine: MACHINE, abi_major: abi::ABI_MAJOR, abi_minor: abi::ABI_MINOR };
 }
 
@@ -39,16 +41,10 @@ const MACHINE: u16 = elf::EM_X86_64.0;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = elf::EM_AARCH64.0;
 
-/// Judges. The first reason found is the one given: what comes after it may be its consequence.
-pub fn judge(findings: &Findings, host: Host) -> Verdict {
-    match check(findings, host) {
-        Ok(()) => Verdict::Ok,
-        Err(error) => Verdict::Refused(error),
-    }
-}
-
-fn check(findings: &Findings, host: Host) -> Result<(), Error> {
-    // Before any obstacle: nobody asks for the missing bytes of a file that would not do anyway.
+/// Judges a file. The first reason found is the one reported: what comes after it may be its
+/// consequence.
+pub fn judge(findings: &Findings, host: HostAbi) -> Result<(), Error> {
+    // Before any obstacle: that bytes are missing does not matter in a file that would not do anyway.
     if let Some(header) = &findings.header {
         check_file(header, host)?;
     }
@@ -63,28 +59,18 @@ fn check(findings: &Findings, host: Host) -> Result<(), Error> {
         return Err(refused("its modhost note is too short").detail(format_args!("{bytes} bytes, expected {want}")).hint(REBUILD));
     }
     if let Some(note) = &findings.note {
-        check_abi(note.into(), host)?;
+        check_abi(note.abi, host)?;
     }
     match &findings.table {
-        Table::Read(info) => {
-            check_abi((&info.header).into(), host)?;
-            check_flags(&info.header, host)?;
-            check_table(info)
-        }
-        Table::Foreign(header) => check_foreign(header, host),
-        Table::Broken { header, reason } => {
-            if let Some(header) = header {
-                check_abi(header.into(), host)?;
-            }
-            Err(refused("its exports table cannot be right").detail(reason).hint(REBUILD))
-        }
-        Table::Absent if !findings.has_dynamic => {
+        Some(Ok(claim)) => judge_claim(claim, host),
+        Some(Err(broken)) => Err(explain_table(broken, host)),
+        None if !findings.has_dynamic => {
             Err(refused("it is not a shared object").detail("it has no dynamic section").hint("link it with -shared, or as a cdylib"))
         }
-        Table::Absent if findings.note.is_some() => Err(refused("it has a modhost note, but no exports table")
+        None if findings.note.is_some() => Err(refused("it has a modhost note, but no exports table")
             .detail(format_args!("the dynamic symbol \"{}\" is missing", abi::EXPORTS_SYMBOL))
             .hint("make the symbol visible: no version script or -fvisibility may hide it")),
-        Table::Absent => Err(refused("it is not a modhost module")
+        None => Err(refused("it is not a modhost module")
             .detail(format_args!("it has neither a modhost note nor the dynamic symbol \"{}\"", abi::EXPORTS_SYMBOL))
             .hint("a Rust module declares itself with module-api, a C module with MODULE_EXPORTS of modhost.h")),
     }
@@ -96,7 +82,7 @@ fn refused(what: impl Into<String>) -> Error {
     Error::config(what)
 }
 
-fn check_file(header: &Header, host: Host) -> Result<(), Error> {
+fn check_file(header: &ElfHeader, host: HostAbi) -> Result<(), Error> {
     let want = machine_name(host.machine);
     if elf::Machine(header.machine) != elf::Machine(host.machine) || header.bits != 64 || header.big_endian {
         let order = if header.big_endian { " big-endian" } else { "" };
@@ -132,32 +118,24 @@ fn explain(obstacle: &Obstacle) -> Error {
     }
 }
 
-/// The numbers that note and table have in common.
-#[derive(Debug, Clone, Copy)]
-struct Claim {
-    abi_major: u16,
-    abi_minor: u16,
-    needs_host_minor: u16,
-    flags: u32,
-    size_bytes: u32,
+/// The error for a table that could not be read, or is not ours.
+pub fn explain_table(table: &BrokenTable, host: HostAbi) -> Error {
+    let of_header = table.header.as_ref().and_then(|header| judge_header(header, host).err());
+    of_header.unwrap_or_else(|| refused("its exports table cannot be right").detail(&table.reason).hint(REBUILD))
 }
 
-impl From<&NoteInfo> for Claim {
-    fn from(note: &NoteInfo) -> Self {
-        let NoteInfo { abi_major, abi_minor, needs_host_minor, flags, exports_size_bytes: size_bytes, .. } = *note;
-        Self { abi_major, abi_minor, needs_host_minor, flags, size_bytes }
+/// Judges the first fields of a table, before anything else of it is read.
+pub fn judge_header(header: &TableHeader, host: HostAbi) -> Result<(), Error> {
+    if header.magic != abi::MODULE_MAGIC {
+        return Err(refused(format!("its symbol \"{}\" is not a modhost exports table", abi::EXPORTS_SYMBOL))
+            .detail(format_args!("it begins with {:#018x}, expected {:#018x}", header.magic, abi::MODULE_MAGIC))
+            .hint("is it a module of another program? a C module writes MODULE_EXPORTS of modhost.h"));
     }
+    check_abi(header.abi, host)
 }
 
-impl From<&TableHeader> for Claim {
-    fn from(header: &TableHeader) -> Self {
-        let TableHeader { abi_major, abi_minor, needs_host_minor, flags, size_bytes, .. } = *header;
-        Self { abi_major, abi_minor, needs_host_minor, flags, size_bytes }
-    }
-}
-
-fn check_abi(claim: Claim, host: Host) -> Result<(), Error> {
-    let Claim { abi_major, abi_minor, needs_host_minor, .. } = claim;
+fn check_abi(claim: AbiClaim, host: HostAbi) -> Result<(), Error> {
+    let AbiClaim { abi_major, abi_minor, needs_host_minor, flags, table_bytes } = claim;
     let have = format!("{}.{}", host.abi_major, host.abi_minor);
     if abi_major != host.abi_major {
         let hint = if abi_major > host.abi_major {
@@ -174,90 +152,114 @@ fn check_abi(claim: Claim, host: Host) -> Result<(), Error> {
             .detail(format_args!("it needs module ABI {abi_major}.{needs_host_minor}, this host has {have}"))
             .hint(format!("upgrade modhost, or build the module without what {abi_major}.{needs_host_minor} added")));
     }
-    if claim.flags & abi::FLAG_PANIC_ABORT != 0 {
+    if flags & abi::FLAG_PANIC_ABORT != 0 {
         return Err(refused("it was built with panic = \"abort\"")
             .detail("a panic in it would end the process instead of failing one call")
             .hint("set panic = \"unwind\" in the profile it is built with"));
     }
-    if claim.size_bytes < EXPORTS_BYTES_1_0 {
+    if table_bytes < EXPORTS_BYTES_1_0 {
         return Err(refused("its exports table is too small")
-            .detail(format_args!("{} bytes; that of module ABI 1.0 has {EXPORTS_BYTES_1_0}", claim.size_bytes))
+            .detail(format_args!("{table_bytes} bytes; that of module ABI 1.0 has {EXPORTS_BYTES_1_0}"))
             .hint(REBUILD));
     }
     Ok(())
 }
 
-fn check_foreign(header: &TableHeader, host: Host) -> Result<(), Error> {
-    if header.magic != abi::MODULE_MAGIC {
-        return Err(refused(format!("its symbol \"{}\" is not a modhost exports table", abi::EXPORTS_SYMBOL))
-            .detail(format_args!("it begins with {:#018x}, expected {:#018x}", header.magic, abi::MODULE_MAGIC))
-            .hint("is it a module of another program? a C module writes MODULE_EXPORTS of modhost.h"));
-    }
-    check_abi(header.into(), host)?;
-    // What is left to make it foreign has been ruled out above.
-    Err(refused("its exports table cannot be right").hint(REBUILD))
-}
-
-/// A newer minor may use bits that this host may ignore; in our own or an older one they are noise.
-fn check_flags(header: &TableHeader, host: Host) -> Result<(), Error> {
-    let unknown = header.flags & !FLAGS_KNOWN;
-    if unknown != 0 && header.abi_minor <= host.abi_minor {
+/// Judges what a table says.
+pub fn judge_claim(claim: &TableClaim, host: HostAbi) -> Result<(), Error> {
+    check_abi(claim.abi, host)?;
+    // A newer minor may use bits that this host may ignore; in its own or an older one they are noise.
+    let unknown = claim.abi.flags & !FLAGS_KNOWN;
+    if unknown != 0 && claim.abi.abi_minor <= host.abi_minor {
         return Err(refused("its exports table has unknown flags").detail(format_args!("{unknown:#x}")).hint(REBUILD));
     }
-    Ok(())
+    let author = |what: &str, detail: String| Err(refused(what).detail(detail).hint("this is for the module's author to mend"));
+    if !is_name(&claim.name) {
+        return author("its name is not one", format!("found {:?}, expected 1 to 31 of a-z, 0-9, _ and -", claim.name));
+    }
+    if claim.version.is_empty() || claim.version.len() > VERSION_MAX_BYTES {
+        return author("its version is not one", format!("found {:?}, expected 1 to {VERSION_MAX_BYTES} bytes", claim.version));
+    }
+    let problems = [
+        ("it declares a parameter that cannot be", param_problem(claim)),
+        ("it declares a handler that cannot be", handler_problem(claim)),
+        ("it declares a dependency that cannot be", depend_problem(claim)),
+        ("it declares an interface that cannot be", interface::problem(&claim.interfaces, &claim.imports)),
+        ("its exports table cannot be used", pointer_problems(claim)),
+    ];
+    match problems.into_iter().find_map(|(what, problem)| Some((what, problem?))) {
+        Some((what, problem)) => author(what, problem),
+        None => Ok(()),
+    }
 }
 
-fn check_table(info: &TableInfo) -> Result<(), Error> {
-    let author = |what: &str, detail: String| Err(refused(what).detail(detail).hint("this is for the module's author to mend"));
-    if !is_name(&info.name) {
-        return author("its name is not one", format!("found {:?}, expected 1 to 31 of a-z, 0-9, _ and -", info.name));
-    }
-    if info.version.is_empty() || info.version.len() > VERSION_MAX_BYTES {
-        return author("its version is not one", format!("found {:?}, expected 1 to {VERSION_MAX_BYTES} bytes", info.version));
-    }
-    let repeated = repeat(info.params.iter().map(|param| param.name.as_str())).map(|name| format!("two parameters are called \"{name}\""));
-    if let Some(problem) = info.params.iter().find_map(|param| param.problem()).or(repeated) {
-        return author("it declares a parameter that cannot be", problem);
-    }
-    let handler = info.handlers.iter().find_map(|handler| match () {
-        () if !is_name(&handler.name) => Some(format!("a handler is called {:?}, expected 1 to 31 of a-z, 0-9, _ and -", handler.name)),
-        () if !matches!(handler.kind, abi::HANDLER_UDP | abi::HANDLER_STREAM) => Some(format!(
-            "the handler \"{}\" is of kind {}; known are {} and {}",
-            handler.name,
-            handler.kind,
-            abi::HANDLER_UDP,
-            abi::HANDLER_STREAM
-        )),
-        () => None,
-    });
-    let repeated =
-        repeat(info.handlers.iter().map(|handler| handler.name.as_str())).map(|name| format!("two handlers are called \"{name}\""));
-    if let Some(problem) = handler.or(repeated) {
-        return author("it declares a handler that cannot be", problem);
-    }
-    let depend = info.depends.iter().find_map(|depend| match depend.kind {
+fn param_problem(claim: &TableClaim) -> Option<String> {
+    let repeated = || repeat(claim.params.iter().map(|param| &param.name)).map(|name| format!("two parameters are called \"{name}\""));
+    claim.params.iter().find_map(|param| param.problem()).or_else(repeated)
+}
+
+fn handler_problem(claim: &TableClaim) -> Option<String> {
+    let problem = |handler: &HandlerClaim| {
+        let HandlerClaim { name, kind, .. } = handler;
+        match *kind {
+            _ if !is_name(name) => Some(format!("a handler is called {name:?}, expected 1 to 31 of a-z, 0-9, _ and -")),
+            abi::HANDLER_UDP | abi::HANDLER_STREAM => None,
+            kind => Some(format!("the handler \"{name}\" is of kind {kind}; known are {} and {}", abi::HANDLER_UDP, abi::HANDLER_STREAM)),
+        }
+    };
+    let repeated = || repeat(claim.handlers.iter().map(|handler| &handler.name)).map(|name| format!("two handlers are called \"{name}\""));
+    claim.handlers.iter().find_map(problem).or_else(repeated)
+}
+
+fn depend_problem(claim: &TableClaim) -> Option<String> {
+    claim.depends.iter().find_map(|depend| match depend.kind {
         _ if !is_name(&depend.name) => Some(format!("the module needed is called {:?}", depend.name)),
         abi::DEPEND_REQUIRED | abi::DEPEND_OPTIONAL => None,
         kind => Some(format!("the dependency on \"{}\" is of kind {kind}; known are 1 and 2", depend.name)),
-    });
-    if let Some(problem) = depend {
-        return author("it declares a dependency that cannot be", problem);
+    })
+}
+
+/// What the loader would trip over.
+fn pointer_problems(claim: &TableClaim) -> Option<String> {
+    let pointers = &claim.pointers;
+    let mut problems: Vec<String> = unwritable(pointers.host_slot, format_args!("host_slot")).into_iter().collect();
+    for (param, target) in claim.params.iter().zip(&pointers.param_targets) {
+        problems.extend(unwritable(*target, format_args!("the target of parameter \"{}\"", param.name)));
     }
-    if let Some(problem) = interface::problem(&info.interfaces, &info.binds) {
-        return author("it declares an interface that cannot be", problem);
+    for (HandlerClaim { name, .. }, handler) in claim.handlers.iter().zip(&pointers.handlers) {
+        if !handler.entry.is_set() {
+            problems.push(format!("the handler \"{name}\" has no function"));
+        } else if !handler.required.is_set() {
+            problems.push(format!("the stream handler \"{name}\" has no function for data"));
+        }
     }
-    match info.problems.as_slice() {
-        [] => Ok(()),
-        problems => author("its exports table cannot be used", problems.join(", ")),
+    for (shape, table) in claim.interfaces.iter().zip(&pointers.interface_tables) {
+        if !table.is_set() || !table.is_aligned() {
+            problems.push(format!("the interface \"{}\" has no table", shape.name));
+        }
+    }
+    for (import, slot) in claim.imports.iter().zip(&pointers.import_slots) {
+        let what = format_args!("the slot of interface \"{}\"", import.shape.name);
+        problems.extend(unwritable(*slot, what));
+        problems.extend((!slot.is_aligned()).then(|| format!("{what} is not aligned")));
+    }
+    (!problems.is_empty()).then(|| problems.join(", "))
+}
+
+fn unwritable(pointer: Pointer, what: std::fmt::Arguments<'_>) -> Option<String> {
+    match pointer {
+        Pointer::Null => Some(format!("{what} is null")),
+        Pointer::ReadOnly => Some(format!("{what} is not in writable memory")),
+        _ => None,
     }
 }
 
-fn repeat<'n>(names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+fn repeat<'n>(mut names: impl Iterator<Item = &'n String>) -> Option<&'n String> {
     let mut seen = HashSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
+    names.find(|name| !seen.insert(*name))
 }
 
-/// What people call a machine.
+/// The usual name of a machine (`EM_*`).
 pub fn machine_name(machine: u16) -> String {
     let name = match elf::Machine(machine) {
         elf::EM_X86_64 => "x86-64",

@@ -1,11 +1,13 @@
 //! The structural comparison of a Rust module's ABI types with the host's.
 //!
-//! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* touches a layout before its header was compared.
+//! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* touches a layout before its
+//! header was compared.
 //!
-//! abi_stable compares in one direction: every field of the *interface*, its first argument, must be found in the *implementation*, its
-//! second, which may have more of them at the end. So the older of the two, by its minor number, is the interface: a module of an older
-//! minor has fewer fields than the host, one of a newer minor more. With equal numbers both have the same; a copy of module-api that
-//! somebody has added a field to is found out, unless it calls itself newer.
+//! abi_stable compares in one direction: every field of the *interface*, its first argument, must be
+//! found in the *implementation*, its second, which may have more fields at the end. So the older of
+//! the two, by its minor number, is the interface: a module of an older minor has fewer fields than
+//! the host, one of a newer minor more. With equal numbers both have the same fields; a copy of
+//! module-api with an added field is detected, unless it calls itself newer.
 
 use std::cmp::Ordering;
 
@@ -17,35 +19,56 @@ use module_api::abi;
 
 use crate::error::{Error, Result};
 
-/// Structs that begin with their size, or are passed with a stride: a later minor may add fields to their ends.
-const GROWING: [&str; 9] = ["Param", "Handler", "Dependency", "Datagram", "UdpBatch", "ProcessInfo", "ForkSpec", "TimerSpec", "ListenSpec"];
+/// Structs that begin with their size, or are passed with a stride: a later minor may append fields.
+const GROWING: &[&str] = &[
+    "Param",
+    "Handler",
+    "Dependency",
+    "Interface",
+    "Bind",
+    "StreamFunctions",
+    "Stream",
+    "Datagram",
+    "UdpBatch",
+    "ProcessInfo",
+    "ProcessRow",
+    "HostInfo",
+    "ForkSpec",
+    "TimerSpec",
+    "ListenSpec",
+    "StatSpec",
+    "StatInfo",
+    #[cfg(test)]
+    "SampleHandler",
+];
 
-/// Which of two minors is the older one.
+/// Which of two minors is older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Older {
-    /// The module's, or they are the same.
+    /// Or both are the same.
     Module,
-    /// The host's.
     Host,
 }
 
-/// Compares the layouts behind a Rust module's header with the host's own.
+/// Compares the layouts that a Rust module's header points to with the host's.
 ///
 /// # Safety
 /// `info` is what the header of a module with `FLAG_RUST` points to, and not null.
 pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
-    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the description's own version.
+    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the version of the
+    // description.
     let header = unsafe { (*info).abi_stable };
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
-        return Err(Error::config("").detail("its type description has another version").hint("rebuild the module against module-api 1.x"));
+        return Err(Error::config("its type description has another version").hint("rebuild the module against module-api 1.x"));
     }
     // SAFETY: the header's major number and FLAG_RUST say that this is a RustInfo of ABI 1.
     let (source, exports, host) = unsafe { ((*info).source, &raw const (*info).exports, &raw const (*info).host) };
-    // The usual case: built with this very module-api. Comparing would take longer than loading the module.
+    // The usual case: built with the host's module-api. Comparing would take longer than loading the
+    // module.
     if source == module_api::layout::SOURCE {
         return Ok(());
     }
-    // SAFETY: the description's version is ours, so these are references to layouts of ours.
+    // SAFETY: the version of the description is ours, so these are references to layouts of our form.
     let (exports, host) = unsafe { (*exports, *host) };
     let older = if module_minor > abi::ABI_MINOR { Older::Host } else { Older::Module };
     let mut lines = differences(exports, module_api::layout::exports_layout(), older);
@@ -53,8 +76,8 @@ pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()>
     if lines.is_empty() {
         return Ok(());
     }
-    Err(Error::config("")
-        .detail(format!("what it was built with differs from this host's module-api:\n{}", lines.join("\n")))
+    Err(Error::config("what it was built with differs from this host's module-api")
+        .detail(lines.join("\n"))
         .hint(format!("rebuild the module against module-api {}.x", abi::ABI_MAJOR)))
 }
 
@@ -64,7 +87,8 @@ fn differences(module: &'static TypeLayout, ours: &'static TypeLayout, older: Ol
         Older::Module => (module, ours),
         Older::Host => (ours, module),
     };
-    // Of its own: with the process-wide one, abi_stable compares newer modules with each other, which never meet.
+    // Not the process-wide ones: with these, abi_stable compares newer modules with each other, which
+    // never meet.
     let globals = CheckingGlobals::new();
     let Err(report) = check_layout_compatibility_with_globals(interface, implementation, &globals) else {
         return Vec::new();
@@ -72,7 +96,7 @@ fn differences(module: &'static TypeLayout, ours: &'static TypeLayout, older: Ol
     let mut lines: Vec<String> = Vec::new();
     for error in report.errors.iter().filter(|error| !is_growth(error)) {
         for line in describe(error, older) {
-            // A type that is used twice is different twice.
+            // A type that is used twice is reported twice.
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -81,7 +105,7 @@ fn differences(module: &'static TypeLayout, ours: &'static TypeLayout, older: Ol
     lines
 }
 
-/// Whether all that is different is that a struct made for it has more fields at its end.
+/// Whether the only difference is that a struct which may grow has more fields at its end.
 fn is_growth(error: &AbiInstabilityError) -> bool {
     let grows = match error.stack_trace.last().map(|level| level.expected) {
         Some(TLFieldOrFunction::Field(field)) => GROWING.contains(&field.layout().name()),
@@ -96,14 +120,14 @@ fn is_growth(error: &AbiInstabilityError) -> bool {
 }
 
 /// The lines for one place: `init_child_f(rank): the module was built with i64, this host has i32`.
-/// A place that is only different because something inside is has none.
+/// A place that differs only because something inside it does has none.
 fn describe(error: &AbiInstabilityError, older: Older) -> Vec<String> {
     let place = place(&error.stack_trace);
     let layout = error.stack_trace.last().and_then(|level| match (level.expected, level.found) {
         (TLFieldOrFunction::Field(expected), TLFieldOrFunction::Field(found)) => Some((expected.layout(), found.layout())),
         _ => None,
     });
-    // A count is explained by the names, and a size by the fields, if there are any.
+    // Names say more than a count, and fields more than a size, if there are any.
     let explained = error.errs.iter().any(|difference| {
         matches!(
             difference,
@@ -155,7 +179,7 @@ fn describe(error: &AbiInstabilityError, older: Older) -> Vec<String> {
             AbiInstability::UnexpectedVariant(names) => sides(older, &names.expected, &names.found),
             AbiInstability::NonZeroness(_) => "one side has a value that the other excludes, such as null".to_owned(),
             AbiInstability::FieldLifetimeMismatch(_) | AbiInstability::FnLifetimeMismatch(_) => "lifetimes differ".to_owned(),
-            // Kinds of types that the interface has none of.
+            // Kinds of types that the interface does not have.
             _ => "the types differ".to_owned(),
         };
         let text = one_line(&text);
@@ -173,7 +197,7 @@ fn sides(older: Older, expected: &impl std::fmt::Display, found: &impl std::fmt:
     format!("the module was built with {module}, this host has {host}")
 }
 
-/// The fields that one side has more of.
+/// The fields that only one side has.
 fn surplus(expected: &'static TypeLayout, found: &'static TypeLayout, older: Older) -> Option<String> {
     let names = |layout: &'static TypeLayout| -> Option<Vec<String>> {
         // A prefix type keeps its fields elsewhere, but its names here.
@@ -194,7 +218,7 @@ fn surplus(expected: &'static TypeLayout, found: &'static TypeLayout, older: Old
     (!missing.is_empty()).then(|| format!("{whose} has {}, {other} has not", missing.join(", ")))
 }
 
-/// Where it is, as one would write it: `params.target`, `init_child_f(rank)`.
+/// The place of a difference, as one would write it: `params.target`, `init_child_f(rank)`.
 fn place(stack: &[ExpectedFound<TLFieldOrFunction>]) -> String {
     let mut place = String::new();
     let mut in_function = false;
@@ -203,7 +227,7 @@ fn place(stack: &[ExpectedFound<TLFieldOrFunction>]) -> String {
             TLFieldOrFunction::Function(_) => in_function = true,
             TLFieldOrFunction::Field(field) => {
                 // References, pointers, and what a field's type is wrapped in.
-                // The last parameter of a function can come with its comma.
+                // The last parameter of a function may come with its comma.
                 let name = field.name().trim_end_matches(',');
                 if name == "__returns" {
                     place.push_str("()");
@@ -239,7 +263,7 @@ mod tests {
 
     use super::*;
 
-    /// The same struct, as different builds have it.
+    /// The same struct in different builds.
     macro_rules! build {
         ($name:ident { $($fields:tt)* } $($grows:tt)*) => {
             #[allow(dead_code)]
@@ -248,20 +272,20 @@ mod tests {
 
                 #[repr(C)]
                 #[derive(StableAbi)]
-                pub struct Handler {
+                pub struct SampleHandler {
                     pub name: *const u8,
                     $($grows)*
                 }
 
                 #[repr(C)]
                 #[derive(StableAbi)]
-                #[sabi(kind(Prefix(prefix_ref = TableRef, prefix_fields = TablePrefix)))]
-                pub struct Table {
+                #[sabi(kind(Prefix(prefix_ref = SampleTableRef, prefix_fields = SampleTablePrefix)))]
+                pub struct SampleTable {
                     $($fields)*
                 }
 
                 pub fn layout() -> &'static TypeLayout {
-                    <TableRef as StableAbi>::LAYOUT
+                    <SampleTableRef as StableAbi>::LAYOUT
                 }
             }
         };
@@ -269,27 +293,27 @@ mod tests {
 
     build!(host {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
     });
     build!(same {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
     });
     build!(fewer {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
     });
     build!(more {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
@@ -297,7 +321,7 @@ mod tests {
     });
     build!(otherwise_more {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
@@ -305,34 +329,34 @@ mod tests {
     });
     build!(field_type {
         pub size: u64,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
     });
     build!(argument {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: i64) -> c_int>,
         pub later: u64,
     });
     build!(returns {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> u8>,
         pub later: u64,
     });
     build!(renamed {
         pub size: u32,
-        pub entries: *const Handler,
+        pub entries: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
     });
     build!(reordered {
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         pub size: u32,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
@@ -341,13 +365,13 @@ mod tests {
     build!(prefix {
         pub size: u32,
         #[sabi(last_prefix_field)]
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
     });
     build!(grown {
         pub size: u32,
-        pub handlers: *const Handler,
+        pub handlers: *const SampleHandler,
         #[sabi(last_prefix_field)]
         pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
         pub later: u64,
@@ -373,14 +397,14 @@ mod tests {
             ),
             (prefix::layout(), &["the module was built with 2 fields of the first minor, this host has 3 fields of the first minor"]),
         ] {
-            // Said of the same two sides, whichever is the older one.
+            // The same text, whichever side is the older one.
             assert_eq!(lines(module, Older::Module), expected);
             assert_eq!(lines(module, Older::Host), expected);
         }
     }
 
     #[test]
-    fn an_older_module_may_have_fewer_fields_and_a_newer_one_more() {
+    fn an_older_module_may_have_fewer_fields_and_a_newer_module_more() {
         for older in [Older::Module, Older::Host] {
             assert_eq!(lines(same::layout(), older), [""; 0]);
         }
@@ -406,19 +430,19 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_another_source_is_compared() {
-        let judge = |source, exports, host| {
+    fn only_types_of_another_source_are_compared() {
+        let compare = |source, exports, host| {
             let info = abi::RustInfo { abi_stable: module_api::layout::ABI_HEADER, source, exports, host };
             // SAFETY: a RustInfo.
             unsafe { check(&info, abi::ABI_MINOR) }
         };
         let (exports, host) = (module_api::layout::exports_layout(), module_api::layout::host_layout());
         let (same, other) = (module_api::layout::SOURCE, module_api::layout::SOURCE ^ 1);
-        judge(same, exports, host).unwrap();
-        judge(other, exports, host).unwrap();
-        judge(same, exports, exports).unwrap();
-        judge(other, exports, exports).unwrap_err();
-        judge(other, host, host).unwrap_err();
+        compare(same, exports, host).unwrap();
+        compare(other, exports, host).unwrap();
+        compare(same, exports, exports).unwrap();
+        compare(other, exports, exports).unwrap_err();
+        compare(other, host, host).unwrap_err();
     }
 
     #[test]

@@ -1,15 +1,32 @@
-//! Modules: how a file is found, read without running it, judged, ordered; how it is loaded; and how it is called.
+//! Modules: how a file is found, read and judged without running it, how it is loaded, and how it is
+//! called.
 //!
-//! *Runs in:* supervisor (finding and judging), main (loading), main and every child (calling). *Never:* unloads anything.
+//! *Runs in:* supervisor (finding and judging), main (loading), main and every child (calling).
+//! *Never:* unloads anything.
+//!
+//! ```text
+//! before any code of the module runs           once it is loaded
+//! ──────────────────────────────────           ─────────────────
+//! source      bytes of the file                loader   dlopen, the symbol, the table's header
+//! elf         header, note, symbol             layout   a Rust module's types against the host's
+//! relocation  pointers as they will be            │
+//!    │                                            │
+//!    └──────► table   one walk over the exports table ◄──────┘
+//!               │
+//!             judge   the same rules for both
+//!               │
+//!    ┌──────────┴─────────────────────────────────┐
+//! resolve, order, params, interface            Module, called through `call`
+//! ```
 
 pub mod call;
 pub mod elf;
 pub mod inspection;
 pub mod interface;
 pub mod judge;
-#[allow(unsafe_code)] // the loader's second half: reads what a Rust module points to
+#[allow(unsafe_code)] // reads the description that a Rust module points to
 pub mod layout;
-#[allow(unsafe_code)] // the loader: one of the few rooms where unsafe may stand
+#[allow(unsafe_code)] // reads and writes what a loaded table points to
 pub mod loader;
 pub mod order;
 pub mod params;
@@ -20,49 +37,45 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-pub use inspection::{FileInfo, Inspection, NoteInfo, Verdict, inspect, inspect_bytes};
+pub use inspection::{FileInfo, Inspection, NoteInfo, inspect, inspect_bytes};
 pub use params::{ParamDecl, ParamValue};
 pub use resolve::{Resolution, Resolved, Skipped, resolve};
-pub use table::{Function, TableInfo};
+pub use table::TableClaim;
 
 use std::os::raw::c_int;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 
+use interface::{ImportRequest, InterfaceShape};
 use module_api::abi;
+use table::Pointer;
 
-/// A loaded module. Lives, at one address, as long as its process: that address is the handle every call to the host carries.
+/// A loaded module. It stays at one address for the life of the process: that address is the handle
+/// in every call to the host.
 #[derive(Debug)]
 pub struct Module {
     /// `MARK`; tells a handle from garbage.
     pub mark: u64,
-    /// Position in the planned load order, in which optional modules that could not be loaded leave gaps.
+    /// Position in the planned load order, in which optional modules that could not be loaded leave
+    /// gaps.
     pub index: u32,
-    /// Its own name.
     pub name: String,
-    /// Its own version.
     pub version: String,
-    /// The file.
     pub path: PathBuf,
     /// `FLAG_*` of its header.
     pub flags: u32,
-    /// Runs in main before anything is forked.
     pub init_f: Option<extern "C" fn() -> c_int>,
-    /// Runs in main and in every forked process.
     pub init_child_f: Option<extern "C" fn(rank: c_int) -> c_int>,
-    /// Runs in main at the end.
     pub destroy_f: Option<extern "C" fn()>,
-    /// Its entry points for traffic.
     pub handlers: Vec<Handler>,
-    /// Names of the modules whose `init_f` runs first.
-    pub depends: Vec<Depend>,
-    /// Tables of functions for other modules.
-    pub interfaces: Vec<Exported>,
-    /// Those that it wants from others.
-    pub binds: Vec<Bound>,
-    /// Processes it registered in `init_f`. Written in main.
+    /// The interfaces that it exports.
+    pub interfaces: Vec<InterfaceShape>,
+    /// Their tables, by the same index.
+    pub interface_tables: Vec<Pointer>,
+    pub imports: Vec<ImportedInterface>,
+    /// Number of processes that it registered in `init_f`. Written in main.
     pub registered: AtomicU32,
-    /// Processes it has forked. Written in main.
+    /// Number of processes that it has forked. Written in main.
     pub forked: AtomicU32,
 }
 
@@ -72,56 +85,30 @@ pub const MARK: u64 = u64::from_le_bytes(*b"MODULE\0\x01");
 /// An entry point for traffic.
 #[derive(Debug, Clone)]
 pub struct Handler {
-    /// Name after the colon.
+    /// The part after the colon in `handler = "module:name"`.
     pub name: String,
-    /// `HANDLER_UDP` or `HANDLER_STREAM`.
+    /// `HANDLER_UDP` or `HANDLER_STREAM`, which decides which of the next two is set.
     pub kind: u32,
-    /// What to call with datagrams.
     pub on_datagrams: Option<extern "C" fn(batch: *mut abi::UdpBatch) -> i32>,
-    /// What to call about connections.
     pub stream: Option<StreamFunctions>,
 }
 
-/// What a stream handler's functions look like, copied from the module's table.
+/// A copy of a stream handler's functions, described in [`abi::StreamFunctions`].
 #[derive(Debug, Clone, Copy)]
 pub struct StreamFunctions {
-    /// A new connection.
     pub on_open: Option<extern "C" fn(stream: *mut abi::Stream) -> i32>,
-    /// Bytes that have arrived.
     pub on_data: extern "C" fn(stream: *mut abi::Stream, data: *const u8, len: usize) -> i64,
-    /// There is room again.
     pub on_writable: Option<extern "C" fn(stream: *mut abi::Stream) -> i32>,
-    /// The peer has finished sending.
     pub on_end: Option<extern "C" fn(stream: *mut abi::Stream, unused: usize) -> i32>,
-    /// It is over.
     pub on_close: Option<extern "C" fn(stream: *mut abi::Stream, reason: u32)>,
 }
 
-/// What a module says of another one.
+/// An interface of another module.
 #[derive(Debug, Clone)]
-pub struct Depend {
-    /// Name of the other one.
-    pub name: String,
-    /// `DEPEND_REQUIRED` or `DEPEND_OPTIONAL`.
-    pub kind: u32,
-}
-
-/// A table of functions for other modules, as it was loaded.
-#[derive(Debug, Clone)]
-pub struct Exported {
-    /// Name, version and size.
-    pub shape: interface::Shape,
-    /// Where it is.
-    pub table: usize,
-}
-
-/// An interface that a module wants, as it was loaded.
-#[derive(Debug, Clone)]
-pub struct Bound {
-    /// Name, version and size.
-    pub wish: interface::Wish,
-    /// Where the module wants the table's address.
-    pub slot: usize,
+pub struct ImportedInterface {
+    pub request: ImportRequest,
+    /// Where the module wants the address of the interface's table.
+    pub slot: Pointer,
 }
 
 impl Module {
@@ -135,7 +122,7 @@ impl Module {
         self.flags & abi::FLAG_NO_CHILD_INIT == 0
     }
 
-    /// Its handler of that kind: by name, or the first.
+    /// The handler of that kind with that name, or the first of that kind.
     pub fn handler(&self, kind: u32, name: Option<&str>) -> Option<&Handler> {
         self.handlers.iter().find(|handler| handler.kind == kind && name.is_none_or(|name| handler.name == name))
     }

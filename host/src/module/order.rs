@@ -1,16 +1,17 @@
-//! The order in which modules are loaded and initialised: as configured, with what a module needs pulled before it.
+//! The order in which modules are loaded and initialised: as configured, except that what a module
+//! needs is moved to just before it.
 //!
-//! *Runs in:* the supervisor, before anything is forked.
-//! *Never:* knows of files; names and indices only.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* knows of files; names and indices
+//! only.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::collections::HashMap;
 
 /// A module to be ordered.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'n> {
-    /// Its name.
     pub name: &'n str,
-    /// What it wants loaded before it.
     pub wants: &'n [Want],
 }
 
@@ -19,11 +20,9 @@ pub struct Node<'n> {
 pub struct Want {
     /// Name of the other module.
     pub name: String,
-    /// Whether it cannot do without.
     pub need: Need,
 }
 
-/// How much it is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// It must be there.
@@ -35,18 +34,17 @@ pub enum Need {
 /// Why there is no order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
-    /// A requirement that is not there.
+    /// A required module that is not there.
     Missing {
-        /// Index of who needs it.
+        /// Index of the module that requires it.
         by: usize,
-        /// What is needed.
         name: String,
     },
-    /// Each needs the next, the last one the first.
+    /// Indices of modules of which each needs the next, and the last one the first.
     Cycle(Vec<usize>),
 }
 
-/// Every requirement that no node has the name of.
+/// Every required name that no node has.
 pub fn missing(nodes: &[Node<'_>]) -> Vec<Conflict> {
     let by_name = index(nodes);
     let lacks = |(by, node): (usize, &Node<'_>)| {
@@ -56,24 +54,25 @@ pub fn missing(nodes: &[Node<'_>]) -> Vec<Conflict> {
     nodes.iter().enumerate().flat_map(lacks).collect()
 }
 
-/// The indices in load order, or everything that is in the way. Modules that nothing binds keep their order;
-/// what a module wants is pulled to just before it.
+/// The indices in load order, or every conflict. Modules that want nothing and are not wanted keep
+/// their order; what a module wants is moved to just before it.
 pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Vec<Conflict>> {
     let mut conflicts = missing(nodes);
     let by_name = index(nodes);
-    let mut states = vec![State::Fresh; nodes.len()];
+    let mut states = vec![VisitState::Fresh; nodes.len()];
     let mut ordered = Vec::with_capacity(nodes.len());
     for start in 0..nodes.len() {
-        if states[start] != State::Fresh {
+        if states[start] != VisitState::Fresh {
             continue;
         }
-        // A path of (node, next want to look at), kept here and not on the call stack: a chain may be as long as the list.
+        // A path of (node, index of its next want), kept here and not on the call stack: a chain may be as
+        // long as the list.
         let mut path = vec![(start, 0)];
-        states[start] = State::OnPath;
+        states[start] = VisitState::OnPath;
         while let Some((node, next)) = path.last_mut() {
             let node = *node;
             let Some(want) = nodes[node].wants.get(*next) else {
-                states[node] = State::Placed;
+                states[node] = VisitState::Placed;
                 ordered.push(node);
                 path.pop();
                 continue;
@@ -81,12 +80,12 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Vec<Conflict>> {
             *next += 1;
             let Some(&wanted) = by_name.get(want.name.as_str()) else { continue };
             match states[wanted] {
-                State::Placed => {}
-                State::Fresh => {
-                    states[wanted] = State::OnPath;
+                VisitState::Placed => {}
+                VisitState::Fresh => {
+                    states[wanted] = VisitState::OnPath;
                     path.push((wanted, 0));
                 }
-                State::OnPath => {
+                VisitState::OnPath => {
                     let from = path.iter().position(|(node, _)| *node == wanted).unwrap_or(0);
                     conflicts.push(Conflict::Cycle(path[from..].iter().map(|(node, _)| *node).collect()));
                 }
@@ -97,14 +96,14 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Vec<Conflict>> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum VisitState {
     Fresh,
     OnPath,
     Placed,
 }
 
 fn index<'n>(nodes: &[Node<'n>]) -> HashMap<&'n str, usize> {
-    // Of two of the same name the first counts; resolving reports the second.
+    // Of two with the same name the first counts; `resolve` reports the second.
     nodes.iter().enumerate().rev().map(|(index, node)| (node.name, index)).collect()
 }
 
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn orders() {
+    fn wanted_modules_come_first_and_the_others_keep_their_order() {
         for (text, want) in [
             ("", Ok("")),
             ("c b a", Ok("c b a")),

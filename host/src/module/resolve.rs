@@ -1,7 +1,7 @@
-//! From what the configuration names to files that may be loaded, in load order.
+//! Finds the files of the configured modules and puts them into load order.
 //!
-//! *Runs in:* the supervisor before anything is forked, and the command `check`.
-//! *Never:* runs one instruction of a module; stops at the first error.
+//! *Runs in:* the supervisor before anything is forked, and the command `check`. *Never:* runs one
+//! instruction of a module; stops at the first error.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 use module_api::abi;
 
 use super::inspection::{Inspection, inspect};
-use super::interface::{self, Party, Wish};
+use super::interface::{self, Exporter, ImportRequest};
 use super::order::{self, Conflict, Need, Node, Want};
 use super::params::{self, Folders, ParamValue};
-use super::table::TableInfo;
+use super::table::{DependClaim, TableClaim};
 use crate::config::read::io_text;
 use crate::config::{Config, ListenAddress, ListenConfig, ModuleSource, ParamSetting, Position, Value, nearest};
 use crate::error::Error;
 
-/// What there is to load and to serve.
+/// The modules to load and the listeners to serve.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Resolution {
     /// In load order.
     pub modules: Vec<Resolved>,
     /// The listeners whose module is among them.
     pub listeners: Vec<ListenConfig>,
-    /// Optional modules that are left out, and listeners that are with them: to be logged as warnings.
+    /// Optional modules that are left out, and their listeners: to be logged as warnings.
     pub skipped: Vec<Skipped>,
 }
 
@@ -34,21 +34,20 @@ pub struct Resolution {
 pub struct Resolved {
     /// As it calls itself.
     pub name: String,
-    /// Its file.
     pub path: PathBuf,
     /// What its file says.
-    pub table: TableInfo,
-    /// Identity of the file.
+    pub table: TableClaim,
+    /// Of the file: see [`Inspection::identity`].
     pub identity: Option<(u64, u64)>,
     /// A failure to load it is a warning.
     pub optional: bool,
-    /// What the configuration and, after that, `--set` say.
+    /// From the configuration and then from `--set`.
     pub settings: Vec<ParamSetting>,
-    /// What the paths in them are relative to.
+    /// What the paths in `settings` are relative to.
     pub folders: Folders,
-    /// The values that follow, by index of the declaration in `table.params`.
+    /// The checked values, by index of the declaration in `table.params`.
     pub values: Vec<(usize, ParamValue)>,
-    /// Who asked for it.
+    /// What asked for it.
     pub position: Position,
 }
 
@@ -57,13 +56,13 @@ pub struct Resolved {
 pub struct Skipped {
     /// The module's name, or its path if no name is known.
     pub what: String,
-    /// Why.
     pub reason: Error,
 }
 
-/// Finds, inspects and orders every module that the configuration asks for, and checks parameters and handlers. All errors at once.
+/// Finds, inspects and orders every module that the configuration asks for, and checks parameters and
+/// handlers. All errors at once.
 pub fn resolve(config: &Config) -> Result<Resolution, Vec<Error>> {
-    let mut search = Search { config, found: Vec::new(), absent: HashSet::new(), skipped: Vec::new(), errors: Vec::new() };
+    let mut search = ModuleSearch { config, found: Vec::new(), absent: HashSet::new(), skipped: Vec::new(), errors: Vec::new() };
     for module in &config.modules {
         search.configured(module.source.clone(), module.optional, module.params.clone(), module.position.clone());
     }
@@ -80,16 +79,16 @@ pub fn resolve(config: &Config) -> Result<Resolution, Vec<Error>> {
     search.finish()
 }
 
-struct Search<'c> {
+struct ModuleSearch<'c> {
     config: &'c Config,
     found: Vec<Resolved>,
-    /// Names of optional modules that were left out, and of modules that an error has been reported for.
+    /// Names of optional modules that were left out, and of modules with a reported error.
     absent: HashSet<String>,
     skipped: Vec<Skipped>,
     errors: Vec<Error>,
 }
 
-impl Search<'_> {
+impl ModuleSearch<'_> {
     fn configured(&mut self, source: ModuleSource, optional: bool, params: Vec<ParamSetting>, position: Position) {
         let (path, expected_name) = match &source {
             ModuleSource::Path(path) => (path.clone(), None),
@@ -117,7 +116,7 @@ impl Search<'_> {
         self.add(table, inspection, optional, params, position);
     }
 
-    fn add(&mut self, table: TableInfo, inspection: Inspection, optional: bool, settings: Vec<ParamSetting>, position: Position) {
+    fn add(&mut self, table: TableClaim, inspection: Inspection, optional: bool, settings: Vec<ParamSetting>, position: Position) {
         let identity = inspection.identity();
         let (name, path) = (table.name.clone(), inspection.path);
         let folders = self.config.folders();
@@ -211,11 +210,11 @@ impl Search<'_> {
         }
     }
 
-    /// An optional module whose requirement is missing is a bad one; leaving it out may make others so.
+    /// Leaves out optional modules whose requirements are missing. Each may be what another one requires.
     fn drop_optional_without_requirements(&mut self) {
         loop {
-            let unbound = self.unbound().into_iter().find(|(by, _)| self.found[*by].optional);
-            if let Some((by, error)) = unbound {
+            let lacking = self.missing_imports().into_iter().find(|(by, _)| self.found[*by].optional);
+            if let Some((by, error)) = lacking {
                 let module = self.found.remove(by);
                 self.refuse(&module.name, true, at(&module.position, error));
                 continue;
@@ -232,24 +231,27 @@ impl Search<'_> {
         }
     }
 
-    /// Modules whose required interfaces are not there, and why.
-    fn unbound(&self) -> Vec<(usize, Error)> {
-        let parties = parties(&self.found);
+    /// Modules whose required imports are not there, and why.
+    fn missing_imports(&self) -> Vec<(usize, Error)> {
+        let exporters = exporters(&self.found);
         let lacks = |(by, module): (usize, &Resolved)| {
-            let wishes = module.table.binds.iter().filter(|wish| wish.is_required());
-            wishes.filter_map(|wish| interface::find(&module.name, wish, &parties).err()).map(|error| (by, error)).collect::<Vec<_>>()
+            let required = module.table.imports.iter().filter(|import| import.is_required());
+            required
+                .filter_map(|import| interface::find(&module.name, import, &exporters).err())
+                .map(|error| (by, error))
+                .collect::<Vec<_>>()
         };
         self.found.iter().enumerate().flat_map(lacks).collect()
     }
 
     fn interfaces(&mut self) {
-        if let Some((second, first, shape)) = interface::duplicate(&parties(&self.found)) {
-            let error = interface::twice(&self.found[second].name, &self.found[first].name, shape);
+        if let Some((second, first, shape)) = interface::duplicate(&exporters(&self.found)) {
+            let error = interface::exported_twice(&self.found[second].name, &self.found[first].name, shape);
             self.errors.push(at(&self.found[second].position, error));
         }
-        // With a module refused there is already an error, of which this may be a consequence.
+        // If a module was refused, there is an error already, and this may be its consequence.
         if self.absent.is_empty() || self.errors.is_empty() {
-            let errors: Vec<Error> = self.unbound().into_iter().map(|(by, error)| at(&self.found[by].position, error)).collect();
+            let errors: Vec<Error> = self.missing_imports().into_iter().map(|(by, error)| at(&self.found[by].position, error)).collect();
             self.errors.extend(errors);
         }
     }
@@ -258,7 +260,7 @@ impl Search<'_> {
         for module in &mut self.found {
             match params::check(&module.name, &module.table.params, &module.settings, &module.folders) {
                 Ok(values) => module.values = values,
-                // Also for an optional module: what the operator wrote is wrong, not what was installed.
+                // Also for an optional module: the configuration is wrong, not the installation.
                 Err(errors) => self.errors.extend(errors),
             }
         }
@@ -266,20 +268,19 @@ impl Search<'_> {
 
     fn explain(&self, conflict: &Conflict) -> Option<Error> {
         match conflict {
-            // The reason why it is not there is among the errors already.
+            // Why it is not there is among the errors already.
             Conflict::Missing { name, .. } if self.absent.contains(name) && !self.skipped.iter().any(|skipped| skipped.what == *name) => {
                 None
             }
             Conflict::Missing { by, name } => Some(missing_requirement(&self.found[*by], name)),
             Conflict::Cycle(cycle) => {
-                let parties = parties(&self.found);
+                let exporters = exporters(&self.found);
                 let steps = cycle.iter().zip(cycle.iter().cycle().skip(1)).map(|(by, wanted)| {
                     let (module, wanted) = (&self.found[*by], self.found[*wanted].name.as_str());
                     let required = module.table.depends.iter().any(|depend| depend.name == wanted && depend.kind == abi::DEPEND_REQUIRED);
                     let depends = module.table.depends.iter().any(|depend| depend.name == wanted);
-                    let wish = exporters(module, &parties).find(|(_, exporter)| *exporter == wanted).map(|(wish, _)| wish);
-                    match wish {
-                        Some(wish) if !depends => format!("{} binds {} of {wanted}", module.name, wish.shape.name),
+                    match exporters_for(module, &exporters).find(|(_, exporter)| *exporter == wanted) {
+                        Some((import, _)) if !depends => format!("{} imports {} of {wanted}", module.name, import.shape.name),
                         _ => format!("{} {} {wanted}", module.name, if required { "requires" } else { "comes after" }),
                     }
                 });
@@ -322,18 +323,19 @@ impl Search<'_> {
     }
 }
 
-/// The file of that name: `libNAME.so`, then `NAME.so`, folder by folder; Rust writes `-` as `_` in file names.
+/// The file of that name: `libNAME.so`, then `NAME.so`, folder by folder. Rust writes `-` as `_` in
+/// file names.
 pub fn locate(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     let mut files = vec![format!("lib{name}.so"), format!("{name}.so")];
     if name.contains('-') {
         files.push(format!("lib{}.so", name.replace('-', "_")));
     }
-    // `exists` and not `is_file`: a folder or a pipe of that name is worth an error of its own.
+    // `exists` and not `is_file`: a folder or a pipe of that name gets a more precise error later.
     folders.iter().flat_map(|folder| files.iter().map(move |file| folder.join(file))).find(|path| path.exists())
 }
 
-/// Whether the module has what the listener names.
-pub fn check_handler(listener: &ListenConfig, table: &TableInfo) -> Result<(), Error> {
+/// Whether the module has the handler that the listener names.
+pub fn check_handler(listener: &ListenConfig, table: &TableClaim) -> Result<(), Error> {
     let name = &table.name;
     let connections = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(_) | ListenAddress::Unix(_));
     let kind = if listener.addresses.iter().any(connections) { abi::HANDLER_STREAM } else { abi::HANDLER_UDP };
@@ -358,7 +360,7 @@ fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Names of what lies in the folders, for proposals only.
+/// Module names in the folders, for proposals in errors.
 fn names_in(folders: &[PathBuf]) -> Vec<String> {
     let files =
         folders.iter().filter_map(|folder| list(folder).ok()).flatten().filter(|path| path.extension().is_some_and(|ext| ext == "so"));
@@ -375,28 +377,29 @@ fn guess_name(inspection: &Inspection) -> String {
     table.or_else(|| stem(&inspection.path)).unwrap_or_else(|| inspection.path.display().to_string())
 }
 
-/// What each module wants loaded before it: what it says, and the exporters of what it binds.
+/// What each module wants loaded before it: its dependencies, and the exporters of what it imports.
 fn wants(found: &[Resolved]) -> Vec<Vec<Want>> {
-    let want = |depend: &super::table::DependInfo| Want {
+    let want = |depend: &DependClaim| Want {
         name: depend.name.clone(),
         need: if depend.kind == abi::DEPEND_REQUIRED { Need::Required } else { Need::IfPresent },
     };
-    let parties = parties(found);
+    let exporters = exporters(found);
     let of = |module: &Resolved| {
-        // That it must be there is said with the interface's name.
-        let exporters = exporters(module, &parties).map(|(_, name)| Want { name: name.to_string(), need: Need::IfPresent });
+        // If there is no exporter, the error is about the interface.
+        let exporters = exporters_for(module, &exporters).map(|(_, name)| Want { name: name.to_string(), need: Need::IfPresent });
         module.table.depends.iter().map(want).chain(exporters).collect()
     };
     found.iter().map(of).collect()
 }
 
-fn parties(found: &[Resolved]) -> Vec<Party<'_>> {
-    found.iter().map(|module| Party { module: &module.name, offers: &module.table.interfaces }).collect()
+fn exporters(found: &[Resolved]) -> Vec<Exporter<'_>> {
+    found.iter().map(|module| Exporter { module: &module.name, interfaces: &module.table.interfaces }).collect()
 }
 
-/// The interfaces that a module binds, and the modules it gets them from.
-fn exporters<'m>(module: &'m Resolved, parties: &'m [Party<'m>]) -> impl Iterator<Item = (&'m Wish, &'m str)> {
-    module.table.binds.iter().filter_map(|wish| Some((wish, parties[interface::find(&module.name, wish, parties).ok()?.0].module)))
+/// The imports of a module, and the names of their exporters.
+fn exporters_for<'m>(module: &'m Resolved, exporters: &'m [Exporter<'m>]) -> impl Iterator<Item = (&'m ImportRequest, &'m str)> {
+    let find = |import| interface::find(&module.name, import, exporters).ok();
+    module.table.imports.iter().filter_map(move |import| Some((import, exporters[find(import)?.0].module)))
 }
 
 fn nodes<'n>(found: &'n [Resolved], wants: &'n [Vec<Want>]) -> Vec<Node<'n>> {

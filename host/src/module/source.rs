@@ -1,7 +1,7 @@
-//! The bytes of a file that may be anything, read piecemeal.
+//! The bytes of a file of any content, read in small blocks.
 //!
-//! *Runs in:* the supervisor and the commands `check` and `inspect`.
-//! *Never:* maps the file (a file that is truncated under a mapping kills its reader), reads all of it, or reads without end.
+//! *Runs in:* the supervisor and the commands `check` and `inspect`. *Never:* maps the file (a file
+//! that is truncated under a mapping kills its reader), reads all of it, or reads without end.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -13,20 +13,20 @@ use nix::fcntl::OFlag;
 use super::elf::Obstacle;
 use crate::config::read::io_text;
 
-/// The parts that are read lie in few places: with small blocks little memory is touched, and a fresh page costs more than a read.
+/// Small, because what is read lies in few places and touching a fresh page costs more than a read.
 const BLOCK_BYTES: u64 = 4 << 10;
-/// Blocks kept, each in the slot that its number gives. A real module needs about as many.
+/// Blocks kept. A block goes to the slot of its number modulo this. A real module needs about as many.
 const SLOTS: usize = 16;
-/// What one inspection may look at in total, so that hostile tables cannot make it go round for long.
+/// What one inspection may read in total, so that hostile tables cannot keep it busy for long.
 const BUDGET_BYTES: u64 = 512 << 20;
-/// What the smallest read counts for, so that many small ones end too.
+/// What the smallest read counts for, so that many small ones use up the budget, too.
 const READ_COST_MIN_BYTES: u64 = 64;
 
-/// A file, or a buffer that stands for one in tests.
-pub struct Source {
+/// A file, or in tests a buffer in its place.
+pub struct FileSource {
     backing: Backing,
     size_bytes: u64,
-    blocks: [Option<Block>; SLOTS],
+    blocks: [Option<CachedBlock>; SLOTS],
     budget_bytes: u64,
 }
 
@@ -36,13 +36,13 @@ enum Backing {
 }
 
 #[derive(Default)]
-struct Block {
+struct CachedBlock {
     number: u64,
     bytes: Vec<u8>,
 }
 
-impl Source {
-    /// Opens a regular file. A pipe or a device is refused without waiting for it.
+impl FileSource {
+    /// Opens a regular file. A pipe or a device is refused without waiting for its other end.
     pub fn open(path: &Path) -> Result<(Self, Metadata), Obstacle> {
         let unreadable = |error: io::Error| Obstacle::Unreadable(io_text(&error));
         let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
@@ -60,7 +60,6 @@ impl Source {
         Ok((Self::new(Backing::File(file), size_bytes), metadata))
     }
 
-    /// A buffer instead of a file.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         let size_bytes = bytes.len() as u64;
         Self::new(Backing::Bytes(bytes), size_bytes)
@@ -70,12 +69,12 @@ impl Source {
         Self { backing, size_bytes, blocks: [const { None }; SLOTS], budget_bytes: BUDGET_BYTES }
     }
 
-    /// Its size when it was opened.
+    /// Size at the time of opening.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// Fills `buffer` from `offset`, or says that the file ends before.
+    /// Fills `buffer` from `offset`, or reports that the file ends before.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Obstacle> {
         let need_bytes = offset.checked_add(buffer.len() as u64).ok_or_else(|| Obstacle::malformed("an offset wraps around"))?;
         if need_bytes > self.size_bytes {
@@ -114,7 +113,7 @@ impl Source {
                 bytes.resize(BLOCK_BYTES.min(self.size_bytes - offset) as usize, 0);
                 let count = self.backing.read(offset, &mut bytes)?;
                 bytes.truncate(count);
-                Block { number, bytes }
+                CachedBlock { number, bytes }
             }
         };
         Ok(&slot.insert(block).bytes)
@@ -122,8 +121,8 @@ impl Source {
 }
 
 impl Backing {
-    /// Fills `buffer` from `offset`, which lies within the size it was opened with. Returns how many bytes there were: less than that,
-    /// if it has become shorter since.
+    /// Fills `buffer` from `offset`, which lies within the size at the time of opening. Returns how
+    /// many bytes there were: fewer than asked for, if the file has become shorter since.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Obstacle> {
         let file = match self {
             Self::File(file) => file,
@@ -152,7 +151,7 @@ mod tests {
     #[test]
     fn reads_across_blocks_and_not_past_the_end() {
         let bytes: Vec<u8> = (0..BLOCK_BYTES * (SLOTS as u64 + 2) + 5).map(|number| (number % 251) as u8).collect();
-        let mut source = Source::from_bytes(bytes.clone());
+        let mut source = FileSource::from_bytes(bytes.clone());
         let mut buffer = [0; 100];
         let at = BLOCK_BYTES as usize - 50;
         // The second and third share their slots with the first.
@@ -175,7 +174,7 @@ mod tests {
     fn a_file_may_shrink_while_it_is_read() {
         let path = std::env::temp_dir().join(format!("modhost-shrinks-{}", std::process::id()));
         std::fs::write(&path, vec![7; 3 * BLOCK_BYTES as usize]).unwrap();
-        let mut source = Source::open(&path).unwrap().0;
+        let mut source = FileSource::open(&path).unwrap().0;
         let have_bytes = BLOCK_BYTES + 10;
         OpenOptions::new().write(true).open(&path).unwrap().set_len(have_bytes).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -188,17 +187,17 @@ mod tests {
 
     #[test]
     fn the_budget_ends_a_loop() {
-        let mut source = Source::from_bytes(vec![0; 1 << 20]);
+        let mut source = FileSource::from_bytes(vec![0; 1 << 20]);
         let mut buffer = vec![0; 1 << 20];
         let ended = (0..=BUDGET_BYTES >> 20).any(|_| source.read(0, &mut buffer).is_err());
         assert!(ended);
     }
 
     #[test]
-    fn what_is_no_file_is_named() {
+    fn a_directory_or_device_is_refused_by_name() {
         for (path, want) in [("/", "a directory"), ("/dev/null", "a device")] {
-            assert_eq!(Source::open(Path::new(path)).err(), Some(Obstacle::NotAFile(want)));
+            assert_eq!(FileSource::open(Path::new(path)).err(), Some(Obstacle::NotAFile(want)));
         }
-        assert_eq!(Source::open(Path::new("/nonexistent")).err(), Some(Obstacle::Unreadable("no such file or directory".to_string())));
+        assert_eq!(FileSource::open(Path::new("/nonexistent")).err(), Some(Obstacle::Unreadable("no such file or directory".to_string())));
     }
 }

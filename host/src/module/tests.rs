@@ -1,23 +1,22 @@
-//! Tests over real shared objects: built by the C compiler in many ways, then damaged in many more.
+//! Tests with real shared objects, which the C compiler builds in many ways and which are then damaged
+//! in many more.
 //!
-//! *Runs in:* `cargo test`; needs `cc`.
-//! *Never:* loads what it builds.
+//! *Runs in:* `cargo test`; needs `cc`. *Never:* calls a function of what it builds.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use std::{fs, mem};
 
-use module_api::abi;
 use proptest::prelude::*;
 
-use super::judge::Host;
+use super::judge::HostAbi;
 use super::*;
 use crate::config::{Config, ModuleSource};
 
-/// A module written against the layout itself, so that a change of the layout shows here.
-const SOURCE: &str = r#"
+/// A module of ABI 1.0 with structs of its own, so that it stays one when the host's structs grow.
+const PROBE: &str = r#"
 #include <stdint.h>
 #include <stddef.h>
 #ifndef FLAGS
@@ -58,6 +57,20 @@ const SOURCE: &str = r#"
 #endif
 #ifndef SLOT
 #define SLOT slot
+#endif
+#ifndef ALT
+#define ALT { "alt", 1, 0, 0, on }
+#endif
+#ifndef ON_DATA
+#define ON_DATA on
+#endif
+#ifndef STREAM_BYTES
+#define STREAM_BYTES sizeof stream
+#endif
+#ifndef LIE
+#define CONSTANT const
+#else
+#define CONSTANT
 #endif
 struct header { char magic[8]; uint16_t major, minor; uint32_t size, flags; uint16_t needs, reserved; const void *rust; };
 struct param { const char *name; uint32_t kind, flags; void *target; const char *text; int64_t min, max; const char *help;
@@ -101,7 +114,8 @@ static int on(void *b) { return b != 0; }
 __attribute__((used)) static const void *const before[MANY] = { [0 ... MANY - 1] = on };
 #endif
 int mod_init(void) { return (int)limit + fixed[0]; }
-static const struct handler handlers[] = { { "main", 1, 0, "Serves.", on }, { "alt", 1, 0, 0, on } };
+static const struct { uint32_t size, reserved; const void *functions[5]; } stream = { STREAM_BYTES, 0, { 0, ON_DATA } };
+static const struct handler handlers[] = { { "main", 1, 0, "Serves.", on }, ALT };
 static const struct depend depends[] = { { "base", 1, 0 }, { "log", 2, 0 } };
 static const void *const table[2] = { on, mod_init };
 static void *bound;
@@ -111,9 +125,12 @@ static const struct bind binds[] = { { "base.calls", 1, 1, 16, 2, 0, BOUND, "h(s
 __attribute__((used)) static const void *const between[MANY] = { [0 ... MANY - 1] = on };
 #endif
 #ifndef NO_TABLE
-const struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
+CONSTANT struct exports module_exports = { { MAGIC, MAJOR, MINOR, SIZE, FLAGS, NEEDS, 0, 0 }, SLOT, NAME, "1.2", "Probes.",
   params, 7, STRIDE, handlers, 2, sizeof handlers[0], depends, 2, sizeof depends[0], mod_init, 0, 0,
   interfaces, OFFERS, sizeof interfaces[0], binds, 1, sizeof binds[0] };
+#endif
+#ifdef LIE
+__attribute__((constructor)) static void lie(void) { LIE; }
 #endif
 #ifndef NO_NOTE
 __attribute__((used, aligned(4), section(".note.modhost"))) static const struct { uint32_t n, d, t; char name[8];
@@ -122,10 +139,10 @@ __attribute__((used, aligned(4), section(".note.modhost"))) static const struct 
 #endif
 "#;
 
-/// A folder of its own, removed at the end.
-struct Folder(PathBuf);
+/// A temporary folder for modules, removed at the end.
+struct ModuleFolder(PathBuf);
 
-impl Folder {
+impl ModuleFolder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("modhost-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
@@ -134,7 +151,7 @@ impl Folder {
 
     fn build(&self, file: &str, options: &[&str]) -> PathBuf {
         let (source, output) = (self.0.join(format!("{file}.c")), self.0.join(file));
-        fs::write(&source, SOURCE).unwrap();
+        fs::write(&source, PROBE).unwrap();
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&output).arg(&source).args(options);
         assert!(compiler.status().unwrap().success(), "{options:?}");
@@ -142,7 +159,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ModuleFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -151,7 +168,7 @@ impl Drop for Folder {
 /// The plain build, once.
 fn probe() -> &'static [u8] {
     static PROBE: OnceLock<Vec<u8>> = OnceLock::new();
-    PROBE.get_or_init(|| fs::read(Folder::new("probe").build("probe.so", &[])).unwrap())
+    PROBE.get_or_init(|| fs::read(ModuleFolder::new("probe").build("probe.so", &[])).unwrap())
 }
 
 fn refusal(bytes: Vec<u8>) -> String {
@@ -159,7 +176,7 @@ fn refusal(bytes: Vec<u8>) -> String {
 }
 
 fn assert_is_probe(inspection: &Inspection) {
-    assert_eq!(inspection.verdict, Verdict::Ok, "{:?}", inspection.path);
+    assert_eq!(inspection.verdict, Ok(()), "{:?}", inspection.path);
     let table = inspection.table.as_ref().unwrap();
     assert_eq!((table.name.as_str(), table.version.as_str(), table.summary.as_str()), ("probe", "1.2", "Probes."));
     let row = |p: &ParamDecl| {
@@ -181,23 +198,23 @@ fn assert_is_probe(inspection: &Inspection) {
     );
     assert_eq!(table.handlers.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["main", "alt"]);
     assert_eq!(table.depends.iter().map(|d| (d.name.as_str(), d.kind)).collect::<Vec<_>>(), [("base", 1), ("log", 2)]);
-    let shape = |shape: &interface::Shape| (shape.to_string(), shape.size_bytes, shape.layout.clone());
+    let shape = |shape: &interface::InterfaceShape| (shape.to_string(), shape.size_bytes, shape.layout.clone());
     assert_eq!(
         table.interfaces.iter().map(shape).collect::<Vec<_>>(),
         [("probe.first 1.2".into(), 16, Some("f()->u32\ng()".into())), ("probe.second 2.0".into(), 8, None)]
     );
     assert_eq!(
-        table.binds.iter().map(|wish| shape(&wish.shape)).collect::<Vec<_>>(),
+        table.imports.iter().map(|import| shape(&import.shape)).collect::<Vec<_>>(),
         [("base.calls 1.1".into(), 16, Some("h(str)".into()))]
     );
-    assert!(!table.binds[0].is_required());
-    assert_eq!(table.functions, [Function::Init]);
-    assert_eq!(table.problems, [""; 0]);
+    assert!(!table.imports[0].is_required());
+    let table::TablePointers { init_f, init_child_f, destroy_f, .. } = &table.pointers;
+    assert_eq!([init_f, init_child_f, destroy_f].map(|pointer| pointer.is_set()), [true, false, false]);
 }
 
 #[test]
 fn every_way_to_link_is_read() {
-    let folder = Folder::new("links");
+    let folder = ModuleFolder::new("links");
     for (number, options) in [
         &[][..],
         &["-Wl,--hash-style=sysv"],
@@ -230,15 +247,15 @@ fn every_way_to_link_is_read() {
 
 #[test]
 fn relocations_may_come_in_any_order() {
-    let mut bytes = fs::read(Folder::new("order").build("many.so", &["-DMANY=1500"])).unwrap();
-    let relative: u64 = if Host::THIS.machine == 62 { 8 } else { 1027 };
+    let mut bytes = fs::read(ModuleFolder::new("order").build("many.so", &["-DMANY=1500"])).unwrap();
+    let relative: u64 = if HostAbi::THIS.machine == 62 { 8 } else { 1027 };
     let is_entry = |entry: &[u8]| entry[8..16] == relative.to_le_bytes();
     let starts = (0..bytes.len() - 24).step_by(8);
     let runs = starts.map(|at| (bytes[at..].chunks_exact(24).take_while(|entry| is_entry(entry)).count(), at));
     let (count, at) = runs.max().unwrap();
     assert!(count > 3000, "{count}");
     let entries: Vec<[u8; 24]> = bytes[at..at + count * 24].as_chunks().0.to_vec();
-    // First and last in turn, so that what belongs together lies far apart.
+    // First and last in turn, so that neighbours are far apart.
     let turns = entries.iter().zip(entries.iter().rev()).flat_map(|(first, last)| [first, last]);
     for (number, entry) in turns.take(count).enumerate() {
         bytes[at + number * 24..][..24].copy_from_slice(entry);
@@ -248,7 +265,7 @@ fn relocations_may_come_in_any_order() {
 
 #[test]
 fn each_bad_build_is_refused_with_its_reason() {
-    let folder = Folder::new("bad");
+    let folder = ModuleFolder::new("bad");
     for (number, (options, parts)) in [
         (&["-DFLAGS=2"][..], &["panic = \"abort\"", "unwind"][..]),
         (&["-DFLAGS=16"], &["unknown flags", "0x10"]),
@@ -277,6 +294,11 @@ fn each_bad_build_is_refused_with_its_reason() {
         (&["-DTABLE=0"], &["the interface \"probe.first\" has no table"]),
         (&["-DBOUND=0"], &["the slot of interface \"base.calls\" is null"]),
         (&["-DBOUND=(void*)fixed"], &["the slot of interface \"base.calls\" is not in writable memory"]),
+        (&["-DALT={\"alt\",2}"], &["the handler \"alt\" has no function"]),
+        (&["-DALT={\"alt\",2,0,0,0,&stream}"], &[]),
+        (&["-DALT={\"alt\",2,0,0,0,&stream}", "-DON_DATA=0"], &["the stream handler \"alt\" has no function for data"]),
+        (&["-DALT={\"alt\",2,0,0,0,&stream}", "-DSTREAM_BYTES=40"], &["the stream handler \"alt\" has no function for data"]),
+        (&["-DBOUND=(char*)&bound+1"], &["the slot of interface \"base.calls\" is not aligned"]),
         (&["-DNO_TABLE"], &["a modhost note, but no exports table", "version script"]),
         (&["-DNO_TABLE", "-DNO_NOTE"], &["not a modhost module", "MODULE_EXPORTS"]),
         (&["-c"], &["not a shared object", "not linked yet"]),
@@ -327,7 +349,7 @@ fn each_bad_file_is_refused_with_its_reason() {
 #[test]
 fn another_machines_note_is_still_read() {
     let mut bytes = probe().to_vec();
-    bytes[18] = if Host::THIS.machine == 62 { 183 } else { 62 };
+    bytes[18] = if HostAbi::THIS.machine == 62 { 183 } else { 62 };
     let inspection = inspect_bytes(Path::new("x.so"), bytes);
     assert_eq!(inspection.note.as_ref().unwrap().sdk, "modhost.h 1.0");
     assert!(inspection.refusal().unwrap().what.contains("another machine"));
@@ -335,9 +357,40 @@ fn another_machines_note_is_still_read() {
 }
 
 #[test]
-fn the_layout_is_the_one_the_probe_was_written_for() {
-    assert_eq!((mem::size_of::<abi::ModuleExports>(), mem::size_of::<abi::Param>()), (168, 72));
-    assert_eq!((mem::size_of::<abi::Handler>(), mem::size_of::<abi::Dependency>(), mem::size_of::<abi::Note>()), (40, 16, 116));
+fn file_and_memory_say_the_same() {
+    let path = ModuleFolder::new("same").build("same.so", &["-DALT={\"alt\",2,0,0,0,&stream}"]);
+    let of_file = inspect(&path).table.unwrap();
+    let loaded = *loader::open(&path).map_err(|error| error.to_string()).unwrap_or_else(|error| panic!("{error}")).claim;
+    assert_ne!(loaded.pointers, of_file.pointers);
+    assert_eq!(TableClaim { pointers: of_file.pointers.clone(), ..loaded }, of_file);
+}
+
+#[test]
+fn a_file_that_says_something_else_than_the_loaded_table_is_refused() {
+    let folder = ModuleFolder::new("lies");
+    for (number, (lie, part)) in [
+        ("header.magic[0] = 0", "is not a modhost exports table"),
+        ("header.major = 2", "the module has 2.0, this host has 1.0"),
+        ("header.needs = 1", "it needs module ABI 1.1"),
+        ("header.size = 64", "its exports table is too small: 64 bytes"),
+        ("header.flags = 2", "panic = \"abort\""),
+        ("header.flags = 16", "unknown flags: 0x10"),
+        ("name = 0", "the module's name is null"),
+        ("name = \"Bad Name\"", "its name is not one"),
+        ("slot = 0", "host_slot is null"),
+        ("param_stride = 8", "the stride of its parameters is 8"),
+        ("handler_count = 2000", "it declares 2000 handlers"),
+        ("depends = 0", "it declares 2 dependencies, but does not say where"),
+        ("version = \"\"", "its version is not one"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.build(&format!("{number}.so"), &[&format!("-DLIE=module_exports.{lie}")]);
+        assert_eq!(inspect(&path).verdict, Ok(()), "{lie}");
+        let error = loader::open(&path).err().map_or_else(String::new, |error| error.to_string());
+        assert!(error.starts_with(&format!("cannot load module {}: ", path.display())) && error.contains(part), "{lie}: {error}");
+    }
 }
 
 #[test]
@@ -385,7 +438,7 @@ fn resolved(config: &Config) -> Result<Vec<String>, String> {
 
 #[test]
 fn modules_are_found_and_ordered() {
-    let folder = Folder::new("resolve");
+    let folder = ModuleFolder::new("resolve");
     let path = folder.build("libprobe.so", &[]);
     folder.build("base.so", &["-DNAME=\"base\""]);
     folder.build("libmy_log.so", &["-DNAME=\"my-log\""]);
@@ -427,12 +480,12 @@ fn modules_are_found_and_ordered() {
     assert_eq!(resolve::locate("absent", std::slice::from_ref(&folder.0)), None);
 }
 
-/// Builds of the probe that need nothing, under other names.
-fn free_standing(folder: &Folder, names: &[&str]) {
+/// Builds the probe without dependencies, under other names.
+fn free_standing(folder: &ModuleFolder, names: &[&str]) {
     for name in names {
         let path = folder.build(&format!("lib{name}.so"), &[&format!("-DNAME=\"{name}\""), "-DOFFERS=0"]);
         let mut bytes = fs::read(&path).unwrap();
-        // Both counts of dependencies, recognised by their stride.
+        // The count of dependencies, recognised by its stride.
         let pattern = [2_u32.to_le_bytes(), 16_u32.to_le_bytes()].concat();
         let at: Vec<usize> = (0..bytes.len() - 8).filter(|at| bytes[*at..at + 8] == pattern[..]).collect();
         at.iter().for_each(|at| bytes[*at] = 0);
@@ -441,8 +494,8 @@ fn free_standing(folder: &Folder, names: &[&str]) {
 }
 
 #[test]
-fn optional_ones_listeners_and_folders() {
-    let folder = Folder::new("optional");
+fn optional_modules_listeners_and_folders_are_resolved() {
+    let folder = ModuleFolder::new("optional");
     free_standing(&folder, &["aa", "bb", "cc"]);
     folder.build("libprobe.so", &[]);
     fs::write(folder.0.join("libbroken.so"), "junk").unwrap();
@@ -488,7 +541,7 @@ fn optional_ones_listeners_and_folders() {
     assert_eq!(all, ["cc", "aa", "bb"], "what is named keeps its place, the rest comes in name order, junk is passed over");
 }
 
-/// Inspects, renders and times; what comes out does not matter here.
+/// Inspects, renders and times; the result does not matter here.
 fn survives(bytes: Vec<u8>) {
     let started = Instant::now();
     let inspection = inspect_bytes(Path::new("x.so"), bytes);
@@ -496,7 +549,7 @@ fn survives(bytes: Vec<u8>) {
     assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
 }
 
-/// Where the parts lie that are read: damage there gets further than damage in the code.
+/// Offsets of bytes that are not zero: damage there gets further than elsewhere.
 fn interesting() -> &'static [usize] {
     static PLACES: OnceLock<Vec<usize>> = OnceLock::new();
     PLACES.get_or_init(|| (0..probe().len()).filter(|at| probe()[*at] != 0).collect())

@@ -186,7 +186,7 @@ impl Life {
             let level = crate::log::module_level(&resolved.name);
             let opened = call::load(index, || loader::open(&resolved.path)).and_then(|opened| {
                 opened.apply(&resolved.settings, &resolved.folders).map_err(|errors| first_of(errors, "parameters"))?;
-                opened.into_module(index, &HOST_API, level)
+                Ok(opened.into_module(index, &HOST_API, level))
             });
             match opened {
                 Ok(module) if module.name == resolved.name => modules.push(module),

@@ -89,8 +89,8 @@ impl<'l> Main<'l, Begun> {
         // Threads and descriptors are counted around every call into a module.
         counts::keep();
         let modules = self.life.load_modules()?;
-        for error in loader::bind(&modules)? {
-            tracing::info!("an optional interface is not bound: {error}");
+        for error in loader::import_interfaces(&modules)? {
+            tracing::info!("an optional interface is not imported: {error}");
         }
         let modules = state::install_modules(modules)?;
         Ok(self.made(|_| Loaded { modules }))

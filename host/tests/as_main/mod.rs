@@ -47,9 +47,9 @@ pub fn become_module<M: module_api::Module>(state: &State, cell: &'static Module
         init_child_f: None,
         destroy_f: None,
         handlers: Vec::new(),
-        depends: Vec::new(),
         interfaces: Vec::new(),
-        binds: Vec::new(),
+        interface_tables: Vec::new(),
+        imports: Vec::new(),
         registered: 0.into(),
         forked: 0.into(),
     }));
@@ -64,7 +64,7 @@ pub fn become_module<M: module_api::Module>(state: &State, cell: &'static Module
 /// Loads a module and initialises it as in a worker of rank 1.
 pub fn load(path: &Path) -> &'static Module {
     let opened = loader::open(path).expect("the module");
-    let module = opened.into_module(0, &HOST_API, modhost::log::module_level("probe")).expect("its table");
+    let module = opened.into_module(0, &HOST_API, modhost::log::module_level("probe"));
     call::init(module).expect("init_f");
     call::init_child(module, abi::PROC_INIT).expect("PROC_INIT");
     memory().stats.complete(1).expect("counters");
