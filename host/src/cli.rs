@@ -1,17 +1,18 @@
-//! The command line: what can be typed, and its help.
+//! The command line and its help. The commands for a running host are in
+//! `control/client/commands.rs`.
 //!
 //! *Runs in:* the starting process, first of all.
-//! *Never:* does what was asked; `main` hands each command to whoever does.
+//! *Never:* carries out a command: `main` dispatches it.
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::config::{Fork, LogFormat, Overrides};
-use crate::control::stats::Shape;
+use crate::control::client::commands::ClientCommand;
+use crate::output::OutputFormat;
 
-/// Printed by `--version`.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (module ABI 1.0)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (module ABI 1.0)");
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -42,42 +43,16 @@ Examples:
   modhost inspect ./libecho.so
   modhost inspect --json /usr/lib/modhost/*.so | jq -r '.[].name'";
 
-const PS_EXAMPLES: &str = "\
-Examples:
-  modhost ps
-  modhost ps -s target/quickstart.sock --json | jq '.[] | select(.restarts > 0)'";
-
-const STATS_EXAMPLES: &str = "\
-Examples:
-  modhost stats
-  modhost stats echo host.re --per-process
-  modhost stats --prometheus -s /run/modhost.sock > /var/lib/node_exporter/modhost.prom
-  modhost stats --json | jq '.[] | select(.name == \"answered\") | .value'";
-
-const SHM_EXAMPLES: &str = "\
-Examples:
-  modhost shm
-  modhost shm -s target/quickstart.sock --json | jq .largest_free_bytes";
-
-const RPC_EXAMPLES: &str = "\
-Examples:
-  modhost rpc methods                            what can be called
-  modhost rpc -s /run/modhost.sock METHOD ARG ARG
-
-An ARG that is valid JSON is sent as that (1, true, [1,2], \"1\" in quotes), anything else as text.
-Before an ARG that begins with a hyphen put --.";
-
 /// A pre-fork module host: loads shared objects, forks workers, serves the network with them.
 #[derive(Debug, Parser)]
 #[command(name = "modhost", bin_name = "modhost", version = VERSION, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The subcommands. Only the arguments of the one that is given are built, which makes a start quicker.
+/// With `defer`, only the arguments of the given subcommand are built, which makes a start quicker.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub enum Command {
@@ -93,27 +68,13 @@ pub enum Command {
     /// Say what module files hold and whether they would load, without running any of their code
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
-    /// List the processes of a running host
-    #[command(after_help = PS_EXAMPLES)]
-    Ps(ControlArgs),
-    /// Show what a running host and its modules have counted
-    #[command(after_help = STATS_EXAMPLES)]
-    Stats(StatsArgs),
-    /// Say which module of a running host has how much shared memory
-    #[command(after_help = SHM_EXAMPLES)]
-    Shm(ControlArgs),
-    /// Stop a running host and wait for its end
-    Stop(ControlArgs),
-    /// Ask a running host for a sign of life
-    Ping(ControlArgs),
-    /// Call a method of a running host
-    #[command(after_help = RPC_EXAMPLES)]
-    Rpc(RpcArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
-// No documentation on the structs below: clap would take it for the help of their commands, in place of what stands above.
+// No documentation on the structs below: clap would show it instead of the commands' own.
 
-// What `run` and `check` share.
+// Of `run` and `check`.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// Configuration file
@@ -141,10 +102,8 @@ pub struct SourceArgs {
     pub set: Vec<String>,
 }
 
-// `modhost run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// File, modules, listeners, parameters.
     #[command(flatten)]
     pub source: SourceArgs,
 
@@ -185,7 +144,6 @@ pub struct RunArgs {
     pub log_level: Vec<String>,
 }
 
-/// `--log-format`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormatArg {
     /// One readable line a record
@@ -194,19 +152,16 @@ pub enum LogFormatArg {
     Json,
 }
 
-// `modhost check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// File, modules, listeners, parameters.
     #[command(flatten)]
     pub source: SourceArgs,
 
     /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    #[arg(long = "json", action = ArgAction::SetTrue, value_parser = OutputFormat::of_flag())]
+    pub format: OutputFormat,
 }
 
-// `modhost inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Module files
@@ -214,71 +169,12 @@ pub struct InspectArgs {
     pub files: Vec<PathBuf>,
 
     /// Print a JSON array, one object for each file
-    #[arg(long)]
-    pub json: bool,
-}
-
-// What every command for a running host takes.
-#[derive(Debug, Args)]
-pub struct ControlArgs {
-    /// Control socket of the host
-    #[arg(short = 's', long = "socket", value_name = "SOCKET", default_value = "/run/modhost.sock", value_hint = ValueHint::FilePath)]
-    pub socket: PathBuf,
-
-    /// Print the answer as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-// `modhost stats`.
-#[derive(Debug, Args)]
-pub struct StatsArgs {
-    /// Socket and form of the answer.
-    #[command(flatten)]
-    pub control: ControlArgs,
-
-    /// Only counters whose MODULE.NAME begins like this, such as echo or host.re
-    #[arg(value_name = "PREFIX")]
-    pub prefixes: Vec<String>,
-
-    /// Show the part of each process, too
-    #[arg(long = "per-process")]
-    pub per_process: bool,
-
-    /// Print the text format of Prometheus
-    #[arg(long, conflicts_with_all = ["json", "per_process"])]
-    pub prometheus: bool,
-}
-
-impl StatsArgs {
-    /// What to ask for.
-    pub fn shape(&self) -> Shape {
-        match (self.prometheus, self.per_process) {
-            (true, _) => Shape::Prometheus,
-            (false, true) => Shape::ByProcess,
-            (false, false) => Shape::Sums,
-        }
-    }
-}
-
-// `modhost rpc`.
-#[derive(Debug, Args)]
-pub struct RpcArgs {
-    /// Socket and form of the answer.
-    #[command(flatten)]
-    pub control: ControlArgs,
-
-    /// Method, such as ping; "methods" lists them
-    #[arg(value_name = "METHOD")]
-    pub method: String,
-
-    /// Arguments of the method
-    #[arg(value_name = "ARG", allow_negative_numbers = true)]
-    pub args: Vec<String>,
+    #[arg(long = "json", action = ArgAction::SetTrue, value_parser = OutputFormat::of_flag())]
+    pub format: OutputFormat,
 }
 
 impl SourceArgs {
-    /// What goes over the file.
+    /// What overrides the file.
     pub fn into_overrides(self) -> Overrides {
         Overrides {
             modules: self.modules,
@@ -292,7 +188,7 @@ impl SourceArgs {
 }
 
 impl RunArgs {
-    /// The configuration file, and what goes over it.
+    /// The configuration file, and what overrides it.
     pub fn into_overrides(self) -> (Option<PathBuf>, Overrides) {
         let file = self.source.config.clone();
         let overrides = Overrides {
@@ -314,7 +210,8 @@ impl RunArgs {
     }
 }
 
-/// Parses the process's own command line. Prints help, version or usage errors and leaves by itself, with 0 or 2.
+/// Parses the command line of this process. Help, version and usage errors are printed here and end
+/// the process with 0 or 2.
 pub fn parse() -> Cli {
     Cli::parse()
 }
@@ -325,6 +222,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
+    use crate::control::answers::stats::StatsLayout;
 
     fn parse_line(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
@@ -337,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_of_run_reaches_the_merge() {
+    fn every_option_of_run_reaches_the_overrides() {
         let line = "modhost run -c f.toml ./a.so b --module-dir d --module-dir e --load-all l --listen udp://127.0.0.1:1=a --listen \
                     tcp://[::1]:2=b:h --workers 3 --user u --group g --pid-file p --control s --set a.x=1 --set b.y=z=1 --log-format json \
                     --log-level warn --log-level a=debug --daemon";
@@ -367,21 +265,30 @@ mod tests {
 
     #[test]
     fn the_other_commands() {
-        assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.json));
-        assert!(matches!(parse_line("modhost inspect a.so b.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 2 && args.json));
-        assert!(matches!(parse_line("modhost ps"), Ok(Command::Ps(args)) if args.socket == *"/run/modhost.sock"));
-        assert!(matches!(parse_line("modhost shm --json"), Ok(Command::Shm(args)) if args.json));
-        assert!(matches!(parse_line("modhost stop -s x --json"), Ok(Command::Stop(args)) if args.json && args.socket == *"x"));
-        assert!(matches!(parse_line("modhost ping -s x"), Ok(Command::Ping(args)) if args.socket == *"x"));
-        assert!(matches!(parse_line("modhost rpc ping --json -s x"), Ok(Command::Rpc(args)) if args.args.is_empty() && args.control.json));
-        for (line, shape) in [
-            ("modhost stats", Shape::Sums),
-            ("modhost stats a b --per-process", Shape::ByProcess),
-            ("modhost stats --prometheus", Shape::Prometheus),
+        let json = OutputFormat::Json;
+        assert!(matches!(parse_line("modhost check -c f --json"), Ok(Command::Check(args)) if args.format == json));
+        assert!(
+            matches!(parse_line("modhost inspect a.so --json"), Ok(Command::Inspect(args)) if args.files.len() == 1 && args.format == json)
+        );
+        let client = |line: &str| match parse_line(line) {
+            Ok(Command::Client(command)) => command,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(matches!(client("modhost ps"), ClientCommand::Ps(host) if host.socket == *"/run/modhost.sock"));
+        assert!(matches!(client("modhost shm --json"), ClientCommand::Shm(host) if host.format == json));
+        assert!(
+            matches!(client("modhost stop -s x"), ClientCommand::Stop(host) if host.socket == *"x" && host.format == OutputFormat::Text)
+        );
+        assert!(matches!(client("modhost ping -s x"), ClientCommand::Ping(host) if host.socket == *"x"));
+        assert_eq!(client("modhost rpc ping --json -s x").format(), json);
+        for (line, layout) in [
+            ("modhost stats", StatsLayout::Sums),
+            ("modhost stats a b --per-process", StatsLayout::ByProcess),
+            ("modhost stats --prometheus", StatsLayout::Prometheus),
         ] {
-            assert!(matches!(parse_line(line), Ok(Command::Stats(args)) if args.shape() == shape), "{line}");
+            assert!(matches!(client(line), ClientCommand::Stats(args) if args.layout() == layout), "{line}");
         }
-        let Ok(Command::Rpc(args)) = parse_line("modhost rpc -s x ping 1 -2 -- --three") else { panic!() };
+        let ClientCommand::Rpc(args) = client("modhost rpc -s x ping 1 -2 -- --three") else { panic!() };
         assert_eq!((args.method.as_str(), args.args), ("ping", vec!["1".to_string(), "-2".into(), "--three".into()]));
     }
 

@@ -1,10 +1,15 @@
-//! Errors in three parts: what failed in the operator's words, the detail, a hint when there is something to do.
+//! Errors in three parts: what failed in the operator's words, the detail, and a hint when there is
+//! something to do.
 //!
 //! *Runs in:* every process, every phase. *Never:* prints, logs or exits by itself.
+//!
+//! The host's parts return [`Error`]. Commands return [`anyhow::Error`]: a step adds what it was
+//! doing as context, and `main.rs` makes one [`Error`] of the whole chain.
 
-use std::fmt;
+use std::{fmt, io};
 
-/// Exit code: everything went well.
+use serde::{Deserialize, Serialize};
+
 pub const EXIT_OK: u8 = 0;
 /// Exit code: failed while starting or running.
 pub const EXIT_FAILED: u8 = 1;
@@ -13,21 +18,27 @@ pub const EXIT_CONFIG: u8 = 2;
 /// Exit code: a fault of our own.
 pub const EXIT_FAULT: u8 = 70;
 
-/// One thing that went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One thing that went wrong. In JSON it has its three texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     /// What failed, lower case, no final full stop.
     pub what: String,
     /// Path, system call, limit, position; may be empty.
+    #[serde(default)]
     pub detail: String,
     /// What to do; may be empty.
+    #[serde(default)]
     pub hint: String,
-    /// The exit code this error ends the command with.
+    /// The exit code of a command that ends with this error.
+    #[serde(skip, default = "exit_failed")]
     pub exit: u8,
 }
 
-/// The host's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn exit_failed() -> u8 {
+    EXIT_FAILED
+}
 
 impl Error {
     /// A failure while starting or running (exit code 1).
@@ -45,23 +56,38 @@ impl Error {
         Self { exit: EXIT_FAULT, ..Self::failed(what) }
     }
 
-    /// Adds the detail.
     #[must_use]
     pub fn detail(mut self, detail: impl fmt::Display) -> Self {
         self.detail = detail.to_string();
         self
     }
 
-    /// Adds the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
     }
+
+    /// One error of a whole chain: the outermost text is what failed, the others are the detail.
+    /// Hint and exit code are those of the [`Error`] in the chain; without one it is a failure.
+    pub fn of_chain(chain: &anyhow::Error) -> Self {
+        let mut texts: Vec<String> = Vec::new();
+        for cause in chain.chain() {
+            match (cause.downcast_ref::<Self>(), cause.downcast_ref::<io::Error>()) {
+                (Some(error), _) => texts.extend([error.what.clone(), error.detail.clone()]),
+                (None, Some(error)) => texts.push(io_text(error)),
+                (None, None) => texts.push(cause.to_string()),
+            }
+        }
+        texts.retain(|text| !text.is_empty());
+        let typed = chain.downcast_ref::<Self>().cloned().unwrap_or_else(|| Self::failed(""));
+        let what = if texts.is_empty() { String::new() } else { texts.remove(0) };
+        Self { what, detail: texts.join(": "), ..typed }
+    }
 }
 
 impl fmt::Display for Error {
-    /// `what: detail (hint)` on one line; the lines of a longer detail stand behind each other.
+    /// `what: detail (hint)` on one line; the lines of a longer detail are joined by semicolons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
         for (index, line) in self.detail.lines().enumerate() {
@@ -76,8 +102,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What the system said, as the rest of our texts are written: lower case, without the number.
-pub fn io_text(error: &std::io::Error) -> String {
+/// Everything that is wrong with a configuration, found at once.
+#[derive(Debug)]
+pub struct ErrorList(pub Vec<Error>);
+
+impl fmt::Display for ErrorList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|error| writeln!(f, "{error}"))
+    }
+}
+
+impl std::error::Error for ErrorList {}
+
+/// What the system said, in the style of our own texts: lower case, without the number.
+pub fn io_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut chars = text.chars();
@@ -86,6 +124,8 @@ pub fn io_text(error: &std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context;
+
     use super::*;
 
     #[test]
@@ -94,5 +134,23 @@ mod tests {
         assert_eq!(error.to_string(), "cannot read the configuration: x.toml: ENOENT (hint: pass -c FILE)");
         assert_eq!(Error::failed("no").to_string(), "no");
         assert_eq!(Error::failed("no").detail("one\ntwo").to_string(), "no: one; two");
+    }
+
+    #[test]
+    fn a_chain_becomes_one_error() {
+        let typed = Error::config("no such key").detail("line 1").hint("did you mean x?");
+        let chain = Err::<(), _>(typed.clone()).context("cannot read x.toml").context("cannot check").unwrap_err();
+        let whole = Error::config("cannot check").detail("cannot read x.toml: no such key: line 1").hint("did you mean x?");
+        assert_eq!(Error::of_chain(&chain), whole);
+        assert_eq!(Error::of_chain(&typed.clone().into()), typed);
+        let system = Err::<(), _>(io::Error::from_raw_os_error(libc::ENOSPC)).context("cannot write the output").unwrap_err();
+        assert_eq!(Error::of_chain(&system), Error::failed("cannot write the output").detail("no space left on device"));
+    }
+
+    #[test]
+    fn in_json_an_error_has_its_texts() {
+        let error = Error::failed("no").hint("do");
+        assert_eq!(serde_json::to_string(&error).unwrap(), r#"{"what":"no","detail":"","hint":"do"}"#);
+        assert_eq!(serde_json::from_str::<Error>(r#"{"what":"no","hint":"do"}"#).unwrap(), error);
     }
 }

@@ -14,26 +14,17 @@ use crate::module::judge::machine_name;
 use crate::module::params::kind_name;
 use crate::module::table::{AbiClaim, DependClaim, HandlerClaim};
 use crate::module::{Inspection, NoteInfo, ParamDecl, TableClaim, inspect};
-
-/// The form of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
+use crate::output::{self, OutputFormat, visible};
 
 /// What to print on standard output, and the exit code: 0 if every file may be loaded, 2 if not.
-pub fn run(files: &[PathBuf], form: Form) -> (String, u8) {
+pub fn run(files: &[PathBuf], format: OutputFormat) -> (String, u8) {
     let inspections: Vec<Inspection> = files.iter().map(|file| inspect(file)).collect();
     let loadable = inspections.iter().all(|inspection| inspection.verdict.is_ok());
-    let output = match form {
-        Form::Text => inspections.iter().map(text).collect::<Vec<_>>().join("\n"),
-        Form::Json => {
+    let output = match format {
+        OutputFormat::Text => inspections.iter().map(text).collect::<Vec<_>>().join("\n"),
+        OutputFormat::Json => {
             let reports: Vec<Value> = inspections.iter().map(report).collect();
-            // A tree of our own values: printing it cannot fail.
-            serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"
+            output::json(&reports)
         }
     };
     (output, if loadable { EXIT_OK } else { EXIT_CONFIG })
@@ -41,7 +32,7 @@ pub fn run(files: &[PathBuf], form: Form) -> (String, u8) {
 
 /// The report on one file, for people.
 pub fn text(inspection: &Inspection) -> String {
-    let mut out = format!("{}\n", clean(&inspection.path.display().to_string()));
+    let mut out = format!("{}\n", visible(&inspection.path.display().to_string()));
     let mut facts = Facts::default();
     let (table, note) = (inspection.table.as_ref(), inspection.note.as_ref());
     if let Some(table) = table {
@@ -78,9 +69,9 @@ pub fn text(inspection: &Inspection) -> String {
     match &inspection.verdict {
         Ok(()) => out.push_str("  verdict: can be loaded\n"),
         Err(Error { what, detail, hint, .. }) => {
-            let _ = writeln!(out, "  verdict: cannot be loaded: {}", clean(what));
+            let _ = writeln!(out, "  verdict: cannot be loaded: {}", visible(what));
             for (label, part) in [("detail", detail), ("hint", hint)].into_iter().filter(|(_, part)| !part.is_empty()) {
-                let _ = writeln!(out, "  {label:>7}: {}", clean(part));
+                let _ = writeln!(out, "  {label:>7}: {}", visible(part));
             }
         }
     }
@@ -97,7 +88,7 @@ pub fn report(inspection: &Inspection) -> Value {
         "loadable": inspection.verdict.is_ok(),
         "error": match &inspection.verdict {
             Ok(()) => Value::Null,
-            Err(error) => json!({ "what": error.what, "detail": error.detail, "hint": error.hint }),
+            Err(error) => json!(error),
         },
         "name": table.map(|table| &table.name),
         "version": table.map(|table| &table.version),
@@ -220,7 +211,7 @@ struct Facts(Vec<(&'static str, String)>);
 impl Facts {
     fn add(&mut self, label: &'static str, value: &str) {
         if !value.is_empty() {
-            self.0.push((label, clean(value)));
+            self.0.push((label, visible(value)));
         }
     }
 }
@@ -243,20 +234,7 @@ impl fmt::Display for Rows {
             return Ok(());
         }
         writeln!(f, "  {}:", self.title)?;
-        let cells: Vec<Vec<String>> = self.cells.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
-        let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &cells {
-            let used = row.iter().zip(&widths).filter(|(_, width)| **width > 0);
-            let line = used.map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ");
-            writeln!(f, "    {}", line.trim_end())?;
-        }
-        Ok(())
+        let cells: Vec<Vec<String>> = self.cells.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
+        output::table(&cells).lines().try_for_each(|line| writeln!(f, "    {line}"))
     }
-}
-
-/// A file's texts are whatever its author, or an attacker, put there: nothing may drive the terminal.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,6 +1,6 @@
-//! The `modhost` command: dispatch, and what a terminal gets to see.
+//! The `modhost` program: dispatches the command line, and sets up the process that supervises.
 //!
-//! *Runs in:* the starting command, the supervisor. *Never:* knows how a thing is done.
+//! *Runs in:* the starting command, the supervisor. *Never:* carries out a command itself.
 #![deny(unsafe_code)]
 
 use std::process::ExitCode;
@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use modhost::cli::{self, Command};
 use modhost::config::{Fork, LogTarget};
-use modhost::control::command;
-use modhost::error::{EXIT_FAULT, EXIT_OK, Error};
-use modhost::inspect::Form;
+use modhost::error::{EXIT_FAULT, EXIT_OK, Error, ErrorList};
 use modhost::log::{self, ProcessName};
-use modhost::output::{self, complain};
+use modhost::output::{self, OutputFormat};
 use modhost::plan::{self, Plan};
 use modhost::process::slots;
 use modhost::supervise::daemon::{self, Detached};
@@ -29,76 +27,54 @@ fn main() -> ExitCode {
     let started_ns = time::now_ns();
     // A panic here is our own fault, whatever process it is in; children leave by `_exit` and never
     // come back here.
-    ExitCode::from(std::panic::catch_unwind(|| dispatch(started_ns)).unwrap_or(EXIT_FAULT))
+    let code = std::panic::catch_unwind(|| dispatch(started_ns).unwrap_or_else(|error| output::complain(&error)));
+    ExitCode::from(code.unwrap_or(EXIT_FAULT))
 }
 
-fn dispatch(started_ns: u64) -> u8 {
+/// Returns the exit code, or why the command failed.
+fn dispatch(started_ns: u64) -> anyhow::Result<u8> {
     // First: titles need the environment where the kernel put it.
-    if let Err(error) = signal::restore_fault_signals().and_then(|()| title::prepare()) {
-        return complain(&[error]);
-    }
+    signal::restore_fault_signals().and_then(|()| title::prepare())?;
     // Taken by every command, needed by one.
     let manager = ServiceManager::take_from_environment();
     match cli::parse().command {
         Command::Run(args) => {
             let (file, overrides) = args.into_overrides();
-            match (plan::configuration(file.as_deref(), overrides).and_then(plan::plan), manager) {
-                (Ok(plan), Ok(manager)) => run(plan, manager, started_ns),
-                (Ok(_), Err(error)) => complain(&[error]),
-                (Err(errors), _) => complain(&errors),
-            }
+            let plan = plan::configuration(file.as_deref(), overrides).and_then(plan::plan).map_err(ErrorList)?;
+            Ok(serve(plan, manager?, started_ns)?)
         }
         Command::Check(args) => {
-            let form = form(args.json);
-            let report = check::run(args.source, form);
+            let report = check::run(args.source, args.format);
             output::warn(&report.warnings);
-            // In JSON the errors are part of the report.
-            if form == Form::Text {
-                complain(&report.errors);
-            }
-            output::print(&report.text, report.code)
+            output::complain_of_all(&report.errors);
+            output::print(&report.text)?;
+            Ok(report.exit)
         }
         Command::Inspect(args) => {
-            let (report, code) = inspect::run(&args.files, form(args.json));
-            output::print(&report, code)
+            let (report, exit) = inspect::run(&args.files, args.format);
+            output::print(&report)?;
+            Ok(exit)
         }
-        Command::Ps(args) => answered(form(args.json), |form| command::ps(&args.socket, form)),
-        Command::Stats(args) => {
-            let shape = args.shape();
-            answered(form(args.control.json), |form| command::stats(&args.control.socket, &args.prefixes, shape, form))
-        }
-        Command::Shm(args) => answered(form(args.json), |form| command::shm(&args.socket, form)),
-        Command::Stop(args) => answered(form(args.json), |form| command::stop(&args.socket, form)),
-        Command::Ping(args) => answered(form(args.json), |form| command::rpc(&args.socket, "ping", &[], form)),
-        Command::Rpc(args) => answered(form(args.control.json), |form| command::rpc(&args.control.socket, &args.method, &args.args, form)),
+        Command::Client(command) => match command.run() {
+            Err(error) if command.format() == OutputFormat::Json => {
+                let error = Error::of_chain(&error);
+                output::print(&output::json(&serde_json::json!({ "error": error })))?;
+                Ok(error.exit)
+            }
+            answer => {
+                output::print(&answer?)?;
+                Ok(EXIT_OK)
+            }
+        },
     }
 }
 
-fn form(json: bool) -> Form {
-    if json { Form::Json } else { Form::Text }
-}
-
-/// Prints what a running host has answered, or why there is no answer.
-fn answered(form: Form, ask: impl FnOnce(Form) -> Result<String, Error>) -> u8 {
-    match ask(form) {
-        Ok(text) => output::print(&text, EXIT_OK),
-        Err(error) if form == Form::Json => output::print(&command::error_json(&error), error.exit),
-        Err(error) => complain(&[error]),
-    }
-}
-
-/// Starts the service. In daemon mode the starting command comes back here when it is ready.
-fn run(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> u8 {
-    match serve(plan, manager, started_ns) {
-        Ok(code) => code,
-        Err(error) => complain(&[error]),
-    }
-}
-
+/// Starts the service and supervises it. In daemon mode the starting command returns from here when
+/// the service is ready.
 fn serve(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result<u8, Error> {
     let no_fork = plan.config.host.fork == Fork::NoFork;
     if plan.config.host.daemon {
-        // There is a terminal now; the log may be elsewhere, or nowhere.
+        // The terminal is still there; the log may be elsewhere, or nowhere.
         plan.warnings.iter().for_each(|warning| eprintln!("modhost: {warning}"));
     }
     let starter = if plan.config.host.daemon && !no_fork {
@@ -110,7 +86,8 @@ fn serve(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         None
     };
     let signals = Signals::watch()?;
-    // In one piece, what is made below and by the supervisor: the log's thresholds and the process table. What main makes is another: it ends with main.
+    // One mapping for what is made below and by the supervisor: the log's thresholds and the process
+    // table. Main makes another mapping, which ends with main.
     Mapping::reserve_shared(&[log::LEVELS_BYTES, slots::TABLE_BYTES])?;
     let prepared = log::init(&plan::log_settings(&plan.config));
     log::set_process(&ProcessName::new(if no_fork { "main" } else { "supervisor" }));

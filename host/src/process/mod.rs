@@ -4,6 +4,7 @@
 
 pub mod family;
 pub mod kinds;
+pub mod order;
 pub mod phase;
 pub mod restart;
 pub mod slots;

@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::family::{Entry, Family};
+use super::order::Order;
 use super::phase::Breadcrumb;
 use super::slots::SlotState;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ use crate::state::MainMemory;
 use crate::supervise::protocol::{FromSupervisor, SupervisorLink};
 use crate::sys::process::fork;
 use crate::sys::process::signal::Signals;
-use crate::sys::socket::seqpacket::{Link, Wait};
+use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
 
 /// How often the stop signal is repeated until a process is gone: it may arrive between a process's
@@ -176,11 +177,10 @@ impl Watch {
             }
         }
         if let Some(link) = &self.control {
-            let mut order = [0];
-            match link.receive(&mut order, &mut Vec::new(), Wait::Poll) {
-                Ok(1) if order[0] == crate::control::ORDER_STOP => return Ok(Some(Event::Stop)),
-                Ok(1..) => tracing::warn!("the control process sent an unknown order {}", order[0]),
-                Ok(0) | Err(_) => {}
+            match Order::receive(link) {
+                Some(Ok(Order::Stop)) => return Ok(Some(Event::Stop)),
+                Some(Err(byte)) => tracing::warn!("the control process sent an unknown order {byte}"),
+                None => {}
             }
         }
         Ok(None)

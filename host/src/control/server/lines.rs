@@ -1,24 +1,24 @@
-//! Bytes of a client, cut into lines of bounded length.
+//! Cuts the bytes of a client into lines of bounded length.
 //!
-//! *Runs in:* the control process; pure. *Never:* keeps more than one line and one read.
+//! *Runs in:* the control process. *Never:* keeps more than one line and the bytes of one read.
+//! *Pure:* no clock, no environment, no system call.
 
-/// The beginning of what a client has sent, up to what was taken out of it.
+/// The bytes of a client that have not been taken as lines yet.
 #[derive(Debug)]
 pub(super) struct Lines {
     limit_bytes: usize,
     bytes: Vec<u8>,
-    /// No newline is before this.
+    /// Bytes at the beginning that hold no newline.
     searched: usize,
-    /// The line that was too long has been reported; its rest is thrown away.
+    /// A line that is too long has been reported; the rest of it is discarded.
     skipping: bool,
 }
 
-/// What can be taken out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum ReceivedLine {
     /// Without its newline.
     Whole(Vec<u8>),
-    /// More than the limit. Reported once, whatever its length.
+    /// Longer than the limit. Reported once, whatever its length.
     TooLong,
 }
 
@@ -31,39 +31,39 @@ impl Lines {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next line. None: it has not arrived yet.
-    pub(super) fn take(&mut self) -> Option<Line> {
+    /// The next line. None: its end has not arrived yet.
+    pub(super) fn take(&mut self) -> Option<ReceivedLine> {
         loop {
             let newline = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
             let Some(end) = newline else {
                 self.searched = self.bytes.len();
                 if self.skipping {
-                    self.forget(self.bytes.len());
+                    self.discard(self.bytes.len());
                 } else if self.bytes.len() > self.limit_bytes {
-                    self.forget(self.bytes.len());
+                    self.discard(self.bytes.len());
                     self.skipping = true;
-                    return Some(Line::TooLong);
+                    return Some(ReceivedLine::TooLong);
                 }
                 return None;
             };
             if std::mem::take(&mut self.skipping) {
-                self.forget(end + 1);
+                self.discard(end + 1);
                 continue;
             }
             let line = (end <= self.limit_bytes).then(|| self.bytes[..end].to_vec());
-            self.forget(end + 1);
-            return Some(line.map_or(Line::TooLong, Line::Whole));
+            self.discard(end + 1);
+            return Some(line.map_or(ReceivedLine::TooLong, ReceivedLine::Whole));
         }
     }
 
-    /// The client sends no more: a last line need not end in a newline.
+    /// Called when the client sends no more: its last line may lack the newline.
     pub(super) fn end(&mut self) {
         if !self.bytes.is_empty() && self.bytes.last() != Some(&b'\n') {
             self.bytes.push(b'\n');
         }
     }
 
-    fn forget(&mut self, count: usize) {
+    fn discard(&mut self, count: usize) {
         self.bytes.drain(..count);
         self.searched = 0;
         // An idle client keeps no buffer.
@@ -78,27 +78,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(lines: &mut Lines) -> Vec<Line> {
+    fn all(lines: &mut Lines) -> Vec<ReceivedLine> {
         std::iter::from_fn(|| lines.take()).collect()
     }
 
-    fn whole(text: &str) -> Line {
-        Line::Whole(text.as_bytes().to_vec())
+    fn whole(text: &str) -> ReceivedLine {
+        ReceivedLine::Whole(text.as_bytes().to_vec())
     }
 
     #[test]
-    fn lines_come_out_whole_and_long_ones_once() {
+    fn lines_are_whole_and_long_ones_are_reported_once() {
         let mut lines = Lines::new(4);
         lines.push(b"ab");
         assert_eq!(all(&mut lines), []);
         lines.push(b"cd\n\nx\ny");
         assert_eq!(all(&mut lines), [whole("abcd"), whole(""), whole("x")]);
         lines.push(b"2345");
-        assert_eq!(all(&mut lines), [Line::TooLong]);
+        assert_eq!(all(&mut lines), [ReceivedLine::TooLong]);
         lines.push(b"678901234567890");
         assert_eq!(all(&mut lines), []);
         lines.push(b"12\nnext\n12345\nz");
-        assert_eq!(all(&mut lines), [whole("next"), Line::TooLong]);
+        assert_eq!(all(&mut lines), [whole("next"), ReceivedLine::TooLong]);
         lines.end();
         assert_eq!(all(&mut lines), [whole("z")]);
         lines.end();
@@ -107,7 +107,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_bytes_arrive_the_lines_are_the_same(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200), step in 1_usize..50) {
+        fn the_lines_do_not_depend_on_how_bytes_arrive(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200),
+            step in 1_usize..50,
+        ) {
             let mut lines = Lines::new(16);
             let mut seen = Vec::new();
             for chunk in bytes.chunks(step) {
@@ -121,8 +124,8 @@ mod tests {
             if wanted.last().is_some_and(|last| last.is_empty()) {
                 wanted.pop();
             }
-            let wanted: Vec<Line> =
-                wanted.into_iter().map(|line| if line.len() > 16 { Line::TooLong } else { Line::Whole(line.to_vec()) }).collect();
+            let wanted: Vec<ReceivedLine> =
+                wanted.into_iter().map(|line| if line.len() > 16 { ReceivedLine::TooLong } else { ReceivedLine::Whole(line.to_vec()) }).collect();
             prop_assert_eq!(seen, wanted);
         }
     }

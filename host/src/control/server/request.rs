@@ -1,59 +1,45 @@
-//! One line in, one line out.
+//! One request in, one response out, each a line.
 //!
-//! *Runs in:* the control process; pure. *Never:* fails: whatever the line holds, there is an answer.
+//! *Runs in:* the control process. *Never:* fails: there is a response to any line.
 
-use serde::Serialize;
 use serde_json::Value;
 
-use super::methods::{self, Then, View};
+use crate::control::answers::{self, HostView, MethodCall, Then};
 use crate::error::Error;
 
-/// What goes back to the client, and what is to be done once it is on its way.
+/// Sent to the client.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     /// With its newline.
     pub line: Vec<u8>,
     pub then: Then,
 }
 
-/// An error as it is sent.
-#[derive(Debug, Serialize)]
-struct Sent<'e> {
-    what: &'e str,
-    detail: &'e str,
-    hint: &'e str,
-}
-
-/// Answers one line.
-pub(super) fn answer(line: &[u8], view: &View<'_>, now_ns: u64) -> Answer {
+/// The response to one line.
+pub(super) fn respond(line: &[u8], view: &HostView<'_>, now_ns: u64) -> Response {
     let (id, request) = parse(line);
-    let outcome = request.and_then(|(method, params)| methods::call(&method, &params, view, now_ns));
-    match outcome {
-        Ok(reply) => Answer { line: format!("{{\"id\":{id},\"result\":{}}}\n", reply.json).into_bytes(), then: reply.then },
-        Err(error) => refusal(&id, &error),
+    match request.and_then(|(method, params)| answers::answer(&method, &MethodCall { view, params: &params, now_ns })) {
+        Ok(answered) => Response { line: format!("{{\"id\":{id},\"result\":{}}}\n", answered.json).into_bytes(), then: answered.then },
+        Err(error) => refuse(&id, &error),
     }
 }
 
-/// An answer to something that was no request.
-pub(super) fn refuse(error: &Error) -> Answer {
-    refusal(&Value::Null, error)
-}
-
-fn refusal(id: &Value, error: &Error) -> Answer {
-    let sent = Sent { what: &error.what, detail: &error.detail, hint: &error.hint };
-    Answer { line: format!("{{\"id\":{id},\"error\":{}}}\n", methods::json(&sent)).into_bytes(), then: Then::Nothing }
+/// The response to a request that cannot be answered. Without a request, the id is null.
+pub(super) fn refuse(id: &Value, error: &Error) -> Response {
+    // Three texts: writing them cannot fail.
+    let error = serde_json::to_string(error).unwrap_or_else(|_| "null".to_owned());
+    Response { line: format!("{{\"id\":{id},\"error\":{error}}}\n").into_bytes(), then: Then::GoOn }
 }
 
 const FORM: &str = "send one object a line, such as {\"id\":1,\"method\":\"ping\",\"params\":[]}";
 
-/// The id, as far as there is one: it goes with an error, too.
+/// The id, null if none can be read, and method and params. The id is repeated with an error, too.
 fn parse(line: &[u8]) -> (Value, Result<(String, Vec<Value>), Error>) {
-    let object = match serde_json::from_slice(line) {
+    let mut object = match serde_json::from_slice(line) {
         Ok(Value::Object(object)) => object,
         Ok(_) => return (Value::Null, Err(Error::config("a request must be a JSON object").hint(FORM))),
         Err(error) => return (Value::Null, Err(Error::config("a request is not valid JSON").detail(error).hint(FORM))),
     };
-    let mut object = object;
     let id = object.remove("id").unwrap_or(Value::Null);
     if id.is_object() || id.is_array() {
         return (Value::Null, Err(Error::config("the id of a request must be a number or a string").hint(FORM)));
@@ -75,17 +61,15 @@ fn parse(line: &[u8]) -> (Value, Result<(String, Vec<Value>), Error>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::methods::tests::table;
     use super::*;
+    use crate::control::answers::tests::sample_host;
 
     fn ask(line: &str) -> Value {
-        let slots = table();
-        let modules = vec!["echo".to_owned()];
-        serde_json::from_slice(&answer(line.as_bytes(), &View::of(slots, &modules), 5_000_000_000).line).unwrap()
+        serde_json::from_slice(&respond(line.as_bytes(), &sample_host(), 5_000_000_000).line).unwrap()
     }
 
     #[test]
-    fn answers_carry_the_id_of_their_request() {
+    fn a_response_has_the_id_of_its_request() {
         for (line, id) in [
             (r#"{"id":1,"method":"ping"}"#, Value::from(1)),
             (r#"{"id":"x","method":"ping","params":[]}"#, Value::from("x")),
@@ -117,22 +101,25 @@ mod tests {
             assert!(answer["error"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{line}");
         }
         assert_eq!(ask(r#"{"method":"pign"}"#)["error"]["hint"], "did you mean \"ping\"?");
-        // Deeper than any request needs, and no stack is used up by it.
+        // Nested deeper than any request needs; the parser refuses it before it uses up the stack.
         assert_eq!(ask(&"[".repeat(60_000))["error"]["what"], "a request is not valid JSON");
     }
 
     proptest! {
         #[test]
         fn any_bytes_get_one_line_of_json(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let (slots, modules) = (table(), Vec::new());
-            let line = answer(&bytes, &View::of(slots, &modules), 0).line;
+            let line = respond(&bytes, &sample_host(), 0).line;
             prop_assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
             let answer: Value = serde_json::from_slice(&line).unwrap();
             prop_assert!(answer["error"]["what"].is_string());
         }
 
         #[test]
-        fn any_request_gets_its_answer(id in any::<i64>(), method in "(ping|ps|stop|methods|\\PC{0,12})", params in proptest::collection::vec(any::<String>(), 0..3)) {
+        fn any_request_gets_its_response(
+            id in any::<i64>(),
+            method in "(ping|ps|stop|methods|\\PC{0,12})",
+            params in proptest::collection::vec(any::<String>(), 0..3),
+        ) {
             let request = serde_json::json!({ "id": id, "method": method, "params": params });
             let answer = ask(&request.to_string());
             prop_assert_eq!(&answer["id"], &Value::from(id));

@@ -1,4 +1,4 @@
-//! The control protocol over a real socket: a server in a thread, clients around it.
+//! The control protocol over a real socket: a server in a thread, and clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -9,26 +9,25 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::sys::socket::{Backlog, listen};
 use serde_json::{Value, json};
 
-use super::client::Connection;
-use super::methods::{View, tests::table};
-use super::serve::{Limits, serve};
+use super::serve::{ClientLimits, serve};
+use crate::control::answers::tests::sample_host;
+use crate::control::client::connection::ControlConnection;
 use crate::error::Error;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A server that ends with the test.
-struct Running {
+struct RunningServer {
     path: PathBuf,
     stopped: Arc<AtomicBool>,
     stops: Arc<AtomicU32>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-impl Running {
-    fn start(limits: Limits) -> Self {
+impl RunningServer {
+    fn start(limits: ClientLimits) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("modhost-control-{}-{}.sock", std::process::id(), NUMBER.fetch_add(1, SeqCst));
         let path = std::env::temp_dir().join(name);
@@ -36,11 +35,10 @@ impl Running {
         let (stopped, stops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (ends, counts) = (stopped.clone(), stops.clone());
         let thread = std::thread::spawn(move || {
-            let modules = vec!["echo".to_owned()];
             let order_stop = || {
                 counts.fetch_add(1, SeqCst);
             };
-            serve(&socket, &View::of(table(), &modules), limits, &order_stop, &|| ends.load(SeqCst))
+            serve(&socket, &sample_host(), limits, &order_stop, &|| ends.load(SeqCst))
         });
         Self { path, stopped, stops, thread: Some(thread) }
     }
@@ -52,12 +50,12 @@ impl Running {
         stream
     }
 
-    fn connection(&self) -> Connection {
-        Connection::open(&self.path, LIMIT).unwrap()
+    fn connection(&self) -> ControlConnection {
+        ControlConnection::open(&self.path, LIMIT).unwrap()
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.stopped.store(true, SeqCst);
         // Wakes it, as a signal would.
@@ -77,32 +75,32 @@ fn line(reader: &mut impl BufRead) -> Option<Value> {
 }
 
 #[test]
-fn methods_are_answered_and_refusals_have_three_parts() {
-    let running = Running::start(Limits::DEFAULT);
+fn methods_are_answered_and_errors_have_three_parts() {
+    let running = RunningServer::start(ClientLimits::DEFAULT);
     let mut connection = running.connection();
     assert_eq!(connection.server_pid(), Some(std::process::id() as i32));
     assert_eq!(connection.call("ping", &[]).unwrap()["answer"], "pong");
     assert_eq!(connection.call("ps", &[]).unwrap().as_array().unwrap().len(), 3);
-    let error = connection.call("pss", &[]).unwrap_err();
+    let error = connection.ask("pss", &[]).unwrap().unwrap_err();
     assert_eq!((error.what.as_str(), error.hint.as_str()), ("no method \"pss\"", "did you mean \"ps\"?"));
-    assert_eq!(connection.call("ping", &[json!(1)]).unwrap_err().what, "method \"ping\" takes no arguments");
+    assert_eq!(connection.ask("ping", &[json!(1)]).unwrap().unwrap_err().what, "method \"ping\" takes no arguments");
     assert_eq!(connection.call("ping", &[]).unwrap()["pid"], 99);
 }
 
 #[test]
 fn a_stop_is_answered_and_ordered_once() {
-    let running = Running::start(Limits::DEFAULT);
+    let running = RunningServer::start(ClientLimits::DEFAULT);
     let mut connection = running.connection();
     assert_eq!(connection.call("stop", &[]).unwrap()["stopping"], true);
     assert_eq!(connection.call("stop", &[]).unwrap()["stopping"], true);
-    // The third answer comes after what followed the second.
+    // The server orders the stop before it answers a third time.
     connection.call("ping", &[]).unwrap();
     assert_eq!(running.stops.load(SeqCst), 1);
 }
 
 #[test]
-fn garbage_is_answered_and_the_next_request_too() {
-    let running = Running::start(Limits { line_bytes: 100, ..Limits::DEFAULT });
+fn garbage_gets_an_error_and_the_next_request_an_answer() {
+    let running = RunningServer::start(ClientLimits { line_bytes: 100, ..ClientLimits::DEFAULT });
     let mut stream = running.raw();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     for garbage in [&b"\xff\xfe\x00"[..], b"", b"GET / HTTP/1.1\r", b"null", &[b'['; 100], &[b'x'; 300_000]] {
@@ -115,8 +113,8 @@ fn garbage_is_answered_and_the_next_request_too() {
 }
 
 #[test]
-fn requests_may_come_in_pieces_in_heaps_and_without_a_last_newline() {
-    let running = Running::start(Limits::DEFAULT);
+fn requests_may_arrive_in_pieces_or_together_and_without_a_last_newline() {
+    let running = RunningServer::start(ClientLimits::DEFAULT);
     let mut stream = running.raw();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     for piece in ["{\"id\":", "1,\"method\":\"pi", "ng\"}\n{\"id\":2,\"method\":\"ps\"}\n{\"id\":3,", "\"method\":\"ping\"}"] {
@@ -128,33 +126,33 @@ fn requests_may_come_in_pieces_in_heaps_and_without_a_last_newline() {
 }
 
 #[test]
-fn many_clients_at_once_and_one_too_many() {
-    let running = Running::start(Limits { clients: 8, ..Limits::DEFAULT });
-    let mut connections: Vec<Connection> = (0..8).map(|_| running.connection()).collect();
+fn clients_above_the_limit_get_an_error() {
+    let running = RunningServer::start(ClientLimits { clients: 8, ..ClientLimits::DEFAULT });
+    let mut connections: Vec<ControlConnection> = (0..8).map(|_| running.connection()).collect();
     for connection in connections.iter_mut().rev() {
         connection.call("ping", &[]).unwrap();
     }
-    assert_eq!(running.connection().call("ping", &[]).unwrap_err().what, "too many clients are connected");
-    // One leaves, one may come.
+    assert_eq!(running.connection().ask("ping", &[]).unwrap().unwrap_err().what, "too many clients are connected");
+    // After one has left there is room for another.
     drop(connections.pop());
     connections[0].call("ping", &[]).unwrap();
     running.connection().call("ping", &[]).unwrap();
 }
 
 #[test]
-fn who_takes_no_answers_is_sent_away_and_holds_nobody_up() {
-    let running = Running::start(Limits { slow_ns: 300_000_000, ..Limits::DEFAULT });
+fn a_client_that_reads_no_answers_is_disconnected_and_delays_no_other() {
+    let running = RunningServer::start(ClientLimits { slow_ns: 300_000_000, ..ClientLimits::DEFAULT });
     let mut slow = running.raw();
-    // Never reads: the server stops reading in turn, and this blocks until it is sent away.
-    let heap = "{\"method\":\"ps\"}\n".repeat(1000);
+    // It never reads, so the server stops reading too: the write blocks until the server disconnects.
+    let requests = "{\"method\":\"ps\"}\n".repeat(1000);
     let flood = std::thread::spawn(move || {
-        let outcome = (0..1000).try_for_each(|_| slow.write_all(heap.as_bytes()));
+        let outcome = (0..1000).try_for_each(|_| slow.write_all(requests.as_bytes()));
         (slow, outcome)
     });
     running.connection().call("ping", &[]).unwrap();
     let (mut slow, outcome) = flood.join().unwrap();
     assert!(outcome.is_err());
-    // What was on its way still arrives, and then the end.
+    // What the socket's buffer holds still arrives, and then the end.
     let mut rest = Vec::new();
     let _ = slow.read_to_end(&mut rest);
     assert!(rest.starts_with(b"{\"id\":null,\"result\":["));
@@ -162,31 +160,7 @@ fn who_takes_no_answers_is_sent_away_and_holds_nobody_up() {
 }
 
 #[test]
-fn who_is_idle_is_sent_away() {
-    let running = Running::start(Limits { idle_ns: 50_000_000, ..Limits::DEFAULT });
+fn an_idle_client_is_disconnected() {
+    let running = RunningServer::start(ClientLimits { idle_ns: 50_000_000, ..ClientLimits::DEFAULT });
     assert_eq!(running.raw().read(&mut [0]).unwrap(), 0);
-}
-
-#[test]
-fn errors_of_reaching_a_host_say_what_to_do() {
-    let folder = std::env::temp_dir().join(format!("modhost-client-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (missing, file, stale, silent) = (folder.join("none"), folder.join("file"), folder.join("stale"), folder.join("silent"));
-    std::fs::write(&file, "").unwrap();
-    drop(UnixListener::bind(&stale).unwrap());
-    let listener = UnixListener::bind(&silent).unwrap();
-    for (path, detail) in [(&missing, "there is no control socket"), (&file, "is not a socket"), (&stale, "nobody serves")] {
-        let error = Connection::open(path, LIMIT).unwrap_err();
-        assert_eq!(error.what, "cannot reach a running host");
-        assert!(error.detail.contains(detail) && !error.hint.is_empty(), "{error}");
-    }
-    let error = Connection::open(&folder.join("x".repeat(200)), LIMIT).unwrap_err();
-    assert!(error.detail.contains("107 bytes"), "{error}");
-    let mut connection = Connection::open(&silent, Duration::from_millis(50)).unwrap();
-    assert_eq!(connection.call("ping", &[]).unwrap_err().what, "the host does not answer");
-    // A backlog that nobody empties: the one above waits in it.
-    listen(&listener, Backlog::new(0).unwrap()).unwrap();
-    assert_eq!(Connection::open(&silent, Duration::from_millis(50)).unwrap_err().what, "the host does not answer");
-    drop(listener);
-    std::fs::remove_dir_all(&folder).unwrap();
 }

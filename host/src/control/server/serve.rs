@@ -1,9 +1,9 @@
-//! The loop: many clients, one thread, bounds on everything a client can take.
+//! Serves many clients in one thread, with a limit on everything that a client can take.
 //!
 //! *Runs in:* the control process. *Never:* waits for one client; ends because of what one sent.
 //!
-//! A client is read only when its last answer is on its way and no whole line of it waits, so that what is kept for it is at most one line
-//! in and one answer out.
+//! A client is read from only when its last response is sent and none of its lines is whole, so at
+//! most one line and one response are kept for it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,62 +11,62 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
 
-use super::lines::{Line, Lines};
-use super::methods::{Then, View};
-use super::request::{self, Answer};
+use super::lines::{Lines, ReceivedLine};
+use super::request;
+use crate::control::answers::{HostView, Then};
 use crate::error::{Error, Result};
 use crate::sys::time;
 
-/// Bounds.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Clients at a time; one more is told so and sent away.
+pub(super) struct ClientLimits {
+    /// Clients at a time. One more gets an error and is disconnected.
     pub clients: usize,
-    /// Of a request, without its newline.
+    /// Longest request, without its newline.
     pub line_bytes: usize,
-    /// A client that neither sends nor takes anything for so long is sent away.
+    /// A client is disconnected after this time without a byte in either direction.
     pub idle_ns: u64,
-    /// A client that takes nothing of its answer for so long is sent away.
+    /// The same while a response waits for the client to read it.
     pub slow_ns: u64,
 }
 
-impl Limits {
-    /// What the host uses.
+impl ClientLimits {
     pub const DEFAULT: Self = Self { clients: 64, line_bytes: 64 << 10, idle_ns: 60_000_000_000, slow_ns: 10_000_000_000 };
 }
 
-/// Of one read. Small: it is on the stack of a forked process.
+/// Read at once. Small, because the buffer is on the stack of a forked process.
 const READ_BYTES: usize = 4096;
 
-/// After a failed accept that would fail again at once.
-const ACCEPT_AGAIN_NS: u64 = 500_000_000;
+/// How long to wait after a failed accept, which would fail again at once.
+const ACCEPT_RETRY_NS: u64 = 500_000_000;
 
 struct Client {
     stream: UnixStream,
     lines: Lines,
-    answer: Vec<u8>,
+    response: Vec<u8>,
+    /// Bytes of the response that have been written.
     written: usize,
-    /// The last byte in either direction.
+    /// Time of the last byte in either direction.
     active_ns: u64,
-    sends: Sends,
+    /// The client has closed its sending side.
+    has_finished: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sends {
-    More,
-    NoMore,
+enum Connected {
+    Stay,
+    Disconnect,
 }
 
-/// Whether a client is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Yes,
-    No,
-}
-
-/// Serves until `stopped`. `order_stop` is called at most once, after the client has its answer.
-pub(super) fn serve(socket: &OwnedFd, view: &View<'_>, limits: Limits, order_stop: &dyn Fn(), stopped: &dyn Fn() -> bool) -> Result<()> {
+/// Serves until `stopped`. `order_stop` is called at most once, after the client has its response.
+pub(super) fn serve(
+    socket: &OwnedFd,
+    view: &HostView<'_>,
+    limits: ClientLimits,
+    order_stop: &dyn Fn(),
+    stopped: &dyn Fn() -> bool,
+) -> Result<()> {
     let failed =
         |call: &str, error: &dyn std::fmt::Display| Error::failed("the control socket cannot be served").detail(format!("{call}: {error}"));
     let listener = UnixListener::from(socket.try_clone().map_err(|error| failed("dup", &error))?);
@@ -81,7 +81,7 @@ pub(super) fn serve(socket: &OwnedFd, view: &View<'_>, limits: Limits, order_sto
         let ready: Vec<bool> = {
             let mut watched: Vec<PollFd<'_>> =
                 clients.iter().map(|client| PollFd::new(client.stream.as_fd(), client.waits_for())).collect();
-            // The last one.
+            // The listener is the last one.
             if accepts {
                 watched.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN));
             }
@@ -92,13 +92,13 @@ pub(super) fn serve(socket: &OwnedFd, view: &View<'_>, limits: Limits, order_sto
             }
         };
         let now_ns = time::now_ns();
-        let mut then = Then::Nothing;
-        // Empty after an interrupted poll: nobody is ready.
+        let mut then = Then::GoOn;
+        // Empty after an interrupted poll: nothing is ready.
         let (of_clients, of_listener) = ready.split_at(clients.len().min(ready.len()));
         let mut of_clients = of_clients.iter().copied();
         clients.retain_mut(|client| {
             let is_ready = of_clients.next().unwrap_or(false);
-            (!is_ready || client.go_on(view, now_ns, &mut then) == Keep::Yes) && client.until_ns(limits) > now_ns
+            (!is_ready || client.proceed(view, now_ns, &mut then) == Connected::Stay) && client.until_ns(limits) > now_ns
         });
         if then == Then::Stop && !ordered {
             ordered = true;
@@ -109,7 +109,7 @@ pub(super) fn serve(socket: &OwnedFd, view: &View<'_>, limits: Limits, order_sto
         }
     }
     for client in &mut clients {
-        // What is answered is delivered if the client takes it now.
+        // The rest of a response is sent if the client's socket takes it now.
         let _ = client.write(time::now_ns());
     }
     Ok(())
@@ -122,9 +122,9 @@ fn timeout(now_ns: u64, until_ns: Option<u64>) -> PollTimeout {
     })
 }
 
-/// Takes in whoever waits. Returns when to look again at the earliest.
-fn accept(listener: &UnixListener, clients: &mut Vec<Client>, limits: Limits, now_ns: u64) -> u64 {
-    // Bounded: clients that come and go must not keep the others waiting.
+/// Accepts the clients that wait. Returns the earliest time of the next accept.
+fn accept(listener: &UnixListener, clients: &mut Vec<Client>, limits: ClientLimits, now_ns: u64) -> u64 {
+    // A limit, so that new clients cannot keep the others waiting.
     for _ in 0..limits.clients {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -132,76 +132,77 @@ fn accept(listener: &UnixListener, clients: &mut Vec<Client>, limits: Limits, no
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
             Err(error) => {
                 tracing::warn!("cannot accept on the control socket: accept: {error}");
-                return now_ns + ACCEPT_AGAIN_NS;
+                return now_ns + ACCEPT_RETRY_NS;
             }
         };
         if let Err(error) = stream.set_nonblocking(true) {
             tracing::warn!("cannot serve a client of the control socket: fcntl: {error}");
             continue;
         }
-        let mut client =
-            Client { stream, lines: Lines::new(limits.line_bytes), answer: Vec::new(), written: 0, active_ns: now_ns, sends: Sends::More };
+        let lines = Lines::new(limits.line_bytes);
+        let mut client = Client { stream, lines, response: Vec::new(), written: 0, active_ns: now_ns, has_finished: false };
         if clients.len() < limits.clients {
             clients.push(client);
             continue;
         }
         let error = Error::failed("too many clients are connected")
             .detail(format!("{} is the limit", limits.clients))
-            .hint(format!("try again; one that is idle is sent away after {} s", limits.idle_ns / 1_000_000_000));
-        client.answer = request::refuse(&error).line;
-        // If it does not fit into an empty socket buffer, nobody needs it.
+            .hint(format!("try again; an idle client is disconnected after {} s", limits.idle_ns / 1_000_000_000));
+        client.response = request::refuse(&Value::Null, &error).line;
+        // It fits into the empty buffer of the socket, unless the client has gone already.
         let _ = client.write(now_ns);
     }
     0
 }
 
 impl Client {
-    fn has_answer(&self) -> bool {
-        self.written < self.answer.len()
+    fn has_response(&self) -> bool {
+        self.written < self.response.len()
     }
 
     fn waits_for(&self) -> PollFlags {
-        if self.has_answer() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+        if self.has_response() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
     }
 
-    fn until_ns(&self, limits: Limits) -> u64 {
-        self.active_ns.saturating_add(if self.has_answer() { limits.slow_ns } else { limits.idle_ns })
+    fn until_ns(&self, limits: ClientLimits) -> u64 {
+        self.active_ns.saturating_add(if self.has_response() { limits.slow_ns } else { limits.idle_ns })
     }
 
-    /// Something can be done for it: reads, answers, writes.
-    fn go_on(&mut self, view: &View<'_>, now_ns: u64, then: &mut Then) -> Keep {
-        if !self.has_answer() && self.read(now_ns) == Keep::No {
-            return Keep::No;
+    /// Reads, responds and writes as far as it can without waiting.
+    fn proceed(&mut self, view: &HostView<'_>, now_ns: u64, then: &mut Then) -> Connected {
+        if !self.has_response() && self.read(now_ns) == Connected::Disconnect {
+            return Connected::Disconnect;
         }
         loop {
-            if self.has_answer() && self.write(now_ns) == Keep::No {
-                return Keep::No;
+            if self.has_response() && self.write(now_ns) == Connected::Disconnect {
+                return Connected::Disconnect;
             }
-            if self.has_answer() {
-                return Keep::Yes;
+            if self.has_response() {
+                return Connected::Stay;
             }
             let Some(line) = self.lines.take() else { break };
-            let Answer { line, then: after } = match line {
-                Line::Whole(line) => request::answer(&line, view, now_ns),
-                Line::TooLong => request::refuse(
-                    &Error::config("a request is too long").hint("a line may have 64 KiB; the rest of this one is thrown away"),
-                ),
+            let response = match line {
+                ReceivedLine::Whole(line) => request::respond(&line, view, now_ns),
+                ReceivedLine::TooLong => {
+                    let error = Error::config("a request is too long").hint("a line may have 64 KiB; the rest of this one is discarded");
+                    request::refuse(&Value::Null, &error)
+                }
             };
-            self.answer = line;
+            self.response = response.line;
             self.written = 0;
-            if after == Then::Stop {
-                *then = after;
+            if response.then == Then::Stop {
+                *then = Then::Stop;
             }
         }
-        if self.sends == Sends::NoMore { Keep::No } else { Keep::Yes }
+        if self.has_finished { Connected::Disconnect } else { Connected::Stay }
     }
 
-    /// Once: whoever sends without end gets its turn like the others.
-    fn read(&mut self, now_ns: u64) -> Keep {
+    /// Reads once, so that a client that never stops sending takes its turn with the others.
+    fn read(&mut self, now_ns: u64) -> Connected {
         let mut bytes = [0; READ_BYTES];
         match self.stream.read(&mut bytes) {
             Ok(0) => {
-                self.sends = Sends::NoMore;
+                self.has_finished = true;
                 self.lines.end();
             }
             Ok(length) => {
@@ -209,26 +210,26 @@ impl Client {
                 self.lines.push(&bytes[..length]);
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => return Keep::No,
+            Err(_) => return Connected::Disconnect,
         }
-        Keep::Yes
+        Connected::Stay
     }
 
-    fn write(&mut self, now_ns: u64) -> Keep {
-        while self.has_answer() {
-            match self.stream.write(&self.answer[self.written..]) {
-                Ok(0) => return Keep::No,
+    fn write(&mut self, now_ns: u64) -> Connected {
+        while self.has_response() {
+            match self.stream.write(&self.response[self.written..]) {
+                Ok(0) => return Connected::Disconnect,
                 Ok(length) => {
                     self.active_ns = now_ns;
                     self.written += length;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Keep::Yes,
-                Err(_) => return Keep::No,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Connected::Stay,
+                Err(_) => return Connected::Disconnect,
             }
         }
-        self.answer = Vec::new();
+        self.response = Vec::new();
         self.written = 0;
-        Keep::Yes
+        Connected::Stay
     }
 }
