@@ -14,9 +14,8 @@ use super::interface::{self, Party, Wish};
 use super::order::{self, Conflict, Need, Node, Want};
 use super::params::{self, Folders, ParamValue};
 use super::table::TableInfo;
-use crate::config::read::io_text;
 use crate::config::{Config, ListenAddress, ListenConfig, ModuleSource, ParamSetting, Position, Value, nearest};
-use crate::error::Error;
+use crate::error::{Error, io_text};
 
 /// What there is to load and to serve.
 #[derive(Debug, Clone, PartialEq, Default)]
