@@ -24,13 +24,13 @@ mod counting {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-    use modhost::net::stream::directory::{Directory, Id, Limits};
+    use modhost::net::stream::directory::{ConnectionId, ConnectionLimits, Directory};
     use modhost::state::State;
     use modhost::sys::fast_fork::process_identity::this_process;
 
     use super::{as_main, steps};
 
-    const LIMITS: Limits = Limits { connections: 6, per_address: 3 };
+    const LIMITS: ConnectionLimits = ConnectionLimits { connections: 6, per_address: 3 };
     const ADDRESSES: [&[u8]; 2] = [b"here", b"there"];
     /// The worker that is killed, and one that lives.
     const VICTIM: usize = 0;
@@ -45,7 +45,7 @@ mod counting {
         *DIRECTORY.get().expect("the directory")
     }
 
-    fn open(worker: usize, slot: usize, address: &[u8]) -> Option<Id> {
+    fn open(worker: usize, slot: usize, address: &[u8]) -> Option<ConnectionId> {
         let id = directory().open(worker, slot, 0, Some(address), LIMITS).expect("the lock")?;
         if worker == VICTIM {
             OPENED[slot].store(id.0, SeqCst);
@@ -67,7 +67,7 @@ mod counting {
     }
 
     fn close(slot: usize) {
-        directory().close(Id(OPENED[slot].load(SeqCst))).expect("the lock");
+        directory().close(ConnectionId(OPENED[slot].load(SeqCst))).expect("the lock");
     }
 
     struct Scenario {

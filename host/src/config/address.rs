@@ -1,12 +1,17 @@
-//! Addresses and handlers of listeners, as they stand in the file and on the command line.
+//! Addresses and handlers of listeners, as the file and the command line write them.
 //!
-//! *Runs in:* the supervisor, before anything is forked.
-//! *Never:* looks up a host name: what a listener is bound to must not depend on a name service at start-up.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* looks up a host name: what a
+//! listener is bound to must not depend on a name service.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
+use std::ffi::OsStr;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::{Group, HandlerRef, ListenAddress, NAME_MAX_BYTES, UnixName, is_name};
+use super::{HandlerRef, NAME_MAX_BYTES, is_name};
 use crate::error::Error;
 
 /// Longest path of a Unix socket in bytes, without its NUL.
@@ -14,25 +19,83 @@ pub const UNIX_PATH_MAX_BYTES: usize = 107;
 /// Longest name of a network interface in bytes.
 pub const INTERFACE_MAX_BYTES: usize = 15;
 
-/// What comes before `://` on the command line and is the key in `[[listen]]`.
+/// An address to bind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    Udp(SocketAddr),
+    /// An address that is valid on one interface only, such as a link-local one: IP, interface, port.
+    UdpScoped(Ipv6Addr, String, u16),
+    /// Every address of an interface: its name, and the port.
+    UdpInterface(String, u16),
+    /// A Unix datagram socket.
+    Unixgram(UnixName),
+    Tcp(SocketAddr),
+    /// A Unix stream socket; the path is relative to the working directory of the command.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(address) => write!(f, "udp://{address}"),
+            Self::UdpScoped(ip, interface, port) => write!(f, "udp://[{ip}%{interface}]:{port}"),
+            Self::UdpInterface(interface, port) => write!(f, "udp://{interface}:{port}"),
+            Self::Unixgram(name) => write!(f, "unixgram://{name}"),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// The name of a Unix socket, at most 107 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum UnixName {
+    /// Relative to the working directory of the command.
+    Path(PathBuf),
+    /// The bytes after the `@`.
+    Abstract(Vec<u8>),
+}
+
+impl fmt::Display for UnixName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Abstract(name) => write!(f, "@{}", OsStr::from_bytes(name).display()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MulticastGroup {
+    pub ip: IpAddr,
+    /// Where to join it; none: the kernel chooses by its routes.
+    pub interface: Option<String>,
+}
+
+impl fmt::Display for MulticastGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{}%{interface}", self.ip),
+            None => self.ip.fmt(f),
+        }
+    }
+}
+
+/// The kind of an address: the key in `[[listen]]`, and what comes before `://` on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// Datagrams.
     Udp,
-    /// Datagrams of a Unix socket.
+    /// A Unix datagram socket.
     Unixgram,
-    /// Connections.
     Tcp,
-    /// Connections of a Unix socket.
+    /// A Unix stream socket.
     Unix,
 }
 
 impl Scheme {
-    /// All of them, by name.
     pub const ALL: [(&str, Self); 4] = [("udp", Self::Udp), ("unixgram", Self::Unixgram), ("tcp", Self::Tcp), ("unix", Self::Unix)];
 }
 
-/// Reads the address of a listener.
 pub fn parse_address(scheme: Scheme, text: &str) -> Result<ListenAddress, Error> {
     match scheme {
         Scheme::Udp => parse_udp_address(text),
@@ -59,7 +122,7 @@ pub fn parse_handler(text: &str) -> Result<HandlerRef, Error> {
     Ok(HandlerRef { module: module.to_string(), handler: handler.map(str::to_string) })
 }
 
-/// Reads `udp://ADDR=HANDLER`, as the option `--listen` has it.
+/// Reads the value of `--listen`: `udp://ADDR=HANDLER`.
 pub fn parse_listen(text: &str) -> Result<(ListenAddress, HandlerRef), Error> {
     const SHAPE: &str = "write udp://127.0.0.1:5060=module or unixgram:///run/x.sock=module:handler";
     let bad = |detail: &str| Error::config(format!("\"{text}\" is not a listener")).detail(detail).hint(SHAPE);
@@ -71,7 +134,7 @@ pub fn parse_listen(text: &str) -> Result<(ListenAddress, HandlerRef), Error> {
     Ok((parse_address(scheme, address)?, parse_handler(handler)?))
 }
 
-/// Refuses what cannot be the name of a module or handler.
+/// Refuses a text that cannot be the name of a module or handler.
 pub fn check_name(name: &str) -> Result<(), Error> {
     if is_name(name) {
         return Ok(());
@@ -85,7 +148,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     }))
 }
 
-/// Reads the name of a network interface. Whether there is one is another question.
+/// Reads the name of a network interface, which need not exist.
 pub fn parse_interface(text: &str) -> Result<String, Error> {
     let bad = |detail: String| Err(Error::config(format!("\"{}\" is not the name of an interface", text.escape_debug())).detail(detail));
     if text.is_empty() {
@@ -102,7 +165,7 @@ pub fn parse_interface(text: &str) -> Result<String, Error> {
 }
 
 /// Reads a multicast group, with or without its interface: `239.1.2.3%eth0`.
-pub fn parse_group(text: &str) -> Result<Group, Error> {
+pub fn parse_group(text: &str) -> Result<MulticastGroup, Error> {
     let bad = || Error::config(format!("\"{}\" is not a multicast group", text.escape_debug()));
     let (ip, interface) = match text.split_once('%') {
         Some((ip, interface)) => (ip, Some(parse_interface(interface).map_err(|error| bad().detail(error))?)),
@@ -114,10 +177,10 @@ pub fn parse_group(text: &str) -> Result<Group, Error> {
     if !ip.is_multicast() {
         return Err(bad().hint("groups are 224.0.0.0 to 239.255.255.255, and ff00:: and above"));
     }
-    Ok(Group { ip, interface })
+    Ok(MulticastGroup { ip, interface })
 }
 
-/// Reads what a datagram listener can be bound to: an address, one of a certain interface, or all of an interface.
+/// Reads the address of a datagram listener: an IP address, one with its interface, or an interface.
 fn parse_udp_address(text: &str) -> Result<ListenAddress, Error> {
     let Some((host, port)) = text.rsplit_once(':') else { return parse_socket_address(text).map(ListenAddress::Udp) };
     if let (Some((ip, interface)), Ok(port)) =
@@ -144,7 +207,7 @@ fn parse_socket_address(text: &str) -> Result<SocketAddr, Error> {
         return match address {
             SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
                 let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
-                Err(Error::config(format!("\"{text}\" is an IPv4 address in the clothes of IPv6")).hint(format!("write \"{plain}\"")))
+                Err(Error::config(format!("\"{text}\" is an IPv4 address written as IPv6")).hint(format!("write \"{plain}\"")))
             }
             address => Ok(address),
         };
@@ -158,7 +221,7 @@ fn parse_socket_address(text: &str) -> Result<SocketAddr, Error> {
     };
     let plain_v6 = host.contains(':') && !host.starts_with('[');
     Err(match port.parse::<u16>() {
-        _ if plain_v6 => bad().hint("an IPv6 address stands in brackets, as in \"[::1]:5060\""),
+        _ if plain_v6 => bad().hint("an IPv6 address needs brackets, as in \"[::1]:5060\""),
         Err(_) => bad().detail(format!("\"{port}\" is not a port; expected a number from 0 to 65535")),
         Ok(_) if host.is_empty() || host == "*" => bad().hint(format!("every interface: \"0.0.0.0:{port}\" or \"[::]:{port}\"")),
         Ok(_) if host == "localhost" => bad().hint(format!("names are not looked up; write \"127.0.0.1:{port}\" or \"[::1]:{port}\"")),
@@ -242,7 +305,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the parser accepts is shown in a form that it reads back as the same.
+        /// An accepted address is displayed in a form that is parsed to the same address.
         #[test]
         fn what_is_accepted_survives_a_round_trip(
             scheme in prop::sample::select(Scheme::ALL.to_vec()),

@@ -1,7 +1,9 @@
-//! What can only be wrong between two entries: the same address or the same module twice.
+//! Errors between two entries: the same address or the same module twice.
 //!
-//! *Runs in:* the supervisor, after parsing and again after merging the command line.
-//! *Never:* looks at the file system; two paths of one file are found when modules are resolved.
+//! *Runs in:* the supervisor, after parsing and again after merging the command line. *Never:* compares
+//! files: two paths of one file are found when modules are resolved.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,7 +13,7 @@ use super::{Config, ListenAddress, ListenConfig};
 use crate::error::Error;
 
 /// Reports each listener and module that repeats an earlier one, with both positions.
-pub fn check_duplicates(config: &Config) -> Vec<Error> {
+pub(super) fn check_duplicates(config: &Config) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut modules = HashMap::new();
     for module in &config.modules {
@@ -30,11 +32,11 @@ pub fn check_duplicates(config: &Config) -> Vec<Error> {
     let mut ports = Ports::default();
     for listener in &config.listeners {
         for address in listener.addresses.iter().filter(|address| !is_any_port(address)) {
-            // Sockets of different interfaces do not meet.
+            // Sockets of different interfaces do not conflict.
             match listeners.entry((address, listener.options.socket.interface.as_deref())) {
                 Entry::Vacant(place) => {
                     place.insert(&listener.position);
-                    errors.extend(ports.covered(listener, address));
+                    errors.extend(ports.add(listener, address));
                 }
                 Entry::Occupied(first) => errors.push(
                     Error::config(format!("{}: {address} is listened on twice", listener.position))
@@ -47,30 +49,32 @@ pub fn check_duplicates(config: &Config) -> Vec<Error> {
     errors
 }
 
-/// Who listens at one port: at every address, and at a single one.
+/// The UDP listeners, by port.
 #[derive(Debug, Default)]
-struct Ports<'c>(HashMap<Port<'c>, Users<'c>>);
+struct Ports<'c>(HashMap<Port<'c>, PortUse<'c>>);
 
 /// A port of one interface (none: of all), for IPv4 (true) or IPv6.
 type Port<'c> = (u16, Option<&'c str>, bool);
 
+/// The first listener at all addresses of a port, and the first at a single one.
 #[derive(Debug, Default)]
-struct Users<'c> {
+struct PortUse<'c> {
     all: Option<(&'c ListenConfig, SocketAddr)>,
     single: Option<(&'c ListenConfig, SocketAddr)>,
 }
 
 impl<'c> Ports<'c> {
-    /// The kernel refuses an address beside all addresses at the same port.
-    fn covered(&mut self, listener: &'c ListenConfig, address: &ListenAddress) -> Option<Error> {
+    /// Reports an address that conflicts with one of all interfaces: the kernel refuses both at the same
+    /// port.
+    fn add(&mut self, listener: &'c ListenConfig, address: &ListenAddress) -> Option<Error> {
         let ListenAddress::Udp(address) = *address else { return None };
         let dual = address.is_ipv6() && address.ip().is_unspecified() && !listener.options.socket.v6only;
         let mut error = None;
         for is_ipv4 in [true, false].into_iter().filter(|is_ipv4| dual || *is_ipv4 == address.is_ipv4()) {
-            let users = self.0.entry((address.port(), listener.options.socket.interface.as_deref(), is_ipv4)).or_default();
+            let port = self.0.entry((address.port(), listener.options.socket.interface.as_deref(), is_ipv4)).or_default();
             let (other, own) = match address.ip().is_unspecified() {
-                true => (users.single.or(users.all), &mut users.all),
-                false => (users.all, &mut users.single),
+                true => (port.single.or(port.all), &mut port.all),
+                false => (port.all, &mut port.single),
             };
             own.get_or_insert((listener, address));
             if let (Some((first, taken)), None) = (other, &error) {
@@ -85,7 +89,7 @@ impl<'c> Ports<'c> {
     }
 }
 
-/// With port 0 the kernel chooses, differently each time.
+/// With port 0 the kernel chooses another port each time.
 fn is_any_port(address: &ListenAddress) -> bool {
     match address {
         ListenAddress::Udp(address) | ListenAddress::Tcp(address) => address.port() == 0,
@@ -99,7 +103,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn an_address_beside_all_addresses() {
+    fn an_address_conflicts_with_all_addresses_of_its_port() {
         let listen = |udp: &str, more: &str| format!("[[listen]]\nhandler = \"x\"\nudp = {udp}\n{more}\n");
         let dual = "v6only = false";
         for (text, refused) in [

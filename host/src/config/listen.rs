@@ -1,52 +1,44 @@
-//! `[[listen]]`: the addresses of a listener, and the options of its sockets.
+//! `[[listen]]`: a listener, and the options of its sockets.
 //!
-//! *Runs in:* the supervisor, before anything is forked; main only reads the result.
-//! *Never:* looks at the system: which interfaces and users there are is found out when the plan is made.
+//! *Runs in:* the supervisor, before anything is forked; main only reads the result. *Never:* looks up
+//! interfaces or users: that is done when the plan is made.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::net::Ipv6Addr;
+use std::path::Path;
 use std::time::Duration;
 
-use super::address::{Scheme, parse_address, parse_group, parse_handler, parse_interface};
+use super::address::{ListenAddress, MulticastGroup, Scheme, UnixName, parse_address, parse_group, parse_handler, parse_interface};
 use super::reader::{Found, Section};
+use super::stream_options::{self, StreamOptions, read_stream_options};
 use super::tls::{TlsOptions, read_tls};
 use super::{HandlerRef, Position, WORKERS_MAX};
 use crate::error::Error;
 
-/// Most addresses of one listener, and most multicast groups: a message to the supervisor holds them.
-pub const ADDRESSES_MAX: usize = 64;
-/// Mode of a Unix socket's file when nothing is configured: for its owner and its group.
+/// Most addresses of one listener, and most multicast groups.
+const ADDRESSES_MAX: usize = 64;
 const MODE_DEFAULT: u32 = 0o660;
 const BUFFER_MIN_BYTES: u64 = 4 << 10;
 /// The kernel doubles what it is asked for, and counts in 31 bits.
 const BUFFER_MAX_BYTES: u64 = 1 << 30;
-/// Limits on buffered bytes of one connection.
-const LIMIT_MIN_BYTES: u64 = 4 << 10;
-const LIMIT_MAX_BYTES: u64 = 1 << 30;
-const TIMEOUT_MAX: Duration = Duration::from_secs(86_400 * 365);
-const CONNECTIONS_MAX: u32 = 1 << 26;
 const BUSY_POLL_MIN: Duration = Duration::from_micros(1);
 const BUSY_POLL_MAX: Duration = Duration::from_millis(10);
 
 /// One `[[listen]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenConfig {
-    /// What to bind, at least one; all of one kind.
+    /// At least one; all of one kind.
     pub addresses: Vec<ListenAddress>,
-    /// How.
     pub options: ListenOptions,
-    /// Who serves it.
     pub handler: HandlerRef,
-    /// Its workers; without: `host.workers`.
+    /// None: `host.workers`.
     pub workers: Option<u32>,
-    /// Where it is configured.
     pub position: Position,
 }
 
-/// Its addresses, with commas.
+/// The addresses, separated by commas.
 impl fmt::Display for ListenConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, address) in self.addresses.iter().enumerate() {
@@ -56,80 +48,11 @@ impl fmt::Display for ListenConfig {
     }
 }
 
-/// An address to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// Datagrams.
-    Udp(SocketAddr),
-    /// Datagrams at an address that means something on one interface only, as link-local ones do.
-    UdpScoped(Ipv6Addr, String, u16),
-    /// Datagrams at every address of that interface.
-    UdpInterface(String, u16),
-    /// Datagrams of a Unix socket.
-    Unixgram(UnixName),
-    /// Connections.
-    Tcp(SocketAddr),
-    /// Connections of a Unix socket; relative to the working directory of the command.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Udp(address) => write!(f, "udp://{address}"),
-            Self::UdpScoped(ip, interface, port) => write!(f, "udp://[{ip}%{interface}]:{port}"),
-            Self::UdpInterface(interface, port) => write!(f, "udp://{interface}:{port}"),
-            Self::Unixgram(name) => write!(f, "unixgram://{name}"),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
-    }
-}
-
-/// The name of a Unix socket, at most 107 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum UnixName {
-    /// A path; in the configuration relative to the working directory of the command.
-    Path(PathBuf),
-    /// Without a file: what follows the `@`.
-    Abstract(Vec<u8>),
-}
-
-impl fmt::Display for UnixName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => path.display().fmt(f),
-            Self::Abstract(name) => write!(f, "@{}", OsStr::from_bytes(name).display()),
-        }
-    }
-}
-
-/// A multicast group to join.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Group {
-    /// The group.
-    pub ip: IpAddr,
-    /// On this interface; without: the kernel chooses by its routes.
-    pub interface: Option<String>,
-}
-
-impl fmt::Display for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.interface {
-            Some(interface) => write!(f, "{}%{interface}", self.ip),
-            None => self.ip.fmt(f),
-        }
-    }
-}
-
-/// The options of a listener.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ListenOptions {
-    /// How its sockets are made.
     pub socket: SocketOptions,
-    /// What its connections may take.
     pub stream: StreamOptions,
-    /// How its connections are encrypted; without: not at all.
+    /// None: connections are not encrypted.
     pub tls: Option<TlsOptions>,
 }
 
@@ -137,79 +60,23 @@ pub struct ListenOptions {
 /// `read_socket_options`, and its system call in `net/bind.rs` and `sys/socket/options.rs`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SocketOptions {
-    /// Take only traffic that comes in at this interface.
+    /// Receive only what arrives at this interface.
     pub interface: Option<String>,
-    /// Whether `[::]` leaves IPv4 alone.
+    /// Whether `[::]` does not serve IPv4.
     pub v6only: bool,
-    /// Multicast groups to join.
-    pub multicast: Vec<Group>,
-    /// Size of the receive buffer; without: the default of the host or the kernel.
+    pub multicast: Vec<MulticastGroup>,
+    /// None: the host's default for datagrams, the kernel's for connections.
     pub receive_buffer_bytes: Option<usize>,
-    /// Size of the send buffer; without: the kernel's default.
+    /// None: the kernel's default.
     pub send_buffer_bytes: Option<usize>,
     /// How long a waiting worker polls the network device.
     pub busy_poll: Option<Duration>,
     /// Mode of a Unix socket's file.
     pub mode: u32,
-    /// Owner of a Unix socket's file, a name or a number; without: the starting user.
+    /// Owner of a Unix socket's file, a name or a number; none: the starting user.
     pub owner: Option<String>,
-    /// Group of a Unix socket's file, a name or a number.
+    /// Group of a Unix socket's file, likewise.
     pub group: Option<String>,
-}
-
-/// What the connections of a listener may take. Zero stands for no limit, except in the byte sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// Without a byte in either direction.
-    pub idle_timeout: Duration,
-    /// From the first byte that the handler has not used to its use.
-    pub read_timeout: Duration,
-    /// From the opening to the end.
-    pub total_timeout: Duration,
-    /// Connections of the listener.
-    pub max_connections: u32,
-    /// Connections of the listener from one address.
-    pub max_per_address: u32,
-    /// Bytes that a handler may leave unused.
-    pub input_limit_bytes: usize,
-    /// Queued bytes at which the peer is not read from any more; a quarter of it is the low-water mark.
-    pub output_limit_bytes: usize,
-    /// Who accepts.
-    pub accept: Accept,
-}
-
-/// Who accepts the connections of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Accept {
-    /// TCP main, which gives each connection to the worker with the least load.
-    #[default]
-    Main,
-    /// Each TCP worker for itself.
-    Workers,
-}
-
-impl fmt::Display for Accept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Main => "main",
-            Self::Workers => "workers",
-        })
-    }
-}
-
-impl Default for StreamOptions {
-    fn default() -> Self {
-        Self {
-            idle_timeout: Duration::from_secs(75),
-            read_timeout: Duration::from_secs(60),
-            total_timeout: Duration::ZERO,
-            max_connections: 0,
-            max_per_address: 0,
-            input_limit_bytes: 1 << 20,
-            output_limit_bytes: 256 << 10,
-            accept: Accept::default(),
-        }
-    }
 }
 
 impl Default for SocketOptions {
@@ -228,8 +95,9 @@ impl Default for SocketOptions {
     }
 }
 
-/// Which kinds of address an option is for.
-const OPTIONS: [(&str, &[Scheme]); 19] = [
+/// The keys beside address and handler, with the kinds of address that each is for. Those of
+/// `stream_options` are for [`STREAMS`].
+const OPTIONS: &[(&str, &[Scheme])] = &[
     ("interface", &[Scheme::Udp, Scheme::Tcp]),
     ("v6only", &[Scheme::Udp, Scheme::Tcp]),
     ("multicast", &[Scheme::Udp]),
@@ -240,25 +108,20 @@ const OPTIONS: [(&str, &[Scheme]); 19] = [
     ("owner", &[Scheme::Unixgram, Scheme::Unix]),
     ("group", &[Scheme::Unixgram, Scheme::Unix]),
     ("workers", &[Scheme::Udp, Scheme::Unixgram]),
-    ("idle_timeout", STREAMS),
-    ("read_timeout", STREAMS),
-    ("total_timeout", STREAMS),
-    ("max_connections", STREAMS),
-    ("max_per_address", STREAMS),
-    ("input_limit", STREAMS),
-    ("output_limit", STREAMS),
-    ("accept", STREAMS),
     ("tls", STREAMS),
 ];
 
 const STREAMS: &[Scheme] = &[Scheme::Tcp, Scheme::Unix];
 
-/// Reads one `[[listen]]`; none if it is not clear what to bind, or who serves it.
-///
-/// Paths of certificates are relative to `folder`.
+fn keys() -> impl Iterator<Item = (&'static str, &'static [Scheme])> {
+    OPTIONS.iter().copied().chain(stream_options::KEYS.map(|key| (key, STREAMS)))
+}
+
+/// Reads one `[[listen]]`; none if its address or its handler is missing or wrong. Paths of
+/// certificates are relative to `folder`.
 pub(super) fn read_listen(section: &Section<'_, '_>, folder: &Path) -> Option<ListenConfig> {
     let mut known = vec!["udp", "unixgram", "tcp", "unix", "handler"];
-    known.extend(OPTIONS.iter().map(|(key, _)| *key));
+    known.extend(keys().map(|(key, _)| key));
     section.only(&known);
     let workers = section.integer("workers", 1..=WORKERS_MAX);
     let addresses = read_addresses(section);
@@ -286,8 +149,8 @@ fn read_addresses(section: &Section<'_, '_>) -> Option<(Scheme, Vec<ListenAddres
     }
     let found = at_most(section, key, section.one_or_more(key)?)?;
     let addresses: Vec<Option<ListenAddress>> =
-        found.into_iter().map(|found| or_report(section, found.offset, parse_address(scheme, &found.value))).collect();
-    // Every one that is wrong has been reported.
+        found.into_iter().map(|found| section.ok_or_report(found.offset, parse_address(scheme, &found.value))).collect();
+    // Each wrong one was reported.
     addresses.into_iter().collect::<Option<_>>().map(|addresses| (scheme, addresses))
 }
 
@@ -303,12 +166,12 @@ fn at_most(section: &Section<'_, '_>, key: &str, found: Vec<Found<String>>) -> O
 }
 
 fn read_socket_options(section: &Section<'_, '_>) -> SocketOptions {
-    let interface = section.string("interface").and_then(|found| or_report(section, found.offset, parse_interface(&found.value)));
+    let interface = section.parsed("interface", parse_interface);
     let groups = section.one_or_more("multicast").and_then(|found| at_most(section, "multicast", found)).unwrap_or_default();
     let group = |found: Found<String>| {
-        let group = or_report(section, found.offset, parse_group(&found.value))?;
-        // The listener's interface is where its groups are.
-        Some(Group { interface: group.interface.or_else(|| interface.clone()), ..group })
+        let group = section.ok_or_report(found.offset, parse_group(&found.value))?;
+        // A group without an interface is joined at the listener's.
+        Some(MulticastGroup { interface: group.interface.or_else(|| interface.clone()), ..group })
     };
     let default = SocketOptions::default();
     SocketOptions {
@@ -317,38 +180,10 @@ fn read_socket_options(section: &Section<'_, '_>) -> SocketOptions {
         receive_buffer_bytes: section.size("receive_buffer", BUFFER_MIN_BYTES..=BUFFER_MAX_BYTES),
         send_buffer_bytes: section.size("send_buffer", BUFFER_MIN_BYTES..=BUFFER_MAX_BYTES),
         busy_poll: section.duration("busy_poll", BUSY_POLL_MIN..=BUSY_POLL_MAX),
-        mode: section.string("mode").and_then(|found| or_report(section, found.offset, parse_mode(&found.value))).unwrap_or(default.mode),
+        mode: section.parsed("mode", parse_mode).unwrap_or(default.mode),
         owner: section.text("owner"),
         group: section.text("group"),
         interface,
-    }
-}
-
-fn read_stream_options(section: &Section<'_, '_>) -> StreamOptions {
-    let default = StreamOptions::default();
-    let timeout = |key: &str, default: Duration| section.duration(key, Duration::ZERO..=TIMEOUT_MAX).unwrap_or(default);
-    let count = |key: &str| section.integer(key, 0..=CONNECTIONS_MAX).unwrap_or(0);
-    let accept = section.string("accept").and_then(|found| {
-        or_report(
-            section,
-            found.offset,
-            match found.value.as_str() {
-                "main" => Ok(Accept::Main),
-                "workers" => Ok(Accept::Workers),
-                other => Err(Error::config(format!("\"{}\" cannot accept connections", other.escape_debug()))
-                    .hint("write \"main\" (the TCP main process, by load) or \"workers\" (each for itself)")),
-            },
-        )
-    });
-    StreamOptions {
-        idle_timeout: timeout("idle_timeout", default.idle_timeout),
-        read_timeout: timeout("read_timeout", default.read_timeout),
-        total_timeout: timeout("total_timeout", default.total_timeout),
-        max_connections: count("max_connections"),
-        max_per_address: count("max_per_address"),
-        input_limit_bytes: section.size("input_limit", LIMIT_MIN_BYTES..=LIMIT_MAX_BYTES).unwrap_or(default.input_limit_bytes),
-        output_limit_bytes: section.size("output_limit", LIMIT_MIN_BYTES..=LIMIT_MAX_BYTES).unwrap_or(default.output_limit_bytes),
-        accept: accept.unwrap_or_default(),
     }
 }
 
@@ -358,8 +193,7 @@ fn read_handler(section: &Section<'_, '_>) -> Option<HandlerRef> {
         section.report(section.offset, error);
         return None;
     }
-    let found = section.string("handler")?;
-    or_report(section, found.offset, parse_handler(&found.value))
+    section.parsed("handler", parse_handler)
 }
 
 /// Reads the mode of a file: `0660`.
@@ -372,10 +206,10 @@ fn parse_mode(text: &str) -> Result<u32, Error> {
     })
 }
 
-/// What is wrong between the options and the addresses.
+/// Reports options that do not fit the addresses.
 fn check_options(section: &Section<'_, '_>, scheme: Scheme, addresses: &[ListenAddress], options: &ListenOptions) {
     let report = |key: &str, error: Error| section.report(section.key_offset(key), error);
-    for (key, schemes) in OPTIONS {
+    for (key, schemes) in keys() {
         if section.has(key) && !schemes.contains(&scheme) {
             let name = |wanted: &Scheme| Scheme::ALL.iter().find(|(_, scheme)| scheme == wanted).map_or("", |(name, _)| name);
             let names: Vec<&str> = schemes.iter().map(name).collect();
@@ -413,10 +247,6 @@ fn check_options(section: &Section<'_, '_>, scheme: Scheme, addresses: &[ListenA
     }
 }
 
-fn or_report<T>(section: &Section<'_, '_>, offset: usize, result: Result<T, Error>) -> Option<T> {
-    result.map_err(|error| section.report(offset, error)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -430,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_can_be_said() {
+    fn every_option_is_read() {
         let listener = read(
             "udp = [\"0.0.0.0:1\", \"[::]:1\"]\ninterface = \"eth0\"\nv6only = false\nmulticast = [\"239.1.2.3\", \"ff02::1%lo\"]\n\
              receive_buffer = \"1MiB\"\nsend_buffer = 8192\nbusy_poll = \"50us\"",
@@ -499,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_an_end() {
+    fn lists_have_a_longest_length() {
         let list = |count: u16| (1..=count).map(|port| format!("\"127.0.0.1:{port}\"")).collect::<Vec<_>>().join(", ");
         assert_eq!(read(&format!("udp = [{}]", list(64))).unwrap().addresses.len(), 64);
         let errors = read(&format!("udp = [{}]", list(65))).unwrap_err();

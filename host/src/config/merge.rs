@@ -1,62 +1,50 @@
-//! Lays the command line over the configuration file.
+//! Merges the command line into the configuration of the file.
 //!
-//! *Runs in:* the supervisor, before anything is forked.
-//! *Never:* looks at a clock, the environment or the file system.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* stops at the first error.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::path::PathBuf;
 
 use super::address::{check_name, parse_listen};
-use super::{
-    Config, Fork, Level, ListenConfig, ListenOptions, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, check_duplicates,
-    nearest,
-};
+use super::check::check_duplicates;
+use super::{Config, Fork, Level, ListenConfig, ListenOptions, LogFormat, ModuleConfig, ModuleSource, Position, WORKERS_MAX, nearest};
 use crate::error::Error;
 
-/// What the command line says, still as text where the shell gave text.
+/// The options of the command line, some of them still to be parsed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
-    /// Positional modules: a path if it holds a slash or ends in `.so`, a name otherwise.
+    /// Positional arguments: a path if it has a slash or ends in `.so`, a name otherwise.
     pub modules: Vec<String>,
-    /// `--module-dir`: searched before `host.module_path`.
+    /// Searched before `host.module_path`.
     pub module_dirs: Vec<PathBuf>,
-    /// `--load-all`.
     pub load_all: Vec<PathBuf>,
-    /// `--listen`: added to the file's.
+    /// Added to the file's.
     pub listen: Vec<String>,
-    /// `--workers`.
     pub workers: Option<u32>,
-    /// `--no-fork`.
     pub fork: Option<Fork>,
-    /// `--daemon`; only ever turns it on.
     pub daemon: Option<bool>,
-    /// `--user`.
     pub user: Option<String>,
-    /// `--group`.
     pub group: Option<String>,
-    /// `--pid-file`.
     pub pid_file: Option<PathBuf>,
-    /// `--control`.
     pub control: Option<PathBuf>,
-    /// `--set`.
+    /// `MODULE.PARAM=VALUE`.
     pub set: Vec<String>,
-    /// `--log-format`.
     pub log_format: Option<LogFormat>,
-    /// `--log-level`: a level, or `MODULE=LEVEL`.
+    /// A level, or `MODULE=LEVEL`.
     pub log_level: Vec<String>,
 }
 
 /// One `--set MODULE.PARAM=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetParam {
-    /// Name of the module.
     pub module: String,
-    /// Name of the parameter.
     pub name: String,
-    /// The value, read as the parameter's kind wants it.
+    /// Parsed when the parameter's kind is known.
     pub text: String,
 }
 
-/// Merges; the command line wins, lists are added to. All errors at once.
+/// The command line overrides values and adds to lists. All errors at once.
 pub fn merge(mut config: Config, overrides: Overrides) -> Result<Config, Vec<Error>> {
     let mut errors = Vec::new();
     let host = &mut config.host;

@@ -1,18 +1,22 @@
-//! The configuration as plain data, and the one entry point of its parser.
+//! The configuration as plain data, and its parser: text in, values or every error out.
 //!
-//! *Runs in:* the supervisor, before anything is forked; main only reads the result.
-//! *Never:* looks at a clock, the environment or the file system: text in, values or every error out. [`read`] alone opens a file.
+//! *Runs in:* the supervisor, before anything is forked; main only reads the result. *Never:* opens a
+//! file, except in [`mod@read`].
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 pub mod address;
 mod check;
-pub mod listen;
-pub mod merge;
+mod document;
+mod listen;
+mod merge;
 mod parse;
-pub mod read;
+mod read;
 mod reader;
+mod stream_options;
 #[cfg(test)]
 mod tests;
-pub mod tls;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,65 +24,60 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::check_duplicates;
-pub use listen::{Accept, Group, ListenAddress, ListenConfig, ListenOptions, SocketOptions, StreamOptions, UnixName};
+pub use address::{ListenAddress, MulticastGroup, UnixName};
+pub use listen::{ListenConfig, ListenOptions, SocketOptions};
 pub use merge::{Overrides, SetParam, merge};
 use module_api::check::{Folders, Setting};
 pub use module_api::check::{nearest, units};
 pub use parse::parse;
 pub use read::read;
+pub use stream_options::{Accept, StreamOptions};
 pub use tls::{CertificateFiles, TlsOptions, TlsVersion};
 
-/// Most workers per listener: the process table and every scan of it stay small.
+/// Most workers per listener, so that scans of the process table stay short.
 pub const WORKERS_MAX: u32 = 4000;
-/// Searched, in this order, when the configuration has no `module_path`.
+/// Used if the configuration has no `module_path`.
 pub const MODULE_PATH_DEFAULT: [&str; 2] = ["/usr/local/lib/modhost", "/usr/lib/modhost"];
 /// Longest module or handler name, in bytes.
 pub const NAME_MAX_BYTES: usize = 31;
 
-/// Everything the operator decided, from file and command line.
+/// What the operator has configured, in the file and on the command line.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
-    /// The file it was read from.
+    /// None: everything is from the command line.
     pub file: Option<PathBuf>,
-    /// `[host]`.
-    pub host: Host,
-    /// `[log]`.
-    pub log: Log,
+    pub host: HostConfig,
+    pub log: LogConfig,
     /// `[[module]]`, in the order of the file, then those of the command line.
     pub modules: Vec<ModuleConfig>,
     /// `[[listen]]`, in the order of the file, then those of the command line.
     pub listeners: Vec<ListenConfig>,
-    /// `--load-all`: folders of which every module is loaded, after `modules`.
+    /// `--load-all`: folders whose modules are all loaded, after `modules`.
     pub load_all: Vec<PathBuf>,
-    /// `--set`: applied once the modules' names are known, over what the file says.
+    /// `--set`: applied when the modules' names are known; overrides the file.
     pub set: Vec<SetParam>,
-    /// Paths of the command line are relative to it; empty until [`Config::anchor`].
+    /// Of the command. Empty until [`Config::anchor`].
     pub working_directory: PathBuf,
 }
 
-/// `[host]`.
+/// `[host]`. Relative paths are relative to the working directory of the command.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Host {
-    /// Workers per UDP listener that does not say otherwise, and number of TCP workers; 1 to [`WORKERS_MAX`].
+pub struct HostConfig {
+    /// Workers of each UDP listener without `workers`, and number of TCP workers; 1 to [`WORKERS_MAX`].
     pub workers: u32,
-    /// User that main and everything below it become; a name or a number.
+    /// The user that main and its children become; a name or a number.
     pub user: Option<String>,
-    /// Group, likewise; without it the user's own.
+    /// Likewise; none: the user's group.
     pub group: Option<String>,
-    /// Where the user and the group are configured.
+    /// Of `user` and `group`.
     pub identity_positions: [Option<Position>; 2],
-    /// Detach from the terminal.
     pub daemon: bool,
-    /// Whether there are workers at all.
     pub fork: Fork,
-    /// Relative to the working directory of the command.
     pub pid_file: Option<PathBuf>,
-    /// Control socket; relative to the working directory of the command.
+    /// Path of the control socket.
     pub control: Option<PathBuf>,
-    /// Where a module's name is looked up, in this order; relative to the working directory of the command.
+    /// Folders where a module's name is looked up, in this order.
     pub module_path: Vec<PathBuf>,
-    /// Size of the memory that modules share.
     pub shared_memory_bytes: usize,
     /// From the first module's `init_f` to readiness.
     pub start_timeout: Duration,
@@ -86,7 +85,7 @@ pub struct Host {
     pub stop_timeout: Duration,
 }
 
-impl Default for Host {
+impl Default for HostConfig {
     fn default() -> Self {
         Self {
             workers: 2,
@@ -108,33 +107,28 @@ impl Default for Host {
 /// Whether main forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fork {
-    /// Supervisor, main, workers, timers.
     #[default]
     Processes,
-    /// For debugging: main in the foreground serves everything itself.
+    /// For debugging: main serves every listener itself, in the foreground.
     NoFork,
 }
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Log {
-    /// Where records go.
+pub struct LogConfig {
     pub target: LogTarget,
-    /// How they look.
     pub format: LogFormat,
-    /// Highest level written.
+    /// The most detailed level that is written.
     pub level: Level,
     /// `[log.modules]`: level by module name.
     pub modules: BTreeMap<String, Level>,
 }
 
-/// `log.target`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LogTarget {
-    /// Standard error.
     #[default]
     Stderr,
-    /// A file, reopened on SIGHUP; relative to the working directory of the command.
+    /// Reopened on SIGHUP. A relative path is relative to the working directory of the command.
     File(PathBuf),
     /// The local syslog socket.
     Syslog,
@@ -142,13 +136,12 @@ pub enum LogTarget {
     Journald,
 }
 
-/// `log.format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// One readable line a record.
+    /// One readable line for each record.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each record, on one line.
     Json,
 }
 
@@ -157,15 +150,13 @@ pub enum LogFormat {
 pub struct Level(pub u32);
 
 impl Level {
-    /// Their names; the index is the number.
+    /// By number.
     pub const NAMES: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-    /// The level of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().position(|known| *known == name).map(|number| Self(number as u32))
     }
 
-    /// Its name.
     pub fn name(self) -> &'static str {
         Self::NAMES.get(self.0 as usize).copied().unwrap_or("trace")
     }
@@ -180,13 +171,11 @@ impl Default for Level {
 /// One `[[module]]`, or one module of the command line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModuleConfig {
-    /// Where to find it.
     pub source: ModuleSource,
-    /// A bad one is skipped with a warning.
+    /// If the module is bad, it is skipped with a warning.
     pub optional: bool,
     /// `[module.params]`, in the order of the file.
     pub params: Vec<ParamSetting>,
-    /// Where it is configured.
     pub position: Position,
 }
 
@@ -195,7 +184,8 @@ pub struct ModuleConfig {
 pub enum ModuleSource {
     /// Looked up in `module_path` as `libNAME.so`, then `NAME.so`.
     Name(String),
-    /// A file. From the configuration file: relative to that file's folder (already joined). From the command line: to the working directory.
+    /// A file. From the configuration file: already joined with that file's folder. From the command
+    /// line: relative to the working directory.
     Path(PathBuf),
 }
 
@@ -208,7 +198,7 @@ impl fmt::Display for ModuleSource {
     }
 }
 
-/// One parameter as configured; its kind is checked when the module's declaration is known.
+/// A parameter, whose kind is checked when the module's declaration is known.
 pub type ParamSetting = Setting<Position>;
 
 /// A configured value, before it is checked against the module's declaration.
@@ -217,9 +207,8 @@ pub type Value = module_api::check::Value<Position>;
 /// `handler = "module"` or `"module:handler"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerRef {
-    /// Name of the module.
     pub module: String,
-    /// Name of the handler; without: the module's first of the fitting kind.
+    /// None: the module's first handler of the fitting kind.
     pub handler: Option<String>,
 }
 
@@ -235,16 +224,9 @@ impl fmt::Display for HandlerRef {
 /// Where something was configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// In a file; line and column count from 1, columns in characters.
-    File {
-        /// As the operator named it.
-        file: Arc<Path>,
-        /// Line.
-        line: u32,
-        /// Column.
-        column: u32,
-    },
-    /// On the command line, in this option.
+    /// Line and column count from 1; a column is a character.
+    File { file: Arc<Path>, line: u32, column: u32 },
+    /// An option of the command line, or "".
     CommandLine(&'static str),
 }
 
@@ -264,7 +246,7 @@ impl Config {
         self.working_directory = working_directory.to_path_buf();
         let anchor = |path: &mut PathBuf| {
             if path.is_relative() {
-                // Without the "." of "./x.so", which would stand in every message.
+                // `components` removes the "." of "./x.so", which would be in every message.
                 *path = working_directory.join(&*path).components().collect();
             }
         };
@@ -286,9 +268,7 @@ impl Config {
         }
         self.listeners.iter_mut().filter_map(|listener| listener.options.tls.as_mut()).flat_map(TlsOptions::files_mut).for_each(anchor);
     }
-}
 
-impl Config {
     /// What the paths in parameters are relative to.
     pub fn folders(&self) -> Folders {
         let command = self.working_directory.clone();
@@ -297,7 +277,7 @@ impl Config {
     }
 }
 
-/// Whether a module or handler may be called that: `[a-z0-9_-]`, 1 to 31 bytes.
+/// Whether a module or handler can have this name: `[a-z0-9_-]`, 1 to 31 bytes.
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_MAX_BYTES).contains(&name.len()) && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }

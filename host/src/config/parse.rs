@@ -1,7 +1,8 @@
-//! Text in, [`Config`] or every error out.
+//! Parses a configuration file: text in, [`Config`] or every error out.
 //!
-//! *Runs in:* the supervisor, before anything is forked.
-//! *Never:* looks at a clock, the environment or the file system.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* stops at the first wrong value.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,24 +11,26 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::address::check_name;
+use super::check::check_duplicates;
+use super::document::Document;
 use super::listen::read_listen;
-use super::reader::{Document, Section};
-use super::{
-    Config, Host, Level, Log, LogFormat, LogTarget, ModuleConfig, ModuleSource, ParamSetting, WORKERS_MAX, check_duplicates, nearest,
-};
+use super::reader::Section;
+use super::{Config, HostConfig, Level, LogConfig, LogFormat, LogTarget, ModuleConfig, ModuleSource, ParamSetting, WORKERS_MAX, nearest};
 use crate::error::Error;
 
-/// Less holds nothing useful once the host has its own part.
+/// Less holds nothing useful beside the host's own part.
 const SHARED_MEMORY_MIN_BYTES: u64 = 1 << 20;
 const SHARED_MEMORY_MAX_BYTES: u64 = 1 << 40;
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
-/// A file whose errors run into the thousands is not the file that was meant.
+/// More syntax errors mean that it is the wrong file.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
-/// Parses the text of a configuration file. `file` names it in positions; a module's `path` is relative to its folder.
+/// Parses the text of `file`, whose path is in positions and whose folder relative paths of modules and
+/// certificates are relative to.
 ///
-/// The errors come in the order of the file. A text that is no TOML yields its syntax errors only: what else is wrong would be guesswork.
+/// # Errors
+/// In the order of the file. If the text is not TOML, only its syntax errors.
 pub fn parse(text: &str, file: &Path) -> Result<Config, Vec<Error>> {
     let document = Document::new(text, file);
     let (root, syntax_errors) = DeTable::parse_recoverable(text);
@@ -60,13 +63,13 @@ fn explain_syntax(message: &str) -> Error {
     if let Some(short) = reason.strip_suffix(", expected nothing") {
         reason.truncate(short.len());
     }
-    // What an address or a word without quotes is taken for.
+    // How the parser takes an address or a word without quotes.
     let unquoted = ["invalid float", "invalid integer", "string values must be quoted"].iter().any(|start| reason.starts_with(start));
-    let hint = if unquoted { "a value that is no number stands in quotes" } else { "" };
+    let hint = if unquoted { "a value that is no number needs quotes" } else { "" };
     Error::config("this is not valid TOML").detail(reason).hint(hint)
 }
 
-fn read_host(section: &Section<'_, '_>, host: &mut Host) {
+fn read_host(section: &Section<'_, '_>, host: &mut HostConfig) {
     section.only(&[
         "workers",
         "user",
@@ -92,14 +95,9 @@ fn read_host(section: &Section<'_, '_>, host: &mut Host) {
     set(&mut host.stop_timeout, section.duration("stop_timeout", TIMEOUT_MIN..=TIMEOUT_MAX));
 }
 
-fn read_log(section: &Section<'_, '_>, log: &mut Log) {
+fn read_log(section: &Section<'_, '_>, log: &mut LogConfig) {
     section.only(&["target", "format", "level", "modules"]);
-    if let Some(found) = section.string("target") {
-        match parse_log_target(&found.value) {
-            Ok(target) => log.target = target,
-            Err(error) => section.report(found.offset, error),
-        }
-    }
+    set(&mut log.target, section.parsed("target", parse_log_target));
     set(&mut log.format, section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]));
     set(&mut log.level, section.choice("level", &levels()));
     if let Some(modules) = section.table("modules", "[log.modules]") {
@@ -119,8 +117,9 @@ fn read_log_modules(section: &Section<'_, '_>) -> BTreeMap<String, Level> {
     modules
 }
 
-/// Reads `log.target`: a word, or a path, which has a slash or a dot so that a slip in a word does not become a file.
-pub(super) fn parse_log_target(text: &str) -> Result<LogTarget, Error> {
+/// Reads `log.target`: a word or a path. A path must have a slash or a dot, so that a misspelt word does
+/// not become a file.
+fn parse_log_target(text: &str) -> Result<LogTarget, Error> {
     match text {
         "stderr" => Ok(LogTarget::Stderr),
         "syslog" => Ok(LogTarget::Syslog),
@@ -135,14 +134,8 @@ pub(super) fn parse_log_target(text: &str) -> Result<LogTarget, Error> {
     }
 }
 
-/// The levels' names and values.
-pub(super) fn levels() -> [(&'static str, Level); Level::NAMES.len()] {
-    let mut number = 0;
-    Level::NAMES.map(|name| {
-        let level = Level(number);
-        number += 1;
-        (name, level)
-    })
+fn levels() -> Vec<(&'static str, Level)> {
+    Level::NAMES.into_iter().zip((0..).map(Level)).collect()
 }
 
 fn read_module(section: &Section<'_, '_>, folder: &Path) -> Option<ModuleConfig> {
@@ -167,7 +160,7 @@ fn read_module(section: &Section<'_, '_>, folder: &Path) -> Option<ModuleConfig>
         },
         (None, Some(path)) => ModuleSource::Path(folder.join(path)),
         (None, None) => {
-            // A key of the wrong type has been reported already.
+            // A key of the wrong type was reported already.
             if !section.has("name") && !section.has("path") {
                 let error = Error::config("a [[module]] names no module").hint("add name = \"...\" or path = \"...\"");
                 section.report(section.offset, error);

@@ -1,7 +1,7 @@
-//! Reads the configuration file into memory.
+//! Reads the configuration file.
 //!
-//! *Runs in:* the supervisor, before anything is forked.
-//! *Never:* reads without end, or waits for a writer that never comes.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* reads without limit, or waits for a
+//! pipe that has no writer.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -10,24 +10,23 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::error::Error;
-pub use crate::error::io_text;
+use crate::error::{Error, io_text};
 
-/// A configuration is some kilobytes; whatever is larger is another kind of file.
-pub const FILE_MAX_BYTES: u64 = 4 << 20;
+/// A configuration has some kilobytes; a larger file is the wrong one.
+const FILE_MAX_BYTES: u64 = 4 << 20;
 
-/// Room for most files, whose first bytes would otherwise be read in small pieces.
+/// Enough for most files. Without it the first bytes would be read in small pieces.
 const FIRST_READ_BYTES: usize = 4 << 10;
 
-/// The text of the file. `-` and `/dev/stdin` work where the shell opens them; a folder does not.
+/// The text of the file, which can be a pipe such as `/dev/stdin`.
 pub fn read(path: &Path) -> Result<String, Error> {
     let failed = |detail: String| Error::config(format!("cannot read the configuration \"{}\"", path.display())).detail(detail);
-    // A pipe without a writer would make the open wait for one.
+    // Without O_NONBLOCK, opening a pipe waits for a writer.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(|error| {
         let failed = failed(io_text(&error));
         if error.kind() == io::ErrorKind::NotFound { failed.hint("pass -c FILE") } else { failed }
     })?;
-    // One with a writer is read to its end.
+    // A pipe that has a writer is read to its end.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|errno| failed(format!("fcntl: {errno}")))?;
     let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
     let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);

@@ -1,74 +1,34 @@
-//! Walks a parsed TOML document: typed access by key, positions, and a list of everything that is wrong.
+//! Typed access to the tables of a parsed TOML document. Each wrong value is reported.
 //!
-//! *Runs in:* the supervisor, before anything is forked.
-//! *Never:* stops at the first error, or knows what a key means.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* knows what a key means.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::document::Document;
 use super::{Position, Value, nearest, units};
 use crate::error::Error;
 
-type Entry<'t> = Spanned<DeValue<'t>>;
+type TomlEntry<'t> = Spanned<DeValue<'t>>;
 
-/// A text with its lines, and the errors found in it so far.
-pub struct Document<'t> {
-    text: &'t str,
-    file: Arc<Path>,
-    line_starts: Vec<usize>,
-    errors: RefCell<Vec<(usize, Error)>>,
-}
-
-impl<'t> Document<'t> {
-    pub fn new(text: &'t str, file: &Path) -> Self {
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, file: Arc::from(file), line_starts, errors: RefCell::default() }
-    }
-
-    /// The position of a byte offset.
-    pub fn position(&self, offset: usize) -> Position {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
-        let column = self.text[self.line_starts[line - 1]..offset].chars().count() + 1;
-        Position::File { file: Arc::clone(&self.file), line: saturate(line), column: saturate(column) }
-    }
-
-    /// Adds an error; its position is put before what failed.
-    pub fn report(&self, offset: usize, mut error: Error) {
-        error.what = format!("{}: {}", self.position(offset), error.what);
-        self.errors.borrow_mut().push((offset, error));
-    }
-
-    /// What was reported, in the order of the file.
-    pub fn into_errors(self) -> Vec<Error> {
-        let mut errors = self.errors.into_inner();
-        errors.sort_by_key(|(offset, _)| *offset);
-        errors.into_iter().map(|(_, error)| error).collect()
-    }
-}
-
-/// A table of the document, `[name]` to the operator.
+/// A table of the document.
 pub struct Section<'d, 't> {
     document: &'d Document<'t>,
-    /// As it is called in messages: `[host]`.
+    /// Its name in messages, with brackets: `[host]`.
     name: String,
     table: &'d DeTable<'t>,
-    /// Where the table stands, for errors about what it lacks.
+    /// Of the table in the text, for errors about a missing key.
     pub offset: usize,
 }
 
-/// A value with where it stands.
+/// A value and its offset in the text.
 #[derive(Debug, Clone)]
 pub struct Found<T> {
     pub value: T,
@@ -92,7 +52,7 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
-    /// The table under `key`; `name` is what it is called, with its brackets.
+    /// The table under `key`; `name` is its name in messages.
     pub fn table(&self, key: &str, name: &str) -> Option<Section<'d, 't>> {
         let entry = self.entry(key)?;
         self.as_section(key, entry, name)
@@ -109,7 +69,7 @@ impl<'d, 't> Section<'d, 't> {
         array.iter().filter_map(|item| self.as_section(key, item, &name)).collect()
     }
 
-    /// The table under `key`, or the tables of `[[key]]`, at least one; `name` as in [`Section::table`].
+    /// The table under `key`, or the tables of `[[key]]`.
     pub fn one_or_more_tables(&self, key: &str, name: &str) -> Vec<Section<'d, 't>> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
         match entry.get_ref().as_array() {
@@ -122,7 +82,7 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
-    fn as_section(&self, key: &str, entry: &'d Entry<'t>, name: &str) -> Option<Section<'d, 't>> {
+    fn as_section(&self, key: &str, entry: &'d TomlEntry<'t>, name: &str) -> Option<Section<'d, 't>> {
         let Some(table) = entry.get_ref().as_table() else {
             self.wrong(key, entry, format_args!("a table"), format!("write {name} and the keys below it"));
             return None;
@@ -130,7 +90,6 @@ impl<'d, 't> Section<'d, 't> {
         Some(Section { document: self.document, name: name.to_string(), table, offset: entry.span().start })
     }
 
-    /// A string.
     pub fn string(&self, key: &str) -> Option<Found<String>> {
         let entry = self.entry(key)?;
         let Some(text) = entry.get_ref().as_str() else {
@@ -138,6 +97,12 @@ impl<'d, 't> Section<'d, 't> {
             return None;
         };
         Some(Found { value: text.to_string(), offset: entry.span().start })
+    }
+
+    /// A string that `parse` accepts.
+    pub fn parsed<T>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, Error>) -> Option<T> {
+        let found = self.string(key)?;
+        self.ok_or_report(found.offset, parse(&found.value))
     }
 
     /// A string that is not empty and holds no NUL: a path or the name of a user.
@@ -154,7 +119,7 @@ impl<'d, 't> Section<'d, 't> {
             self.wrong(key, entry, format_args!("a list of strings"), hint);
             return None;
         };
-        let item = |item: &'d Entry<'t>| {
+        let item = |item: &'d TomlEntry<'t>| {
             let Some(text) = item.get_ref().as_str() else {
                 self.wrong(key, item, format_args!("a list of strings"), self.quoted(item));
                 return None;
@@ -180,7 +145,7 @@ impl<'d, 't> Section<'d, 't> {
             );
             return None;
         }
-        let item = |item: &'d Entry<'t>| {
+        let item = |item: &'d TomlEntry<'t>| {
             let text = item.get_ref().as_str();
             if text.is_none() {
                 self.wrong(key, item, format_args!("a list of strings"), self.quoted(item));
@@ -190,7 +155,6 @@ impl<'d, 't> Section<'d, 't> {
         array.iter().map(item).collect()
     }
 
-    /// `true` or `false`.
     pub fn boolean(&self, key: &str) -> Option<bool> {
         let entry = self.entry(key)?;
         let value = entry.get_ref().as_bool();
@@ -200,7 +164,6 @@ impl<'d, 't> Section<'d, 't> {
         value
     }
 
-    /// A whole number in `range`.
     pub fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let entry = self.entry(key)?;
         let expected = format_args!("a whole number from {} to {}", range.start(), range.end());
@@ -213,7 +176,6 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
-    /// A duration in `range`.
     pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let entry = self.entry(key)?;
         let seconds = range.contains(&Duration::from_secs(10));
@@ -228,7 +190,7 @@ impl<'d, 't> Section<'d, 't> {
             let (low, high) = (units::format_duration(*range.start()), units::format_duration(*range.end()));
             if range.contains(&duration) { Ok(duration) } else { Err(format!("it must be from {low} to {high}")) }
         });
-        self.or_report(key, entry, result, expected)
+        self.value_or_report(key, entry, result, expected)
     }
 
     /// A number of bytes in `range`.
@@ -249,7 +211,7 @@ impl<'d, 't> Section<'d, 't> {
             let fits = usize::try_from(size).ok().filter(|_| range.contains(&size));
             fits.ok_or_else(|| format!("it must be from {} to {}", units::format_size(*range.start()), units::format_size(*range.end())))
         });
-        self.or_report(key, entry, result, expected)
+        self.value_or_report(key, entry, result, expected)
     }
 
     /// One of several words.
@@ -264,7 +226,7 @@ impl<'d, 't> Section<'d, 't> {
         choice.map(|(_, value)| *value)
     }
 
-    /// Every key with its value, in the order of the file; numbers that are too large are reported.
+    /// Every key with its value and the value's offset, in the order of the file.
     pub fn settings(&self) -> Vec<(String, Value, usize)> {
         let mut settings: Vec<_> = self
             .table
@@ -274,11 +236,11 @@ impl<'d, 't> Section<'d, 't> {
                 let offset = entry.span().start;
                 let value = match entry.get_ref() {
                     DeValue::Array(items) => {
-                        let item = |item: &'d Entry<'t>| Some((self.plain(&name, item)?, self.position(item.span().start)));
+                        let item = |item: &'d TomlEntry<'t>| Some((self.plain(&name, item)?, self.position(item.span().start)));
                         Value::List(items.iter().filter_map(item).collect())
                     }
                     DeValue::Table(table) => {
-                        let entry = |(key, value): (&'d Spanned<_>, &'d Entry<'t>)| {
+                        let entry = |(key, value): (&'d Spanned<_>, &'d TomlEntry<'t>)| {
                             let key: &Cow<'t, str> = key.get_ref();
                             Some((value.span().start, key.to_string(), self.plain(&name, value)?))
                         };
@@ -295,8 +257,8 @@ impl<'d, 't> Section<'d, 't> {
         settings
     }
 
-    /// A value without what it holds: nothing takes a list in a list, so how deep they go does not matter.
-    fn plain(&self, name: &str, entry: &Entry<'t>) -> Option<Value> {
+    /// A value that is not nested. A list or a table becomes an empty one: nothing takes nested ones.
+    fn plain(&self, name: &str, entry: &TomlEntry<'t>) -> Option<Value> {
         Some(match entry.get_ref() {
             DeValue::Boolean(value) => Value::Bool(*value),
             DeValue::String(text) => Value::String(text.to_string()),
@@ -314,32 +276,33 @@ impl<'d, 't> Section<'d, 't> {
         })
     }
 
-    /// Where the value of a key stands.
     pub fn value_position(&self, key: &str) -> Option<Position> {
         self.entry(key).map(|entry| self.position(entry.span().start))
     }
 
-    /// Reports an error about this section.
     pub fn report(&self, offset: usize, error: Error) {
         self.document.report(offset, error);
     }
 
-    /// Whether the key is there, of whatever type.
+    /// Whether the key exists, whatever its type.
     pub fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
 
-    /// Where the key itself stands, or the section if it has none.
+    /// The offset of the key itself; of the table if it lacks the key.
     pub fn key_offset(&self, key: &str) -> usize {
         self.table.get_key_value(key).map_or(self.offset, |(key, _)| key.span().start)
     }
 
-    /// The position of an offset.
     pub fn position(&self, offset: usize) -> Position {
         self.document.position(offset)
     }
 
-    fn entry(&self, key: &str) -> Option<&'d Entry<'t>> {
+    pub fn ok_or_report<T>(&self, offset: usize, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| self.report(offset, error)).ok()
+    }
+
+    fn entry(&self, key: &str) -> Option<&'d TomlEntry<'t>> {
         self.table.get(key)
     }
 
@@ -355,7 +318,7 @@ impl<'d, 't> Section<'d, 't> {
         false
     }
 
-    fn or_report<T>(&self, key: &str, entry: &Entry<'t>, result: Result<T, String>, expected: &str) -> Option<T> {
+    fn value_or_report<T>(&self, key: &str, entry: &TomlEntry<'t>, result: Result<T, String>, expected: &str) -> Option<T> {
         result
             .map_err(|reason| {
                 let found = describe(entry.get_ref());
@@ -367,15 +330,15 @@ impl<'d, 't> Section<'d, 't> {
             .ok()
     }
 
-    fn wrong(&self, key: &str, entry: &Entry<'t>, expected: fmt::Arguments<'_>, hint: String) {
+    fn wrong(&self, key: &str, entry: &TomlEntry<'t>, expected: fmt::Arguments<'_>, hint: String) {
         let error = Error::config(format!("wrong value for \"{key}\" in {}", self.name))
             .detail(format_args!("expected {expected}, found {}", describe(entry.get_ref())))
             .hint(hint);
         self.document.report(entry.span().start, error);
     }
 
-    /// The hint for a value that would do if it stood in quotes.
-    fn quoted(&self, entry: &Entry<'t>) -> String {
+    /// The hint for a value that only lacks its quotes.
+    fn quoted(&self, entry: &TomlEntry<'t>) -> String {
         match entry.get_ref() {
             DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => "put it in quotes".to_string(),
             _ => String::new(),
@@ -388,7 +351,7 @@ fn whole(value: &DeValue<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// What was found, short enough for one line.
+/// A value in words, short enough for one line.
 fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.chars().count() > 40 => format!("a string of {} characters", text.chars().count()),
@@ -400,8 +363,4 @@ fn describe(value: &DeValue<'_>) -> String {
         DeValue::Array(_) => "a list".to_string(),
         DeValue::Table(_) => "a table".to_string(),
     }
-}
-
-fn saturate(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -1,7 +1,6 @@
-//! Tests of the parser and the merge, as tables: a text, and what it must yield.
+//! Tests of the parser and the merge, as tables: a text, and its result.
 //!
-//! *Runs in:* `cargo test`.
-//! *Never:* touches the file system.
+//! *Runs in:* `cargo test`. *Never:* touches the file system.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Every key there is, each with a value that is not its default.
+/// Every key of `[host]` and `[log]`, each with a value that is not its default.
 const FULL: &str = r#"
 [host]
 workers = 3
@@ -97,10 +96,10 @@ fn everything_is_read() {
 }
 
 #[test]
-fn nothing_means_the_defaults() {
+fn missing_keys_have_defaults() {
     for text in ["", "\u{feff}", "# nothing\r\n", "[host]\n[log]\n[log.modules]\n"] {
         let config = parse_test(text).unwrap();
-        assert_eq!((config.host, config.log), (Host::default(), Log::default()), "{text:?}");
+        assert_eq!((config.host, config.log), (HostConfig::default(), LogConfig::default()), "{text:?}");
     }
 }
 
@@ -156,9 +155,9 @@ fn each_error_says_where_what_and_how() {
         ("[host\nworkers = 1", &["etc/t.toml:1:", "this is not valid TOML"]),
         (
             "[[listen]]\nudp = 127.0.0.1:1\nhandler = \"x\"",
-            &["etc/t.toml:2:", "invalid float (hint: a value that is no number stands in quotes)"],
+            &["etc/t.toml:2:", "invalid float (hint: a value that is no number needs quotes)"],
         ),
-        ("[host]\nuser = nobody", &["etc/t.toml:2:", "stands in quotes"]),
+        ("[host]\nuser = nobody", &["etc/t.toml:2:", "needs quotes"]),
         ("[host]\nworkers = 1\nworkers = 2", &["etc/t.toml:3:1", "this is not valid TOML", "duplicate"]),
     ] {
         let errors = parse_test(text).expect_err(text);
@@ -179,7 +178,7 @@ fn all_errors_come_at_once_in_order() {
 }
 
 #[test]
-fn repeats_name_both_positions() {
+fn an_error_about_a_repetition_names_both_positions() {
     let text = "[[module]]\nname = \"a\"\n[[module]]\nname = \"a\"\n[[listen]]\nudp = \"[::1]:1\"\nhandler = \"a\"\n[[listen]]\nudp = \"[0::1]:1\"\nhandler = \"b\"";
     let errors = parse_test(text).unwrap_err();
     assert!(errors[0].starts_with("etc/t.toml:3:1: the module \"a\" is configured twice: first at etc/t.toml:1:1"), "{errors:?}");
@@ -195,7 +194,7 @@ fn columns_count_characters() {
 }
 
 #[test]
-fn the_command_line_wins_and_adds() {
+fn the_command_line_overrides_and_adds() {
     let overrides = Overrides {
         modules: vec!["./libx.so".into(), "echo".into(), "y.so".into()],
         module_dirs: vec!["a".into(), "b".into()],
@@ -220,7 +219,7 @@ fn the_command_line_wins_and_adds() {
 }
 
 #[test]
-fn the_command_lines_errors_come_at_once() {
+fn all_errors_of_the_command_line_come_at_once() {
     let overrides = Overrides {
         modules: vec!["Bad Name".into(), "sip".into()],
         listen: vec!["udp://127.0.0.1:5060=sip".into(), "x".into()],
@@ -251,7 +250,7 @@ fn the_command_lines_errors_come_at_once() {
 }
 
 #[test]
-fn anchoring_makes_every_path_absolute() {
+fn anchor_makes_every_path_absolute() {
     let mut config = parse_test(FULL).unwrap();
     config.load_all.push("all".into());
     config.anchor(Path::new("/w"));
@@ -270,12 +269,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_survived(text in any::<String>()) {
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
         let _ = parse(&text, Path::new("t.toml"));
     }
 
     #[test]
-    fn any_damage_is_survived(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..24_usize), 1..6)) {
+    fn a_damaged_file_yields_errors_with_positions(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..24_usize), 1..6)) {
         let mut bytes = FULL.as_bytes().to_vec();
         for (at, byte, removed) in edits {
             let at = at.index(bytes.len());
@@ -292,14 +291,14 @@ proptest! {
     }
 
     #[test]
-    fn any_command_line_is_survived(text in "\\PC{0,40}") {
+    fn no_command_line_makes_the_merge_panic(text in "\\PC{0,40}") {
         let _ = merge(Config::default(), Overrides {
             modules: vec![text.clone()], listen: vec![text.clone()], set: vec![text.clone()], log_level: vec![text], ..Overrides::default()
         });
     }
 
     #[test]
-    fn any_unit_is_survived(text in "[0-9a-zA-Z .µ_-]{0,30}") {
+    fn a_parsed_duration_is_formatted_to_the_same(text in "[0-9a-zA-Z .µ_-]{0,30}") {
         let _ = units::parse_size(&text);
         if let Ok(duration) = units::parse_duration(&text) {
             prop_assert_eq!(units::parse_duration(&units::format_duration(duration)), Ok(duration));

@@ -1,7 +1,9 @@
-//! `tls` of a `[[listen]]`: certificates, keys, and what is agreed on with clients.
+//! `tls` of a `[[listen]]`: certificates, keys, and the parameters of handshakes.
 //!
-//! *Runs in:* the supervisor, before anything is forked; others only read the result.
-//! *Never:* looks at the files: see `crate::tls`.
+//! *Runs in:* the supervisor, before anything is forked; others only read the result. *Never:* reads
+//! the certificates: that is `crate::tls`.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,56 +20,47 @@ const HANDSHAKE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const HANDSHAKE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
-/// How the connections of a listener are encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// At least one. The first one is for clients that name no host, or one that no certificate is for.
+    /// At least one. The first is for clients that name no host, or a host without a certificate.
     pub certificates: Vec<CertificateFiles>,
-    /// Application protocols that are spoken, the best one first.
+    /// Application protocols, the preferred one first.
     pub alpn: Vec<String>,
-    /// The oldest version of the protocol that is spoken.
     pub min_version: TlsVersion,
-    /// The authorities of which a client must have a certificate; none: a client needs none.
+    /// File of authorities, of which a client must have a certificate; none: clients need none.
     pub client_ca: Option<PathBuf>,
     /// From the opening of a connection to the end of its handshake.
     pub handshake_timeout: Duration,
-    /// Where it is configured.
     pub position: Position,
 }
 
-/// The files of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, and behind it those that lead to its authority.
+    /// The certificate, followed by those that lead to its authority.
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
-    /// Where they are configured.
     pub position: Position,
 }
 
-/// Versions of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
-    /// TLS 1.2.
     V12,
-    /// TLS 1.3.
     V13,
 }
 
 impl TlsOptions {
-    /// The files that it names.
+    /// Every file that is named.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.certificates.iter().flat_map(|files| [&files.certificate, &files.key]).chain(&self.client_ca)
     }
 
-    /// The same, to be changed.
     pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         self.certificates.iter_mut().flat_map(|files| [&mut files.certificate, &mut files.key]).chain(&mut self.client_ca)
     }
 }
 
-/// Reads `tls` of a `[[listen]]`: a table, or several, of which the first one says more than certificate and key.
+/// Reads one table or several. Only the first has other keys than those of its certificate.
 pub(super) fn read_tls(listen: &Section<'_, '_>, folder: &Path) -> Option<TlsOptions> {
     if !listen.has("tls") {
         return None;
@@ -82,7 +75,7 @@ pub(super) fn read_tls(listen: &Section<'_, '_>, folder: &Path) -> Option<TlsOpt
     }
     let first = tables.first()?;
     let certificates: Vec<Option<CertificateFiles>> =
-        tables.iter().enumerate().map(|(index, table)| read_certificate(table, index == 0, folder)).collect();
+        tables.iter().enumerate().map(|(index, table)| read_certificate(table, index, folder)).collect();
     let versions = [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
     Some(TlsOptions {
         alpn: read_alpn(first),
@@ -92,15 +85,15 @@ pub(super) fn read_tls(listen: &Section<'_, '_>, folder: &Path) -> Option<TlsOpt
             .duration("handshake_timeout", HANDSHAKE_TIMEOUT_MIN..=HANDSHAKE_TIMEOUT_MAX)
             .unwrap_or(HANDSHAKE_TIMEOUT_DEFAULT),
         position: first.position(first.offset),
-        // Every one that is wrong has been reported.
+        // Each wrong one was reported.
         certificates: certificates.into_iter().collect::<Option<_>>()?,
     })
 }
 
-fn read_certificate(table: &Section<'_, '_>, is_first: bool, folder: &Path) -> Option<CertificateFiles> {
+fn read_certificate(table: &Section<'_, '_>, index: usize, folder: &Path) -> Option<CertificateFiles> {
     let (files, for_all) = (["certificate", "key"], ["alpn", "min_version", "client_ca", "handshake_timeout"]);
     table.only(&[&files[..], &for_all].concat());
-    if !is_first {
+    if index > 0 {
         for key in for_all.into_iter().filter(|key| table.has(key)) {
             let error = Error::config(format!("\"{key}\" stands in the first [[listen.tls]] of a listener"))
                 .detail("it is for all of its certificates")
@@ -146,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn one_certificate_or_several() {
+    fn a_listener_has_one_certificate_or_several() {
         let tls = read("tcp = \"[::]:1\"\ntls = { certificate = \"c.pem\", key = \"/k.pem\" }").unwrap();
         assert_eq!(tls.certificates[0].certificate, Path::new("/etc/c.pem"), "relative to the file's folder");
         assert_eq!(tls.certificates[0].key, Path::new("/k.pem"));

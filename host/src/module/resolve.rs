@@ -14,9 +14,8 @@ use super::interface::{self, Exporter, ImportRequest};
 use super::order::{self, Conflict, Need, Node, Want};
 use super::params::{self, Folders, ParamValue};
 use super::table::{DependClaim, TableClaim};
-use crate::config::read::io_text;
 use crate::config::{Config, ListenAddress, ListenConfig, ModuleSource, ParamSetting, Position, Value, nearest};
-use crate::error::Error;
+use crate::error::{Error, io_text};
 
 /// The modules to load and the listeners to serve.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use super::elf::Obstacle;
-use crate::config::read::io_text;
+use crate::error::io_text;
 
 /// Small, because what is read lies in few places and touching a fresh page costs more than a read.
 const BLOCK_BYTES: u64 = 4 << 10;

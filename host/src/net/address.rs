@@ -1,4 +1,4 @@
-//! What can be bound: an address and everything that its socket is made with.
+//! What can be bound: an address, with the options of its socket.
 //!
 //! *Runs in:* the supervisor; main in no-fork mode. *Never:* holds text that is still to be parsed.
 
@@ -8,59 +8,42 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid};
 
-use crate::config::{Group, SocketOptions, UnixName};
+use crate::config::{MulticastGroup, SocketOptions, UnixName};
 use crate::sys::socket::options::IpVersions;
 use crate::sys::socket::socket_address::SocketAddress;
 
-/// Something to bind, with everything that its socket is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A datagram socket for IPv4 or IPv6.
     Udp(InetBind),
     /// A Unix datagram socket.
     Unixgram(UnixBind),
-    /// A listening socket for IPv4 or IPv6.
     Tcp(InetBind),
-    /// A listening Unix socket.
+    /// A Unix stream socket.
     Unix(UnixBind),
-    /// The control socket.
+    /// The control socket, at this path.
     Control(PathBuf),
 }
 
 /// An IPv4 or IPv6 socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InetBind {
-    /// Address and port; port 0 lets the kernel choose.
+    /// With port 0 the kernel chooses the port.
     pub address: SocketAddr,
-    /// How the socket is made.
     pub options: SocketOptions,
 }
 
-/// What a socket is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SocketKind {
-    /// Datagrams.
-    Datagrams,
-    /// Connections.
-    Connections,
-}
-
-/// A Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixBind {
-    /// Its path or abstract name.
     pub name: UnixName,
-    /// How the socket is made.
     pub options: SocketOptions,
-    /// Owner of its file; without: the starting user.
+    /// Owner of its file; none: the starting user.
     pub owner: Option<Uid>,
-    /// Group of its file; without: the starting group.
+    /// Group of its file; none: the starting group.
     pub group: Option<Gid>,
 }
 
 impl InetBind {
-    /// With default options.
-    pub fn plain(address: SocketAddr) -> Self {
+    pub fn with_default_options(address: SocketAddr) -> Self {
         Self { address, options: SocketOptions::default() }
     }
 
@@ -70,8 +53,8 @@ impl InetBind {
         if is_v6only { IpVersions::V6Only } else { IpVersions::Both }
     }
 
-    /// The groups that this socket is to join: those of the families that it serves.
-    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+    /// The multicast groups that this socket is to join: those whose datagrams it would receive.
+    pub fn groups(&self) -> impl Iterator<Item = &MulticastGroup> {
         let own = self.address.ip();
         self.options.multicast.iter().filter(move |group| match (own, group.ip) {
             (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && self.ip_versions() == IpVersions::Both,
@@ -82,7 +65,7 @@ impl InetBind {
     }
 }
 
-/// The kernel's form. None for a name that is too long.
+/// None for a name that is too long.
 pub fn kernel_name(name: &UnixName) -> Option<SocketAddress> {
     match name {
         UnixName::Path(path) => SocketAddress::unix(&[path.as_os_str().as_bytes(), b"\0"].concat()),
@@ -95,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_joined_where_they_arrive() {
-        let groups = ["224.1.1.1", "ff02::1"].map(|ip| Group { ip: ip.parse().unwrap(), interface: None });
+    fn a_socket_joins_the_groups_that_it_can_receive() {
+        let groups = ["224.1.1.1", "ff02::1"].map(|ip| MulticastGroup { ip: ip.parse().unwrap(), interface: None });
         for (address, v6only, joined) in [
             ("0.0.0.0:1", true, &["224.1.1.1"][..]),
             ("[::]:1", true, &["ff02::1"]),
@@ -113,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_kernel() {
+    fn unix_names_become_socket_addresses() {
         for (name, shown) in [(UnixName::Path("/run/x".into()), "/run/x"), (UnixName::Abstract(b"x y".to_vec()), "@x y")] {
             assert_eq!(kernel_name(&name).unwrap().to_string(), shown);
         }

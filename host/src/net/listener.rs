@@ -14,55 +14,44 @@ use crate::module::{Module, StreamFunctions};
 use crate::sys::socket::socket_address::SocketAddress;
 use crate::sys::udp::socket::{BoundTo, Socket};
 
-/// The function of a datagram handler.
 pub type OnDatagrams = extern "C" fn(batch: *mut abi::UdpBatch) -> i32;
 
-/// A bound listener.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its number, as modules know it, and its place in the state's list.
+    /// Its number in the ABI, and its index in `State::listeners`.
     pub index: u32,
-    /// Its sockets, at least one. Each knows where it is bound, with the real port.
+    /// At least one. Each knows where it is bound, with the port that the kernel chose.
     pub sockets: Vec<Socket>,
-    /// Whose handler serves it.
     pub module: &'static Module,
-    /// Name of the handler.
     pub handler: String,
-    /// What the handler takes.
     pub service: Service,
 }
 
-/// What a listener serves, and how.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per listener, and a box would be one more pointer to follow")]
 pub enum Service {
-    /// Datagrams, by UDP workers of its own.
+    /// Served by the listener's UDP workers.
     Datagrams(DatagramService),
-    /// Connections, by the TCP workers.
+    /// Served by the TCP workers.
     Connections(StreamService),
 }
 
-/// How datagrams are served.
 #[derive(Debug)]
 pub struct DatagramService {
-    /// The handler.
     pub on_datagrams: OnDatagrams,
-    /// How many workers serve the listener.
+    /// Number of UDP workers.
     pub workers: u32,
 }
 
-/// How connections are served.
 #[derive(Debug)]
 pub struct StreamService {
-    /// The handler.
     pub functions: StreamFunctions,
-    /// What its connections may take, and who accepts them.
     pub options: StreamOptions,
-    /// How its connections are encrypted; without: not at all.
+    /// None: connections are not encrypted.
     pub tls: Option<TlsOptions>,
 }
 
 impl Listener {
-    /// How its datagrams are served, if it takes datagrams.
     pub fn datagrams(&self) -> Option<&DatagramService> {
         match &self.service {
             Service::Datagrams(service) => Some(service),
@@ -70,7 +59,6 @@ impl Listener {
         }
     }
 
-    /// How its connections are served, if it takes connections.
     pub fn connections(&self) -> Option<&StreamService> {
         match &self.service {
             Service::Datagrams(_) => None,
@@ -78,14 +66,13 @@ impl Listener {
         }
     }
 
-    /// Sends one datagram at once, from the first socket that can reach the peer.
+    /// Sends a datagram from the first socket that can reach the peer.
     pub fn send(&self, peer: &SocketAddress, data: &[u8]) -> Result<(), Errno> {
         let socket = self.sockets.iter().find(|socket| socket.reaches(peer)).ok_or(Errno::EAFNOSUPPORT)?;
         socket.send(None, peer, data)
     }
 
-    /// Sends one datagram at once from that local address. `EINVAL` if the listener is not bound to
-    /// it.
+    /// Sends a datagram from a local address. `EINVAL`: the listener is not bound to it.
     pub fn send_from(&self, local: &SocketAddress, peer: &SocketAddress, data: &[u8]) -> Result<(), Errno> {
         let bound = |socket: &&Socket| socket.name.inet() == local.inet() && socket.name.unix_bytes() == local.unix_bytes();
         if let Some(socket) = self.sockets.iter().find(bound) {
@@ -98,9 +85,9 @@ impl Listener {
             _ => false,
         };
         let socket = self.sockets.iter().find(covers).filter(|socket| socket.reaches(peer)).ok_or(Errno::EINVAL)?;
-        // Kernels and families report an address that is not this machine's with different errors.
-        let not_ours = |errno| matches!(errno, Errno::EADDRNOTAVAIL | Errno::ENETUNREACH | Errno::ENODEV);
-        socket.send(Some(from.ip()), peer, data).map_err(|errno| if not_ours(errno) { Errno::EINVAL } else { errno })
+        // For a foreign address the error differs between kernels and address families.
+        let is_foreign = |errno| matches!(errno, Errno::EADDRNOTAVAIL | Errno::ENETUNREACH | Errno::ENODEV);
+        socket.send(Some(from.ip()), peer, data).map_err(|errno| if is_foreign(errno) { Errno::EINVAL } else { errno })
     }
 
     /// The transport and every address: `tcp 127.0.0.1:80,[::1]:80`.
@@ -120,8 +107,8 @@ impl Listener {
     }
 }
 
-/// For titles, tables and log lines: of several datagram addresses the first and how many more there
-/// are.
+/// For titles, tables and log lines: of several datagram addresses, the first and the number of the
+/// others.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.service, self.sockets.as_slice()) {
@@ -133,7 +120,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The sockets of the listeners whose connections these processes accept, with the listener's index.
+/// The sockets of the listeners that accept in one of these ways, each with its listener's index.
 pub fn accepted_by(listeners: &'static [Listener], accepts: impl Fn(Accept) -> bool) -> Vec<(usize, BorrowedFd<'static>)> {
     let chosen = listeners.iter().filter(|listener| listener.connections().is_some_and(|service| accepts(service.options.accept)));
     chosen.flat_map(|listener| listener.sockets.iter().map(move |socket| (listener.index as usize, socket.as_fd()))).collect()

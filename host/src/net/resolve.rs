@@ -1,7 +1,7 @@
-//! From the configuration of a listener to the sockets that it needs.
+//! From the configuration of a listener to the addresses of its sockets.
 //!
-//! *Runs in:* the starting command (to find errors early), the supervisor (for each main anew), main in
-//! no-fork mode. *Never:* binds anything.
+//! *Runs in:* the starting command (to find errors early), the supervisor (again for each main), main
+//! in no-fork mode. *Never:* binds anything.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -14,14 +14,13 @@ use crate::error::{EXIT_CONFIG, Error, Result};
 use crate::sys::process::credentials;
 use crate::sys::socket::interfaces;
 
-/// A listener of the configuration, with what was looked up about it when the plan was made.
+/// A listener of the configuration, with what was looked up when the plan was made.
 #[derive(Debug, Clone)]
 pub struct PlannedListener {
-    /// As configured.
     pub config: ListenConfig,
-    /// Owner of the files of its Unix sockets; without: the starting user.
+    /// Owner of the files of its Unix sockets; none: the starting user.
     pub owner: Option<Uid>,
-    /// Group of these files; without: the starting group.
+    /// Group of these files; none: the starting group.
     pub group: Option<Gid>,
 }
 
@@ -29,25 +28,22 @@ impl PlannedListener {
     /// Looks up users and groups, and checks that interfaces exist and that paths fit. All errors
     /// at once, with the position of the listener.
     pub fn of(config: ListenConfig) -> Result<Self, Vec<Error>> {
-        let mut errors = unknown_interfaces(&config);
         let options = &config.options.socket;
-        let owner = options.owner.as_deref().map(credentials::identity).transpose().map(|identity| identity.map(|owner| owner.uid));
+        let owner = options.owner.as_deref().map(credentials::identity).transpose();
         let group = options.group.as_deref().map(credentials::group_id).transpose();
-        let too_long = config.addresses.iter().filter_map(too_long_path);
+        let mut errors = unknown_interfaces(&config);
+        errors.extend(config.addresses.iter().filter_map(too_long_path));
         match (owner, group) {
-            (Ok(owner), Ok(group)) => {
-                errors.extend(too_long.map(|error| at(&config, error)));
-                if errors.is_empty() { Ok(Self { config, owner, group }) } else { Err(errors) }
-            }
+            (Ok(owner), Ok(group)) if errors.is_empty() => Ok(Self { config, owner: owner.map(|owner| owner.uid), group }),
             (owner, group) => {
-                errors.extend(owner.err().into_iter().chain(group.err()).take(1).map(|error| at(&config, error)));
-                Err(errors)
+                errors.extend(owner.err().into_iter().chain(group.err()));
+                Err(errors.into_iter().map(|error| at(&config, error)).collect())
             }
         }
     }
 
-    /// The sockets that it needs, in the order of its addresses; at least one. Asks the system which
-    /// addresses an interface has, so the answer may differ from one start to the next.
+    /// What to bind, in the order of the configuration; at least one. An address of an interface name
+    /// becomes the addresses that the interface has now.
     pub fn sockets(&self) -> Result<Vec<Address>> {
         let options = &self.config.options.socket;
         let unix = |name| UnixBind { name, options: options.clone(), owner: self.owner, group: self.group };
@@ -63,7 +59,7 @@ impl PlannedListener {
     }
 }
 
-/// The IPv4 and IPv6 sockets of one address, none for a Unix socket.
+/// The IPv4 and IPv6 sockets of one address; for a Unix socket none.
 pub fn inet_sockets(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Address>> {
     let bind = |address: SocketAddr| InetBind { address, options: options.clone() };
     Ok(match address {
@@ -79,7 +75,7 @@ pub fn inet_sockets(address: &ListenAddress, options: &SocketOptions) -> Result<
     })
 }
 
-/// Interfaces that the listener names and that do not exist, with its position.
+/// An error for each interface that the listener names and that does not exist.
 fn unknown_interfaces(listener: &ListenConfig) -> Vec<Error> {
     let of_addresses = listener.addresses.iter().filter_map(|address| match address {
         ListenAddress::UdpScoped(_, interface, _) | ListenAddress::UdpInterface(interface, _) => Some(interface),
@@ -89,8 +85,7 @@ fn unknown_interfaces(listener: &ListenConfig) -> Vec<Error> {
     let mut names: Vec<&String> = of_addresses.chain(&listener.options.socket.interface).chain(of_groups).collect();
     names.sort_unstable();
     names.dedup();
-    let unknown = names.into_iter().filter_map(|name| interfaces::number(name).err());
-    unknown.map(|error| at(listener, error)).collect()
+    names.into_iter().filter_map(|name| interfaces::number(name).err()).collect()
 }
 
 fn too_long_path(address: &ListenAddress) -> Option<Error> {
@@ -103,7 +98,7 @@ fn too_long_path(address: &ListenAddress) -> Option<Error> {
     })
 }
 
-/// An error of the configuration, where it is configured. What looks up users speaks of `[host]`.
+/// Adds the listener's position. The functions that look up users name the keys of `[host]`.
 fn at(listener: &ListenConfig, error: Error) -> Error {
     let what = format!("{}: {}", listener.position, error.what);
     Error { what, detail: error.detail.replace("host.", ""), exit: EXIT_CONFIG, ..error }
@@ -115,7 +110,7 @@ mod tests {
     use crate::sys::socket::options::IpVersions;
 
     #[test]
-    fn one_socket_for_each_address() {
+    fn each_address_becomes_its_sockets() {
         let options = SocketOptions { v6only: false, ..SocketOptions::default() };
         let found = |text: &str| inet_sockets(&ListenAddress::Udp(text.parse().unwrap()), &options).unwrap();
         let expected = |text: &str| Address::Udp(InetBind { address: text.parse().unwrap(), options: options.clone() });

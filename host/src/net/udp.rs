@@ -1,6 +1,7 @@
 //! Serving datagrams: receive a batch, call the handler, send the answers.
 //!
-//! *Runs in:* UDP workers; main in no-fork mode. *Never:* allocates per datagram; never lets one sender's datagram end the process.
+//! *Runs in:* UDP workers; main in no-fork mode. *Never:* allocates per datagram; never ends the
+//! process because of what a sender has sent.
 
 use std::fmt;
 
@@ -18,7 +19,6 @@ use crate::sys::socket::readiness::ReadySockets;
 use crate::sys::udp::datagrams::{Datagrams, ReceiveWait};
 use crate::sys::udp::socket::Socket;
 
-/// The serving part of one process.
 #[derive(Debug)]
 pub struct DatagramServer {
     datagrams: &'static Datagrams,
@@ -26,7 +26,7 @@ pub struct DatagramServer {
     site: CallSite,
 }
 
-/// A handler gave up: the process must end with that code.
+/// The process must end with this code, because a handler failed or the system refused something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GaveUp(pub u8);
 
@@ -36,7 +36,7 @@ impl fmt::Display for GaveUp {
     }
 }
 
-/// What a UDP worker does for its whole life. Returns the exit code.
+/// Serves until the process is to stop. Returns the exit code.
 pub fn work(listener: &Listener, service: &DatagramService) -> u8 {
     let server = match signal::stop_by_flag().and_then(|()| DatagramServer::new()) {
         Ok(server) => server,
@@ -46,7 +46,7 @@ pub fn work(listener: &Listener, service: &DatagramService) -> u8 {
         }
     };
     let outcome = match listener.sockets.as_slice() {
-        // The one socket is waited for by the call that receives: see decision 0012 for why several are another loop.
+        // A single socket needs no epoll: the call that receives waits. See decision 0012.
         [socket] => work_at_one(&server, listener, service, socket),
         sockets => work_at_several(&server, listener, service, sockets),
     };
@@ -81,7 +81,6 @@ fn work_at_several(server: &DatagramServer, listener: &Listener, service: &Datag
 }
 
 impl DatagramServer {
-    /// Takes the buffers of this process, and notes where it stands.
     #[inline(always)]
     pub fn new() -> Result<Self> {
         Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process(), site: CallSite::here() })
@@ -106,7 +105,7 @@ impl DatagramServer {
         let process = this_process();
         process.serve(Some(datagrams));
         let code = self.site.enter(listener.module, Phase::Handler, || (service.on_datagrams)(batch));
-        // What the handler queued before it failed is owed to its clients.
+        // Also if the handler has failed: its clients get what it queued before.
         datagrams.send_queued();
         process.serve(None);
         let (sent, refused) = datagrams.take_sent();
@@ -126,13 +125,13 @@ fn log_too_long(listener: &Listener, count: u32) {
     }
 }
 
-/// The buffers behind a batch, if it is the one that this process is handling now.
+/// The buffers of a batch, if it is the one that this process is handling now.
 #[inline(always)]
 pub fn serving(batch: *mut UdpBatch) -> Option<&'static Datagrams> {
     this_process().serving().filter(|datagrams| datagrams.batch() == batch)
 }
 
-/// Errors that earlier answers left on the socket are no reason to end.
+/// Errors that the kernel reports for earlier answers do not end the process.
 #[cold]
 fn receive_failed(listener: &Listener, errno: Errno) -> Result<(), GaveUp> {
     match errno {
@@ -147,7 +146,7 @@ fn receive_failed(listener: &Listener, errno: Errno) -> Result<(), GaveUp> {
     }
 }
 
-/// A handler that failed or panicked: this process is not used again, its replacement starts clean.
+/// After a failure or a panic the process ends, so that its replacement starts clean.
 #[cold]
 fn gave_up(listener: &Listener, code: i32) -> GaveUp {
     let (module, handler) = (&listener.module.name, &listener.handler);

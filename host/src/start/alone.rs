@@ -85,10 +85,10 @@ fn serve_until_stopped(
         .flatten()
         .collect();
     loop {
-        let look_ns = connections.as_ref().and_then(ConnectionServer::next_look_ns);
+        let wakeup_ns = connections.as_ref().and_then(ConnectionServer::next_wakeup_ns);
         let watched = datagram_sockets.iter().map(|(_, _, socket)| socket.as_fd());
         let watched = watched.chain(connections.as_ref().map(ConnectionServer::descriptor));
-        match life.watch.next_or_readable(&state.family, watched, look_ns) {
+        match life.watch.next_or_readable(&state.family, watched, wakeup_ns) {
             Ok(Event::Stop) => return Ok(()),
             Ok(Event::Died { process_no, end, reached }) => life.watch.after_death(&state.family, process_no, end, reached),
             Ok(Event::ReadAgain) => life.read_again(),
@@ -108,10 +108,11 @@ fn serve_until_stopped(
     }
 }
 
-/// Main serves connections, and hears the processes with a link, which otherwise talk to TCP main.
+/// Main serves connections, and receives from the processes with a link, which otherwise ends in TCP
+/// main.
 fn connection_server(state: &'static State) -> Result<Option<ConnectionServer>> {
     let Some(directory) = state.directory else { return Ok(None) };
     let mut server = ConnectionServer::new(directory, 0, &state.listeners, None, state.certificates()?)?;
-    state.family.links().try_for_each(|(_, ends)| server.hear_guest(&ends.hub))?;
+    state.family.links().try_for_each(|(_, ends)| server.add_process_link(&ends.hub))?;
     Ok(Some(server))
 }

@@ -15,7 +15,7 @@ use crate::error::{EXIT_FAILED, Result};
 use crate::module::Module;
 use crate::net::listener::Listener;
 use crate::net::stream::directory::{Directory, MAX_WORKERS};
-use crate::net::stream::hub::HubLink;
+use crate::net::stream::tcp_main::ProcessLink;
 use crate::net::{stream, udp};
 use crate::process::family::{Family, Linked, Spec, Work};
 use crate::process::kinds::{Forked, Guarded, Kind, Rank};
@@ -161,9 +161,9 @@ fn tcp_main(state: &'static State) -> u8 {
     let mut worker = 0..;
     let links = state.family.links().map(|(process_no, ends)| {
         let is_worker = state.family.spec(process_no).is_some_and(|spec| spec.kind == Kind::TcpWorker);
-        HubLink { process_no: process_no as u32, worker: if is_worker { worker.next() } else { None }, end: &ends.hub }
+        ProcessLink { process_no: process_no as u32, worker: if is_worker { worker.next() } else { None }, end: &ends.hub }
     });
-    stream::hub::work(directory, &state.listeners, links.collect())
+    stream::tcp_main::work(directory, &state.listeners, links.collect())
 }
 
 fn fault(what: &str) -> u8 {

@@ -297,12 +297,14 @@ mod tests {
         let long = Error { what: "w".repeat(90), detail: "é".repeat(150), hint: "h".into(), exit: 2 };
         let (main, supervisor) = Link::pair().unwrap();
         let (main, supervisor) = (SupervisorLink(main), MainLink(supervisor));
-        let v6 =
-            InetBind { options: SocketOptions { v6only: false, ..SocketOptions::default() }, ..InetBind::plain("[::]:1".parse().unwrap()) };
+        let v6 = InetBind {
+            options: SocketOptions { v6only: false, ..SocketOptions::default() },
+            ..InetBind::with_default_options("[::]:1".parse().unwrap())
+        };
         for message in [
             FromMain::Listen { listener: 7, nth: 1 },
-            FromMain::ListenForModule(Address::Udp(InetBind::plain("127.0.0.1:5060".parse().unwrap()))),
-            FromMain::ListenForModule(Address::Udp(InetBind::plain("[fe80::1%3]:5060".parse().unwrap()))),
+            FromMain::ListenForModule(Address::Udp(InetBind::with_default_options("127.0.0.1:5060".parse().unwrap()))),
+            FromMain::ListenForModule(Address::Udp(InetBind::with_default_options("[fe80::1%3]:5060".parse().unwrap()))),
             FromMain::ListenForModule(Address::Tcp(v6)),
             FromMain::ListenForControl,
             FromMain::Failed(long),

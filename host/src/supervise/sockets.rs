@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn each_main_gets_every_socket_once() {
-        let any_port = Address::Udp(InetBind::plain("127.0.0.1:0".parse().unwrap()));
+        let any_port = Address::Udp(InetBind::with_default_options("127.0.0.1:0".parse().unwrap()));
         let place = |socket: &OwnedFd| SocketAddress::of(socket.as_fd()).unwrap().inet().unwrap();
         let mut sockets = Sockets::default();
         let (mut first_main, mut second_main) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! One connection of this process: its socket, what waits in both directions, and where it stands.
+//! One connection of this process: its socket, its state, and the bytes that wait in both directions.
 //!
 //! *Runs in:* TCP workers, main in no-fork mode. *Never:* calls a module; the server does.
 
@@ -9,95 +9,86 @@ use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, shutdown, sockopt};
 
-use super::directory::Id;
-use super::link::Arrival;
-use super::output::{Output, Sink};
-use super::tls::{Received, Tls};
-use crate::config::StreamOptions;
+use super::directory::ConnectionId;
+use super::messages::AcceptedConnection;
+use super::output::{OutputQueue, OutputSink};
+use super::tls::{ReadOutcome, Tls};
 use crate::net::listener::{Listener, StreamService};
 use crate::sys::socket::accept::{self, SendHint};
 
-/// Longest piece of a file that one call sends, so that one client on a fast line does not keep a worker to itself.
+/// Longest piece of a file that one call sends, so that a client on a fast line does not keep a worker
+/// from serving others.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
 
-/// Why a connection is over, as `CLOSED_*`.
-pub type Reason = u32;
+/// `CLOSED_*` of the ABI.
+pub type CloseReason = u32;
 
-/// How far the handler has come with ending it.
+/// How far a connection is on its way to its end, once the handler has closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Not at all.
     No,
-    /// When everything is sent, this side ends; the peer may go on.
+    /// When everything is sent, this side ends; the peer may continue.
     SendingSide,
-    /// This side has ended.
     SendingSideEnded,
-    /// When everything is sent, it is over.
+    /// When everything is sent, the connection is closed.
     AfterSending,
-    /// It is over for the handler; what the peer still sends is read and dropped, so that our last bytes are not lost to a reset.
+    /// Closed for the handler. What the peer still sends is read and dropped, so that our last bytes are
+    /// not lost to a reset.
     Lingering,
 }
 
-/// A connection. Boxed: the handler keeps the address of `stream`.
+/// Boxed: the handler keeps the address of `stream`.
 #[derive(Debug)]
 pub struct Connection {
-    /// What the handler sees.
+    /// The handler's view.
     pub stream: abi::Stream,
-    /// The address that `stream.peer` leads to.
-    arrival: Arrival,
-    /// Its name.
-    pub id: Id,
-    /// Its listener.
+    /// Holds the socket, and the address that `stream.peer` points to.
+    accepted: AcceptedConnection,
+    pub id: ConnectionId,
     pub listener: &'static Listener,
-    /// How the listener's connections are served.
     pub service: &'static StreamService,
-    /// What has arrived and was not used. Holds memory only while there is something.
+    /// Received bytes that the handler has not used. Allocated only while there are some.
     pub unused: Vec<u8>,
-    /// What is not sent yet.
-    pub output: Output,
-    /// What stands between the socket and all this; none: nothing.
+    pub output: OutputQueue,
     tls: Option<Box<Tls>>,
     /// The kernel may have something to read.
     pub readable: bool,
-    /// The kernel has said that the peer has finished, or that the connection is broken: read to the end.
+    /// The kernel has reported that the peer has finished or that the connection is broken: read to the
+    /// end.
     pub hung_up: bool,
-    /// It is broken: nothing can be sent any more. What has arrived before can be read, if the handler wants it.
+    /// Nothing can be sent any more. What arrived before can be read, if the handler wants it.
     pub broken: bool,
     /// Everything that the peer will ever send was read.
     pub peer_ended: bool,
-    /// The handler was told so.
-    pub end_told: bool,
+    /// The handler was told of `peer_ended`.
+    pub end_reported: bool,
     /// The handler does not want to be given data.
     pub paused: bool,
-    /// The queue has reached the high-water mark, and not yet fallen to the low one.
+    /// The queue has reached the high-water mark, and not yet fallen to the low-water mark.
     pub full: bool,
-    /// The handler could not queue something and stopped: `unused` is to be given again when there is room.
-    pub stopped_by_full: bool,
-    /// The server waits for it.
+    /// A write was refused and the handler stopped: call it again with `unused` when there is room.
+    pub waits_for_room: bool,
+    /// The socket is registered with epoll.
     pub watched: bool,
-    /// `on_open` has succeeded: `on_close` is owed.
+    /// `on_open` has succeeded, so `on_close` is due.
     pub opened: bool,
-    /// See there.
     pub ending: Ending,
-    /// It is to be ended, for this reason.
-    pub over: Option<Reason>,
+    /// The server is to close it, for this reason.
+    pub close_reason: Option<CloseReason>,
     /// Last byte in either direction.
     pub active_ns: u64,
-    /// When it was opened.
     pub opened_ns: u64,
-    /// Since when something is unused; 0: nothing is.
+    /// 0: nothing is unused.
     pub unused_since_ns: u64,
-    /// Until when it lingers.
     pub lingers_until_ns: u64,
-    /// The earliest moment for which the server has noted a look at it.
-    pub look_ns: u64,
+    /// The earliest moment at which the server will check its time limits.
+    pub next_check_ns: u64,
 }
 
 impl Connection {
-    /// A connection that has just arrived.
     pub fn new(
-        arrival: Arrival,
-        id: Id,
+        accepted: AcceptedConnection,
+        id: ConnectionId,
         listener: &'static Listener,
         service: &'static StreamService,
         tls: Option<Box<Tls>>,
@@ -110,49 +101,44 @@ impl Connection {
                 id: id.0,
                 user: std::ptr::null_mut(),
                 peer: std::ptr::null(),
-                peer_len: arrival.peer.len_bytes(),
+                peer_len: accepted.peer.len_bytes(),
                 alpn_len: 0,
                 alpn: std::ptr::null(),
                 server_name: std::ptr::null(),
                 server_name_len: 0,
                 tls: 0,
             },
-            arrival,
+            accepted,
             id,
             listener,
             service,
             unused: Vec::new(),
-            output: Output::default(),
+            output: OutputQueue::default(),
             tls,
             readable: true,
             hung_up: false,
             broken: false,
             peer_ended: false,
-            end_told: false,
+            end_reported: false,
             paused: false,
             full: false,
-            stopped_by_full: false,
+            waits_for_room: false,
             watched: false,
             opened: false,
             ending: Ending::No,
-            over: None,
+            close_reason: None,
             active_ns: now_ns,
             opened_ns: now_ns,
             unused_since_ns: 0,
             lingers_until_ns: 0,
-            look_ns: u64::MAX,
+            next_check_ns: u64::MAX,
         });
-        connection.stream.peer = connection.arrival.peer.whole().as_ptr().cast();
+        connection.stream.peer = connection.accepted.peer.whole().as_ptr().cast();
         connection
     }
 
-    /// Its socket.
     pub fn socket(&self) -> &OwnedFd {
-        &self.arrival.socket
-    }
-
-    fn limits(&self) -> &StreamOptions {
-        &self.service.options
+        &self.accepted.socket
     }
 
     /// Whether the handler may be given data now.
@@ -160,20 +146,20 @@ impl Connection {
     pub fn wants_data(&self) -> bool {
         !self.full
             && !self.paused
-            && self.over.is_none()
+            && self.close_reason.is_none()
             && matches!(self.ending, Ending::No | Ending::SendingSide | Ending::SendingSideEnded)
     }
 
-    /// Whether both sides are still agreeing on how to encrypt.
+    /// Whether a TLS handshake is going on.
     #[inline]
-    pub fn is_agreeing(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.is_agreeing())
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Goes on with that. True: they have agreed, and the handler can see on what.
-    pub fn agree(&mut self, wire: &mut Vec<u8>) -> Result<bool, Errno> {
+    /// Continues the TLS handshake. True: it is finished, and its results are in `stream`.
+    pub fn handshake(&mut self, ciphertext: &mut Vec<u8>) -> Result<bool, Errno> {
         let Some(tls) = &mut self.tls else { return Ok(true) };
-        if !tls.agree(&self.arrival.socket, wire)? {
+        if !tls.handshake(&self.accepted.socket, ciphertext)? {
             return Ok(false);
         }
         let visible = |bytes: &[u8]| if bytes.is_empty() { (std::ptr::null(), 0) } else { (bytes.as_ptr(), bytes.len() as u32) };
@@ -183,29 +169,28 @@ impl Connection {
         Ok(true)
     }
 
-    /// Reads what is there. A count of 0: the peer has finished. `wire`: room for what is encrypted.
+    /// Reads what is there. `ciphertext` is a buffer for encrypted bytes.
     #[inline]
-    pub fn receive(&mut self, buffer: &mut [u8], wire: &mut Vec<u8>) -> Result<Received, Errno> {
+    pub fn receive(&mut self, buffer: &mut [u8], ciphertext: &mut Vec<u8>) -> Result<ReadOutcome, Errno> {
         if let Some(tls) = &mut self.tls {
-            return tls.receive(&self.arrival.socket, buffer, wire);
+            return tls.receive(&self.accepted.socket, buffer, ciphertext);
         }
         let count = self.receive_raw(buffer)?;
-        // Less than there was room for: it was all.
-        Ok(Received { count, is_all: count < buffer.len() })
+        Ok(ReadOutcome { count, is_all: count < buffer.len() })
     }
 
-    /// Reads what is there, as it is.
+    /// Reads without decrypting.
     #[inline]
     pub fn receive_raw(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         recv(self.socket().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)
     }
 
-    /// Sends what the kernel takes of `bytes`, when nothing is queued before them.
+    /// Sends what the kernel takes of `bytes`. The queue must be empty.
     #[inline]
     pub fn send_now(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        let socket = &self.arrival.socket;
+        let socket = &self.accepted.socket;
         let outcome = match &mut self.tls {
-            None => Plain(socket).send(bytes, false),
+            None => PlainSink(socket).send(bytes, SendHint::Complete),
             Some(tls) => tls.sink(socket).send_all(bytes),
         };
         match outcome {
@@ -214,54 +199,54 @@ impl Connection {
         }
     }
 
-    /// Sends what the kernel takes of the queue. True: nothing is left.
-    pub fn drain(&mut self) -> Result<bool, Errno> {
-        let socket = &self.arrival.socket;
+    /// Sends what the kernel takes of the queue. Returns how many bytes have left the queue; none if
+    /// the kernel has taken nothing. With TLS the kernel may take earlier encrypted bytes while the
+    /// queue stays as it is.
+    pub fn flush(&mut self) -> Result<Option<u64>, Errno> {
+        let written = |tls: &Option<Box<Tls>>| tls.as_ref().map_or(0, |tls| tls.written());
+        let (queued_before, written_before) = (self.output.queued_bytes(), written(&self.tls));
+        let socket = &self.accepted.socket;
         match &mut self.tls {
-            None => self.output.drain(&mut Plain(socket)),
-            Some(tls) => Ok(self.output.drain(&mut tls.sink(socket))? && tls.flush(socket)?),
+            None => _ = self.output.flush(&mut PlainSink(socket))?,
+            Some(tls) => {
+                if self.output.flush(&mut tls.sink(socket))? {
+                    tls.flush(socket)?;
+                }
+            }
         }
+        let queued = self.output.queued_bytes();
+        let progress = queued != queued_before || written(&self.tls) != written_before;
+        Ok(progress.then(|| queued_before.saturating_sub(queued)))
     }
 
     /// Whether the kernel has taken everything.
     #[inline]
-    pub fn is_sent(&self) -> bool {
-        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| !tls.owes())
+    pub fn is_flushed(&self) -> bool {
+        self.output.is_empty() && self.tls.as_ref().is_none_or(|tls| !tls.has_unsent())
     }
 
-    /// Changes whenever the kernel has taken something of the queue.
-    pub fn progress(&self) -> (u64, u64) {
-        (self.output.queued_bytes(), self.tls.as_ref().map_or(0, |tls| tls.written()))
-    }
-
-    /// How many bytes of a queue of `queued` have left since `before`, if there was any progress: what TLS owes may leave while the queue
-    /// stays as it is.
-    pub fn moved(&self, queued: u64, before: (u64, u64)) -> Option<u64> {
-        (self.progress() != before).then(|| queued.saturating_sub(self.output.queued_bytes()))
-    }
-
-    /// Tells the peer that nothing follows, where that takes more than closing the socket. True: done.
-    pub fn say_goodbye(&mut self) -> bool {
-        self.tls.as_mut().is_none_or(|tls| tls.say_goodbye(&self.arrival.socket))
+    /// Sends the `close_notify` of TLS, if the connection has TLS. True: done.
+    pub fn send_close_notify(&mut self) -> bool {
+        self.tls.as_mut().is_none_or(|tls| tls.send_close_notify(&self.accepted.socket))
     }
 
     /// Ends this side.
     pub fn end_sending(&self) {
-        // It fails when the peer has reset the connection, which reading will tell.
+        // It fails if the peer has reset the connection; then reading fails, too.
         let _ = shutdown(self.socket().as_raw_fd(), Shutdown::Write);
     }
 
-    /// Closing the socket will reset the connection.
+    /// Lets the closing of the socket reset the connection.
     pub fn reset_on_close(&mut self) {
-        // Or what has been sent would pass for everything.
+        // With a `close_notify` the peer would take what was sent for everything.
         if let Some(tls) = &mut self.tls {
-            tls.be_silent();
+            tls.omit_close_notify();
         }
-        // On a Unix socket there is no such thing.
+        // It fails for a Unix socket, which cannot be reset.
         let _ = setsockopt(self.socket(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
     }
 
-    /// When the next of its time limits strikes; `u64::MAX`: never.
+    /// When the first of its time limits is reached; `u64::MAX`: never.
     pub fn deadline_ns(&self) -> u64 {
         if self.ending == Ending::Lingering {
             return self.lingers_until_ns;
@@ -270,23 +255,23 @@ impl Connection {
             (0, _) | (_, 0) => u64::MAX,
             (since_ns, limit_ns) => since_ns.saturating_add(limit_ns),
         };
-        if let (true, Some(options)) = (self.is_agreeing(), &self.service.tls) {
+        if let (true, Some(options)) = (self.is_handshaking(), &self.service.tls) {
             return after(self.opened_ns, options.handshake_timeout);
         }
-        let limits = self.limits();
+        let limits = &self.service.options;
         after(self.active_ns, limits.idle_timeout)
             .min(after(self.unused_since_ns, limits.read_timeout))
             .min(after(self.opened_ns, limits.total_timeout))
     }
 }
 
-/// A socket without anything in between.
-struct Plain<'s>(&'s OwnedFd);
+/// A socket without TLS.
+struct PlainSink<'s>(&'s OwnedFd);
 
-impl Sink for Plain<'_> {
+impl OutputSink for PlainSink<'_> {
     #[inline]
-    fn send(&mut self, bytes: &[u8], more: bool) -> Result<usize, Errno> {
-        accept::send(self.0.as_fd(), bytes, if more { SendHint::MoreFollows } else { SendHint::Complete })
+    fn send(&mut self, bytes: &[u8], hint: SendHint) -> Result<usize, Errno> {
+        accept::send(self.0.as_fd(), bytes, hint)
     }
 
     fn send_file(&mut self, file: &OwnedFd, offset: &mut u64, bytes: u64) -> Result<usize, Errno> {

@@ -1,6 +1,8 @@
-//! Connections: the TCP main process accepts them, the TCP workers serve them, and every process can name them.
+//! Connections: the TCP main process accepts them, the TCP workers serve them, and every process can
+//! send on them.
 //!
-//! *Runs in:* TCP main (`hub`), TCP workers (`server`), main in no-fork mode (both). *Never:* looks into what a connection carries.
+//! *Runs in:* TCP main (`tcp_main`), TCP workers (`server`), main in no-fork mode (`server`).
+//! *Never:* interprets what a connection carries.
 //!
 //! ```text
 //! TCP main                         TCP worker 1 .. n
@@ -13,15 +15,16 @@
 //!              ◄─ link ─ answer ◄─ TCP main ◄─ link ─ answer
 //! ```
 //!
-//! Main keeps both ends of every link, so that any of these processes can be replaced without the others noticing: what stands in a link
-//! is read by the successor.
+//! Main keeps both ends of every link, so each of these processes can be replaced without the others
+//! noticing: the successor reads what is in its links.
 
-pub mod connection;
+mod connection;
 pub mod directory;
-pub mod exchange;
-pub mod hub;
-pub mod link;
-pub mod output;
-pub mod sender;
-pub mod server;
-pub mod tls;
+pub(crate) mod handler_call;
+mod inbox;
+mod messages;
+mod output;
+pub(crate) mod sender;
+pub(crate) mod server;
+pub(crate) mod tcp_main;
+mod tls;

@@ -1,59 +1,50 @@
-//! What is queued on a connection: bytes, and pieces of files that the kernel sends by itself.
+//! The output queue of a connection: bytes, and pieces of files.
 //!
 //! *Runs in:* TCP workers, main in no-fork mode. *Never:* waits.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use crate::sys::socket::accept::SendHint;
 use nix::errno::Errno;
 
-/// A vector that has grown past this is not extended any more: the next bytes start another one.
+/// A segment of bytes does not grow past this; the next bytes begin another one.
 const SEGMENT_BYTES: usize = 256 << 10;
 
-/// Where the queue goes.
-pub trait Sink {
-    /// Sends the beginning of `bytes`. `more`: something else follows at once.
-    fn send(&mut self, bytes: &[u8], more: bool) -> Result<usize, Errno>;
-    /// Sends the beginning of a piece of a file and moves `offset`. 0: the file is shorter than it was.
+/// Takes a queue's output. Both functions send a beginning and return its length.
+pub trait OutputSink {
+    fn send(&mut self, bytes: &[u8], hint: SendHint) -> Result<usize, Errno>;
+    /// Advances `offset`. 0: the file is shorter than it was.
     fn send_file(&mut self, file: &OwnedFd, offset: &mut u64, bytes: u64) -> Result<usize, Errno>;
 }
 
-/// A part of the queue.
 #[derive(Debug)]
-pub enum Segment {
-    /// Bytes from `from` on.
+enum Segment {
     Bytes {
-        /// The bytes, those that are sent already included.
         bytes: Vec<u8>,
-        /// How many are sent.
-        from: usize,
+        /// How many of them are sent.
+        sent: usize,
     },
-    /// A piece of a file.
     File {
-        /// The file.
         file: OwnedFd,
-        /// Where the piece begins.
         offset: u64,
-        /// How long it is.
+        /// Bytes that are not sent.
         left: u64,
     },
 }
 
-/// The queue.
 #[derive(Debug, Default)]
-pub struct Output {
+pub struct OutputQueue {
     segments: VecDeque<Segment>,
     queued_bytes: u64,
 }
 
-impl Output {
-    /// Whether nothing is queued.
+impl OutputQueue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Bytes queued.
     #[inline]
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
@@ -71,7 +62,7 @@ impl Output {
             bytes.extend_from_slice(more);
             return;
         }
-        self.segments.push_back(Segment::Bytes { bytes: more.to_vec(), from: 0 });
+        self.segments.push_back(Segment::Bytes { bytes: more.to_vec(), sent: 0 });
     }
 
     /// Queues a piece of a file.
@@ -82,21 +73,23 @@ impl Output {
         }
     }
 
-    /// Drops everything.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Sends what the sink takes. True: nothing is left. An error, also a file that has become shorter (`ENODATA`), ends the connection.
-    pub fn drain(&mut self, sink: &mut impl Sink) -> Result<bool, Errno> {
+    /// Sends as much as the sink takes. True: nothing is left.
+    ///
+    /// # Errors
+    /// Each ends the connection. `ENODATA`: a file has become shorter.
+    pub fn flush(&mut self, sink: &mut impl OutputSink) -> Result<bool, Errno> {
         loop {
-            let more = self.segments.len() > 1;
+            let hint = if self.segments.len() > 1 { SendHint::MoreFollows } else { SendHint::Complete };
             let Some(first) = self.segments.front_mut() else { return Ok(true) };
             let (outcome, done) = match first {
-                Segment::Bytes { bytes, from } => {
-                    let outcome = sink.send(&bytes[*from..], more);
-                    *from += *outcome.as_ref().unwrap_or(&0);
-                    (outcome, *from == bytes.len())
+                Segment::Bytes { bytes, sent } => {
+                    let outcome = sink.send(&bytes[*sent..], hint);
+                    *sent += *outcome.as_ref().unwrap_or(&0);
+                    (outcome, *sent == bytes.len())
                 }
                 Segment::File { file, offset, left } => {
                     let outcome = sink.send_file(file, offset, *left);
@@ -127,14 +120,14 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes at a time, and nothing each third time.
-    struct Slow {
+    /// Takes `at_once` bytes at a time, and nothing each third time.
+    struct SlowSink {
         received: Vec<u8>,
         calls: usize,
         at_once: usize,
     }
 
-    impl Slow {
+    impl SlowSink {
         fn take(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
             self.calls += 1;
             if self.calls.is_multiple_of(3) {
@@ -146,8 +139,8 @@ mod tests {
         }
     }
 
-    impl Sink for Slow {
-        fn send(&mut self, bytes: &[u8], _: bool) -> Result<usize, Errno> {
+    impl OutputSink for SlowSink {
+        fn send(&mut self, bytes: &[u8], _: SendHint) -> Result<usize, Errno> {
             self.take(bytes)
         }
 
@@ -161,25 +154,25 @@ mod tests {
     }
 
     #[test]
-    fn everything_arrives_in_order_however_slowly() {
+    fn a_slow_sink_gets_everything_in_order() {
         let text: Vec<u8> = (0..1000_u32).map(|byte| byte as u8).collect();
         let path = std::env::temp_dir().join(format!("modhost-output-{}", std::process::id()));
         std::fs::write(&path, &text).unwrap();
-        let mut output = Output::default();
+        let mut output = OutputQueue::default();
         output.push(&text[..10]);
         output.push(&text[10..300]);
         output.push_file(File::open(&path).unwrap().into(), 300, 400);
         output.push(&text[700..]);
         output.push(&[]);
         assert_eq!(output.queued_bytes(), 1000);
-        let mut sink = Slow { received: Vec::new(), calls: 0, at_once: 7 };
-        while !output.drain(&mut sink).unwrap() {}
+        let mut sink = SlowSink { received: Vec::new(), calls: 0, at_once: 7 };
+        while !output.flush(&mut sink).unwrap() {}
         assert!(sink.received == text);
         assert!(output.is_empty() && output.queued_bytes() == 0);
         // The file has fewer bytes than were promised.
         output.push_file(File::open(&path).unwrap().into(), 990, 20);
         let end = loop {
-            match output.drain(&mut sink) {
+            match output.flush(&mut sink) {
                 Ok(done) => assert!(!done),
                 Err(errno) => break errno,
             }

@@ -76,7 +76,8 @@ fn ends(datagrams: &Datagrams) -> (Option<SocketAddress>, SocketAddress) {
 
 #[test]
 fn a_socket_of_all_addresses_answers_from_the_address_that_was_asked() {
-    let server = Socket::of(crate::net::bind::bind(&Address::Udp(InetBind::plain("0.0.0.0:0".parse().unwrap()))).unwrap()).unwrap();
+    let server =
+        Socket::of(crate::net::bind::bind(&Address::Udp(InetBind::with_default_options("0.0.0.0:0".parse().unwrap()))).unwrap()).unwrap();
     let port = server.name.inet().unwrap().port();
     let datagrams = Datagrams::new().unwrap();
     for asked in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {

@@ -1,6 +1,7 @@
-//! TLS on the way from an accepted socket to a connection that a handler sees.
+//! The TLS handshake, between the opening of a connection and the first call of its handler.
 //!
-//! *Runs in:* TCP workers, main in no-fork mode. *Never:* calls a handler before the handshake is finished.
+//! *Runs in:* TCP workers, main in no-fork mode. *Never:* calls a handler before the handshake is
+//! finished.
 
 use module_api::abi;
 
@@ -10,14 +11,14 @@ use crate::net::stream::connection::Connection;
 use crate::net::stream::tls::Tls;
 use crate::net::udp::GaveUp;
 
-/// The connection cannot be encrypted as configured, and so is none.
+/// The connection cannot be encrypted as configured, so it is closed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refused;
+pub(super) struct NoSession;
 
 impl ConnectionServer {
-    /// The beginning of a session with the newest certificates; none if the listener has none.
+    /// Begins a session with the newest certificates; none if the listener has no TLS.
     #[inline]
-    pub(super) fn begin_tls(&mut self, listener: &Listener, service: &StreamService) -> Result<Option<Box<Tls>>, Refused> {
+    pub(super) fn begin_tls(&mut self, listener: &Listener, service: &StreamService) -> Result<Option<Box<Tls>>, NoSession> {
         if service.tls.is_none() {
             return Ok(None);
         }
@@ -25,35 +26,36 @@ impl ConnectionServer {
             Some(Ok(session)) => Ok(Some(Tls::new(session))),
             Some(Err(error)) => {
                 tracing::error!("a connection was refused listener=\"{listener}\": {error}");
-                Err(Refused)
+                Err(NoSession)
             }
             None => {
                 tracing::error!(target: "fault", "a connection was refused, there are no certificates listener=\"{listener}\"");
-                Err(Refused)
+                Err(NoSession)
             }
         }
     }
 
-    /// The handshake of a connection with TLS; the handler hears of the connection when it is finished. Says whether it is.
+    /// Continues the handshake; when it is finished, the handler gets `on_open`. Returns whether the
+    /// connection can be served.
     #[cold]
-    pub(super) fn agree(&mut self, connection: &mut Connection) -> Result<bool, GaveUp> {
-        match connection.agree(&mut self.wire) {
+    pub(super) fn handshake(&mut self, connection: &mut Connection) -> Result<bool, GaveUp> {
+        match connection.handshake(&mut self.ciphertext) {
             Ok(false) => return Ok(false),
             Ok(true) => {}
             Err(errno) => {
                 tracing::debug!("a TLS handshake has failed listener=\"{}\": {errno}", connection.listener);
-                connection.over = Some(abi::CLOSED_BY_PEER);
+                connection.close_reason = Some(abi::CLOSED_BY_PEER);
                 return Ok(false);
             }
         }
         connection.active_ns = self.now_ns;
         // Data may have come with the end of the handshake.
         connection.readable = true;
-        self.begin(connection)?;
-        if connection.over.is_none() && !connection.is_sent() {
-            // From other processes, meanwhile.
+        self.call_on_open(connection)?;
+        if connection.close_reason.is_none() && !connection.is_flushed() {
+            // Bytes that other processes have sent during the handshake.
             self.send_more(connection)?;
         }
-        Ok(connection.over.is_none())
+        Ok(connection.close_reason.is_none())
     }
 }
