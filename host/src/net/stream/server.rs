@@ -24,12 +24,12 @@ use crate::module::call;
 use crate::net::listener::{self, Listener};
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
-use crate::stats::{Own, OwnWords};
+use crate::stats::{HostCounter, HostCounters};
 use crate::sys::descriptor;
 use crate::sys::process::signal;
 use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
-use crate::tls::Current;
+use crate::tls::CurrentCertificates;
 
 mod agree;
 mod end;
@@ -53,7 +53,13 @@ const LISTENERS: u64 = LINK + 1;
 const GUESTS: u64 = 1 << 33;
 
 /// What a TCP worker does for its whole life. Returns the exit code.
-pub fn work(directory: Directory, index: usize, listeners: &'static [Listener], link: &'static Link, tls: Result<Option<Current>>) -> u8 {
+pub fn work(
+    directory: Directory,
+    index: usize,
+    listeners: &'static [Listener],
+    link: &'static Link,
+    tls: Result<Option<CurrentCertificates>>,
+) -> u8 {
     let server = signal::stop_by_flag().and_then(|()| ConnectionServer::new(directory, index, listeners, Some(link), tls?));
     let mut server = match server {
         Ok(server) => server,
@@ -98,10 +104,10 @@ pub struct ConnectionServer {
     looks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     messages: Vec<u8>,
     /// The certificates, if a listener has some.
-    tls: Option<Current>,
+    tls: Option<CurrentCertificates>,
     /// Room for what is encrypted; has memory from the first connection with TLS on.
     wire: Vec<u8>,
-    counts: OwnWords,
+    counts: HostCounters,
     now_ns: u64,
 }
 
@@ -112,7 +118,7 @@ impl ConnectionServer {
         index: usize,
         listeners: &'static [Listener],
         link: Option<&'static Link>,
-        tls: Option<Current>,
+        tls: Option<CurrentCertificates>,
     ) -> Result<Self> {
         let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
@@ -151,7 +157,7 @@ impl ConnectionServer {
             messages: Vec::new(),
             tls,
             wire: Vec::new(),
-            counts: OwnWords::of_this_process(),
+            counts: HostCounters::of_this_process(),
             now_ns: time::now_ns(),
         })
     }
@@ -269,8 +275,8 @@ impl ConnectionServer {
         if let Err(errno) = self.directory.close(connection.id) {
             tracing::error!("a connection that is over stays counted: the lock of limits: {errno}");
         }
-        self.counts.add(Own::closed(reason), 1);
-        self.counts.take_one(Own::ConnectionsNow);
+        self.counts.add(HostCounter::closed(reason), 1);
+        self.counts.take_one(HostCounter::ConnectionsNow);
         if connection.opened
             && let Some(on_close) = connection.service.functions.on_close
         {
@@ -366,7 +372,7 @@ impl ConnectionServer {
                 }
                 Ok(Received { count, is_all }) => {
                     connection.active_ns = self.now_ns;
-                    self.counts.add(Own::BytesIn, count as u64);
+                    self.counts.add(HostCounter::BytesIn, count as u64);
                     // What comes later is a new event, unless the end is there already.
                     if is_all && !connection.hung_up {
                         connection.readable = false;
@@ -540,7 +546,7 @@ impl ConnectionServer {
             Ok(None) => {}
             Ok(Some(count)) => {
                 connection.active_ns = self.now_ns;
-                self.counts.add(Own::BytesOut, count);
+                self.counts.add(HostCounter::BytesOut, count);
             }
             Err(errno) => {
                 tracing::debug!("a connection broke listener=\"{}\": send: {errno}", connection.listener);
