@@ -86,9 +86,10 @@ fn serve(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         None
     };
     let signals = Signals::watch()?;
-    // One mapping for what is made below and by the supervisor: the log's thresholds and the process
-    // table. Main makes another mapping, which ends with main.
-    Mapping::reserve_shared(&[log::LEVELS_BYTES, slots::TABLE_BYTES])?;
+    // One mapping for the log's shared memory and the process table. Main makes another one, which
+    // ends with it.
+    let [log_words, log_lost] = log::SHARED_BYTES;
+    Mapping::reserve_shared(&[log_words, log_lost, slots::TABLE_BYTES])?;
     let prepared = log::init(&plan::log_settings(&plan.config));
     log::set_process(&ProcessName::new(if no_fork { "main" } else { "supervisor" }));
     for warning in &plan.warnings {

@@ -122,14 +122,14 @@ pub fn log_settings(config: &Config) -> LogSettings {
     let severity = |level: config::Level| Severity::from_number(level.0);
     LogSettings {
         target: match &config.log.target {
-            config::LogTarget::Stderr => log::Target::Stderr,
-            config::LogTarget::File(path) => log::Target::File(path.clone()),
-            config::LogTarget::Syslog => log::Target::Syslog,
-            config::LogTarget::Journald => log::Target::Journald,
+            config::LogTarget::Stderr => log::SinkTarget::Stderr,
+            config::LogTarget::File(path) => log::SinkTarget::File(path.clone()),
+            config::LogTarget::Syslog => log::SinkTarget::Syslog,
+            config::LogTarget::Journald => log::SinkTarget::Journald,
         },
         format: match config.log.format {
-            config::LogFormat::Text => log::Format::Text,
-            config::LogFormat::Json => log::Format::Json,
+            config::LogFormat::Text => log::RecordFormat::Text,
+            config::LogFormat::Json => log::RecordFormat::Json,
         },
         level: severity(config.log.level),
         modules: config.log.modules.iter().map(|(module, level)| (module.clone(), severity(*level))).collect(),

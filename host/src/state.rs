@@ -15,7 +15,7 @@ use crate::shm::arena::Arena;
 use crate::stats::registry::{OUTSIDE_BYTES, Registry};
 use crate::sys::memory::mapping::Mapping;
 use crate::timer::TimerFunction;
-use crate::tls::{Current, Source};
+use crate::tls::{CertificateSource, CurrentCertificates};
 
 /// Shared memory for what is made later and whose size is known only then: each process's counters,
 /// the directory of connections. What does not fit gets its own mapping.
@@ -141,7 +141,7 @@ pub struct State {
     /// Every open connection; without: no listener takes connections.
     pub directory: Option<Directory>,
     /// Where the certificates are; without: no listener has one.
-    pub tls: Option<Source>,
+    pub tls: Option<CertificateSource>,
 }
 
 impl State {
@@ -161,10 +161,10 @@ impl State {
     }
 
     /// The certificates of the listeners, if one has some.
-    pub fn certificates(&'static self) -> Result<Option<Current>> {
+    pub fn certificates(&'static self) -> Result<Option<CurrentCertificates>> {
         let settings: Vec<_> = self.listeners.iter().map(|listener| listener.connections()?.tls.as_ref()).collect();
         match &self.tls {
-            Some(source) if settings.iter().any(Option::is_some) => Current::load(source, settings).map(Some),
+            Some(source) if settings.iter().any(Option::is_some) => CurrentCertificates::load(source, settings).map(Some),
             _ => Ok(None),
         }
     }

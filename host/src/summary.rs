@@ -1,15 +1,15 @@
-//! The summary that an operator reads when the service is ready: modules, listeners, processes,
-//! time.
+//! The summary in the log when the service is ready: duration of the start, modules, listeners,
+//! processes.
 //!
-//! *Runs in:* main, after readiness was reported. *Never:* delays readiness; never logs a line per
+//! *Runs in:* main, after it reported readiness. *Never:* delays readiness; writes a line per
 //! process.
 
 use crate::net::listener::Service;
 use crate::process::slots::Slot;
 use crate::state::State;
 
-/// Logs the summary.
-pub fn log(state: &State, took_ns: u64) {
+/// `took_ns`: from the start of the command to readiness.
+pub(crate) fn log(state: &State, took_ns: u64) {
     let modules = state.family.modules();
     tracing::info!(
         "ready in {}.{:03} ms modules={} listeners={} processes={}",
@@ -32,7 +32,7 @@ pub fn log(state: &State, took_ns: u64) {
         }
     }
     let rows: Vec<(usize, Slot)> = state.family.slots.iter().filter(|(_, slot)| slot.pid() > 0).collect();
-    // Processes of one kind are neighbours in the table: one line for each group.
+    // Processes of one kind are neighbours in the table: one line for each run of them.
     for run in rows.chunk_by(|(_, one), (_, next)| kind(&one.name()) == kind(&next.name()) && one.rank() >= 0 && next.rank() > one.rank()) {
         let [(first_no, first), .., (last_no, last)] = run else {
             if let [(process_no, slot)] = run {

@@ -29,17 +29,31 @@ pub fn text(seconds: u64) -> [u8; LENGTH] {
     text
 }
 
-/// Year, month from 0, day of the month, of a day counted from the beginning of 1970.
-fn calendar(days: u64) -> (u64, usize, u64) {
-    // Counted from the first of March of the year 0, a leap day is the last day of a year of four, a hundred or four hundred.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
+/// Year, month (1 to 12) and day of the month of a moment, in seconds since the beginning of 1970:
+/// UTC, in the Gregorian calendar.
+pub fn calendar_day(seconds: i64) -> (i64, u32, u32) {
+    day_of_calendar(seconds.div_euclid(86_400))
+}
+
+fn day_of_calendar(days_since_1970: i64) -> (i64, u32, u32) {
+    // Years are counted from 1 March of the year 0, so that the leap day is the last of its year.
+    // The calendar repeats every 146,097 days (400 years).
+    let days = days_since_1970 + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    // Without the leap days (every 4 years, not every 100, but every 400) each year has 365 days.
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = (shifted_month + 2) % 12;
-    (era * 400 + year_of_era + u64::from(month < 2), month as usize, day)
+    // From March on, five months always have 153 days.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    (era * 400 + year_of_era + i64::from(month <= 2), month as u32, day as u32)
+}
+
+/// Year, month from 0 and day of the month of a day, counted from the beginning of 1970.
+fn calendar(days: u64) -> (u64, usize, u64) {
+    let (year, month, day) = day_of_calendar(days as i64);
+    (year as u64, month as usize - 1, u64::from(day))
 }
 
 /// The seconds since the beginning of 1970 of such a text, or of one of the older forms that HTTP still has to understand:
@@ -142,6 +156,34 @@ mod tests {
         for days in (0..80_000).step_by(13) {
             let seconds = days * 86_400 + days % 86_400;
             assert_eq!(parse(&text(seconds), now), Some(seconds));
+        }
+    }
+
+    /// The calendar by its definition, one day at a time.
+    fn next_day((year, month, day): (i64, u32, u32)) -> (i64, u32, u32) {
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let last = match month {
+            2 if leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        match (month, day) {
+            (12, 31) => (year + 1, 1, 1),
+            (_, day) if day == last => (year, month + 1, 1),
+            _ => (year, month, day + 1),
+        }
+    }
+
+    #[test]
+    fn every_day_of_a_thousand_years_follows_the_one_before() {
+        assert_eq!((calendar_day(0), calendar_day(-1)), ((1970, 1, 1), (1969, 12, 31)));
+        for start in [-3_000_000_000, -200_000, 3_000_000_000] {
+            let mut today = calendar_day(start * 86_400);
+            for day in start + 1..start + 400_000 {
+                today = next_day(today);
+                assert_eq!((calendar_day(day * 86_400), calendar_day(day * 86_400 + 86_399)), (today, today));
+            }
         }
     }
 

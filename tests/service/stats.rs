@@ -147,7 +147,7 @@ fn what_cannot_be_registered_is_refused_and_named() {
         .module(fixture("counts").param("misuse", "true"))
         .listen("counts:serve", 1)
         .expect_log("module \"counts\" cannot count as \"counted\": it has that name already")
-        .expect_log("module \"counts\" cannot count as \"Big\": it is no name")
+        .expect_log("module \"counts\" cannot count as \"Big\": it is not a valid name")
         .expect_log("module \"counts\" cannot count as \"flags\": unknown flags 0x8")
         .expect_log("module \"counts\" cannot count as \"descending\": its bounds do not ascend")
         .expect_log("module \"counts\" called stat_info in init_f")

@@ -587,7 +587,7 @@ fn check_judges_certificates() {
     let checked = good.run("check");
     assert_eq!(checked.code, 0, "{}", checked.errors);
     assert!(
-        checked.errors.contains("a certificate has expired on 2021-12-31: ") && checked.errors.contains("modhost.toml:"),
+        checked.errors.contains("a certificate expired on 2021-12-31: ") && checked.errors.contains("modhost.toml:"),
         "{}",
         checked.errors
     );
@@ -597,7 +597,7 @@ fn check_judges_certificates() {
         ("server.key", key.as_str(), ["the key does not belong to the certificate", "comes first in its file"]),
         ("server.key", "nothing", ["there is no private key in the file", "BEGIN PRIVATE KEY"]),
         ("server.pem", "nothing", ["there is no certificate in the file", "BEGIN CERTIFICATE"]),
-        ("server.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["a certificate makes no sense", "server.pem"]),
+        ("server.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["a certificate cannot be parsed", "server.pem"]),
         ("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["something else than authorities", "ca.pem"]),
     ] {
         let setup = setup(&authority, "client_ca = \"ca.pem\"");

@@ -14,7 +14,7 @@ use crate::module::call;
 use crate::process::phase::Phase;
 use crate::state::MainMemory;
 use crate::stats::registry::Registry;
-use crate::stats::registry::Wish;
+use crate::stats::registry::StatRequest;
 
 /// # Safety
 /// `text` is null or a NUL-terminated string.
@@ -49,7 +49,7 @@ pub(super) extern "C" fn stat_register(module: *mut c_void, spec: *const abi::St
         };
         // SAFETY: the ABI's contract.
         let (name, help) = unsafe { (whole(spec.name), whole(spec.help)) };
-        match memory.stats.register(&module.name, Wish { name, help, kind, unit, flags: spec.flags, bounds }) {
+        match memory.stats.register(&module.name, StatRequest { name, help, kind, unit, flags: spec.flags, bounds }) {
             Ok(address) => {
                 // SAFETY: the ABI's contract: writable; checked not to be null.
                 unsafe { first.write(std::ptr::with_exposed_provenance_mut(address)) };

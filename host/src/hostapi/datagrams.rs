@@ -198,7 +198,7 @@ unsafe fn send(
         };
         match outcome {
             Ok(()) => {
-                crate::stats::count(crate::stats::Own::Sent, 1);
+                crate::stats::count(crate::stats::HostCounter::Sent, 1);
                 abi::OK
             }
             Err(Errno::EAGAIN | Errno::ENOBUFS) => abi::E_BUSY,

@@ -1,25 +1,27 @@
 //! The bytes of one record: a bounded buffer and the ways to write untrusted text into it.
 //!
-//! *Runs in:* every process. *Never:* allocates, writes more than [`RECORD_BYTES`], lets a text end its line or its quotes.
+//! *Runs in:* every process. *Never:* allocates, writes more than [`RECORD_BYTES`], lets a text end
+//! its line or its quotes.
+//! *Pure:* no clock, no environment, no system call.
 
 use std::fmt::{self, Write};
 
-/// The longest record. It equals `PIPE_BUF`: up to this size the kernel never mixes one `write` to a pipe with another's.
-pub const RECORD_BYTES: usize = 4096;
+/// The longest record. This is `PIPE_BUF`: the kernel never interleaves writes to a pipe up to this
+/// size.
+pub(super) const RECORD_BYTES: usize = 4096;
 
-/// Kept free by everything but [`Line::close`], so that a record that was cut still ends well.
+/// Only [`Line::close`] uses the last bytes, so that a record that was cut is still well-formed.
 const CLOSING_BYTES: usize = 96;
 
-/// How text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Escape {
-    /// As part of a line: control characters become visible.
+    /// Part of a line: control characters become visible.
     Line,
-    /// As part of a line inside double quotes.
+    /// Part of a line inside double quotes.
     Quoted,
     /// Inside the quotes of a JSON string.
     Json,
-    /// Several lines, for a protocol that counts bytes: newlines and tabs stay.
+    /// Several lines, for a protocol with a byte count: newlines and tabs stay.
     Lines,
 }
 
@@ -47,32 +49,32 @@ impl<'b> Line<'b> {
         self.cut
     }
 
-    /// Text of our own, whole or not at all; says whether.
+    /// Trusted text, whole or not at all; says whether.
     pub(super) fn raw(&mut self, text: &str) -> bool {
         self.push(text.as_bytes(), RECORD_BYTES - CLOSING_BYTES)
     }
 
-    /// What must follow, whatever was cut before.
+    /// Text that must be there, whatever was cut before it.
     pub(super) fn close(&mut self, text: impl fmt::Display) {
         let fits = write!(Closing(self), "{text}");
         debug_assert!(fits.is_ok(), "the closing bytes are too few");
     }
 
-    /// Formats `text`, escaped; when it does not fit, its beginning. Says whether all of it is there.
+    /// Untrusted text, escaped; its beginning when it does not fit. Says whether all of it did.
     pub(super) fn escaped(&mut self, escape: Escape, text: fmt::Arguments<'_>) -> bool {
         let mut escaped = Escaped { line: self, escape, full: false };
-        // A Debug or Display that fails by itself has written what it could; that is all there is to say.
+        // After an error of a Debug or Display, what it wrote before stays.
         let _ = escaped.write_fmt(text);
         !escaped.full
     }
 
-    /// Takes back all from `len` on.
-    pub(super) fn take_back(&mut self, len: usize) {
+    /// Removes everything from `len` on; the record then counts as cut.
+    pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.cut = true;
     }
 
-    /// Overwrites eight bytes that were written before, for a count known only afterwards.
+    /// Overwrites eight bytes written earlier, for a count known only afterwards.
     pub(super) fn patch_count(&mut self, at: usize, count: usize) {
         self.bytes[at..at + 8].copy_from_slice(&(count as u64).to_le_bytes());
     }
@@ -101,13 +103,14 @@ impl Write for Closing<'_, '_> {
 struct Escaped<'l, 'b> {
     line: &'l mut Line<'b>,
     escape: Escape,
-    /// Nothing is written after the first character that did not fit: a Debug that ignores errors must not leave gaps.
+    /// Nothing is written after the first character that did not fit: a Debug that ignores errors
+    /// must not leave gaps.
     full: bool,
 }
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Runs of harmless text are copied at once.
+        // Runs of characters that need no escape are copied at once.
         let mut rest = text;
         while !self.full && !rest.is_empty() {
             let plain = rest.find(|c| self.escape.changes(c)).unwrap_or(rest.len());
@@ -140,7 +143,7 @@ impl Escaped<'_, '_> {
             '\t' => self.line.raw("\\t"),
             '"' => self.line.raw("\\\""),
             '\\' => self.line.raw("\\\\"),
-            // JSON knows four hexadecimal digits only; everything that changes in JSON is below U+FFFF.
+            // JSON has exactly four hexadecimal digits; everything escaped in JSON is below U+FFFF.
             _ if self.escape == Escape::Json => self.whole(format_args!("\\u{:04x}", u32::from(c))),
             _ => self.whole(format_args!("\\u{{{:x}}}", u32::from(c))),
         }
@@ -150,7 +153,7 @@ impl Escaped<'_, '_> {
         let mark = self.line.len;
         let mut raw = Raw(self.line);
         if raw.write_fmt(text).is_err() {
-            self.line.take_back(mark);
+            self.line.truncate(mark);
             return false;
         }
         true
@@ -166,7 +169,8 @@ impl Write for Raw<'_, '_> {
 }
 
 impl Escape {
-    /// Control characters, and those that break lines or turn the direction of text where a record is read.
+    /// Escapes control characters, and those that break lines or change the direction of text where
+    /// a record is displayed.
     fn changes(self, c: char) -> bool {
         match c {
             '"' | '\\' => matches!(self, Self::Quoted | Self::Json),
@@ -177,19 +181,19 @@ impl Escape {
     }
 }
 
-/// The largest length not above `at_most` that ends a character.
+/// The largest length up to `at_most` that does not split a character.
 pub(super) fn whole_characters(text: &str, at_most: usize) -> usize {
     (0..=at_most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-/// Whether a text can stand behind `key=` as it is: one word, or one quoted literal that ends where it seems to.
+/// Whether a text can follow `key=` as it is: it is one word, or one complete quoted literal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
-    state: State,
+pub(super) struct TextShape {
+    state: EscapeState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum EscapeState {
     Empty,
     Word,
     InQuotes,
@@ -198,28 +202,28 @@ enum State {
     Neither,
 }
 
-impl Shape {
+impl TextShape {
     pub(super) fn of(text: fmt::Arguments<'_>) -> Self {
-        let mut shape = Self { state: State::Empty };
+        let mut shape = Self { state: EscapeState::Empty };
         let _ = shape.write_fmt(text);
         shape
     }
 
     pub(super) fn needs_quotes(self) -> bool {
-        !matches!(self.state, State::Word | State::Quoted)
+        !matches!(self.state, EscapeState::Word | EscapeState::Quoted)
     }
 }
 
-impl Write for Shape {
+impl Write for TextShape {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             self.state = match (self.state, c) {
-                (State::Empty, '"') => State::InQuotes,
-                (State::InQuotes, '"') => State::Quoted,
-                (State::InQuotes, '\\') => State::AfterBackslash,
-                (State::InQuotes | State::AfterBackslash, _) => State::InQuotes,
-                (State::Empty | State::Word, c) if c != '"' && c != '=' && !c.is_whitespace() => State::Word,
-                _ => State::Neither,
+                (EscapeState::Empty, '"') => EscapeState::InQuotes,
+                (EscapeState::InQuotes, '"') => EscapeState::Quoted,
+                (EscapeState::InQuotes, '\\') => EscapeState::AfterBackslash,
+                (EscapeState::InQuotes | EscapeState::AfterBackslash, _) => EscapeState::InQuotes,
+                (EscapeState::Empty | EscapeState::Word, c) if c != '"' && c != '=' && !c.is_whitespace() => EscapeState::Word,
+                _ => EscapeState::Neither,
             };
         }
         Ok(())
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_become_visible() {
+    fn control_characters_are_escaped() {
         for (escape, text, written) in [
             (Escape::Line, "a\nb\x1b[31m \"q\" \\ é", "a\\nb\\u{1b}[31m \"q\" \\ é"),
             (Escape::Quoted, "a \"b\" \\", "a \\\"b\\\" \\\\"),
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes() {
+    fn words_and_quoted_literals_need_no_quotes() {
         for (text, needs) in [
             ("", true),
             ("word", false),
@@ -265,12 +269,12 @@ mod tests {
             ("\"open", true),
             ("\"ends \\\"", true),
         ] {
-            assert_eq!(Shape::of(format_args!("{text}")).needs_quotes(), needs, "{text}");
+            assert_eq!(TextShape::of(format_args!("{text}")).needs_quotes(), needs, "{text}");
         }
     }
 
     #[test]
-    fn what_is_too_long_is_cut_at_a_character_and_can_be_closed() {
+    fn long_text_is_cut_between_characters_and_can_be_closed() {
         let mut bytes = [0; RECORD_BYTES];
         let mut line = Line::new(&mut bytes);
         assert!(line.raw("x"));

@@ -1,18 +1,17 @@
 //! One record as text, JSON, or a message of syslog or journald.
 //!
-//! *Runs in:* every process. *Never:* writes to a descriptor, allocates, reads the clock.
+//! *Runs in:* every process. *Never:* writes to a descriptor, allocates, reads a clock.
 
-use super::clock::Utc;
-use super::line::{Escape, Line, Shape};
-use super::settings::{Format, Severity};
+use super::line::{Escape, Line, TextShape};
+use super::settings::{RecordFormat, Severity};
+use super::timestamp::Timestamp;
 use std::fmt;
 
-/// The name in front of every message to syslog and journald.
+/// The sender of every message to syslog and journald.
 const IDENTIFIER: &str = "modhost";
 
-/// A field's value as the event has it.
 #[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
+pub(super) enum FieldValue<'a> {
     Text(&'a str),
     Signed(i128),
     Unsigned(u128),
@@ -21,7 +20,7 @@ pub(super) enum Value<'a> {
     Debug(&'a dyn fmt::Debug),
 }
 
-impl fmt::Display for Value<'_> {
+impl fmt::Display for FieldValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -34,115 +33,117 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// Fields in their order, `message` and `module` among them. Asked more than once per record: that is what keeps a record free of copies.
+/// Fields in their order, `message` and `module` among them. Visited several times per record, so
+/// that nothing has to be copied.
 pub(super) trait Fields {
-    fn each(&self, visit: &mut dyn FnMut(&str, Value<'_>));
+    fn each(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>));
 }
 
-/// What a module sent.
-pub(super) struct Sent<'a> {
+/// The fields of a record that a module sent.
+pub(super) struct ModuleMessage<'a> {
     pub(super) module: &'a str,
     pub(super) text: &'a str,
 }
 
-impl Fields for Sent<'_> {
-    fn each(&self, visit: &mut dyn FnMut(&str, Value<'_>)) {
-        visit("module", Value::Text(self.module));
-        visit("message", Value::Text(self.text));
+impl Fields for ModuleMessage<'_> {
+    fn each(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>)) {
+        visit("module", FieldValue::Text(self.module));
+        visit("message", FieldValue::Text(self.text));
     }
 }
 
-/// The one record of the log's own.
+/// The fields of the one record that the log itself writes.
 pub(super) struct KeptOldFile<'a> {
     pub(super) error: &'a std::io::Error,
 }
 
 impl Fields for KeptOldFile<'_> {
-    fn each(&self, visit: &mut dyn FnMut(&str, Value<'_>)) {
-        visit("message", Value::Text("cannot reopen the log file, keeping the old one"));
-        visit("error", Value::Debug(&format_args!("{}", self.error)));
+    fn each(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>)) {
+        visit("message", FieldValue::Text("cannot reopen the log file, keeping the old one"));
+        visit("error", FieldValue::Debug(&format_args!("{}", self.error)));
     }
 }
 
 impl Fields for tracing::Event<'_> {
-    fn each(&self, visit: &mut dyn FnMut(&str, Value<'_>)) {
+    fn each(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>)) {
         self.record(&mut Each(visit));
     }
 }
 
-struct Each<'v>(&'v mut dyn FnMut(&str, Value<'_>));
+struct Each<'v>(&'v mut dyn FnMut(&str, FieldValue<'_>));
 
 impl tracing::field::Visit for Each<'_> {
     fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
-        (self.0)(field.name(), Value::Text(value));
+        (self.0)(field.name(), FieldValue::Text(value));
     }
     fn record_i64(&mut self, field: &tracing::field::Field, value: i64) {
-        (self.0)(field.name(), Value::Signed(value.into()));
+        (self.0)(field.name(), FieldValue::Signed(value.into()));
     }
     fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
-        (self.0)(field.name(), Value::Unsigned(value.into()));
+        (self.0)(field.name(), FieldValue::Unsigned(value.into()));
     }
     fn record_i128(&mut self, field: &tracing::field::Field, value: i128) {
-        (self.0)(field.name(), Value::Signed(value));
+        (self.0)(field.name(), FieldValue::Signed(value));
     }
     fn record_u128(&mut self, field: &tracing::field::Field, value: u128) {
-        (self.0)(field.name(), Value::Unsigned(value));
+        (self.0)(field.name(), FieldValue::Unsigned(value));
     }
     fn record_f64(&mut self, field: &tracing::field::Field, value: f64) {
-        (self.0)(field.name(), Value::Float(value));
+        (self.0)(field.name(), FieldValue::Float(value));
     }
     fn record_bool(&mut self, field: &tracing::field::Field, value: bool) {
-        (self.0)(field.name(), Value::Bool(value));
+        (self.0)(field.name(), FieldValue::Bool(value));
     }
     fn record_error(&mut self, field: &tracing::field::Field, value: &(dyn std::error::Error + 'static)) {
-        (self.0)(field.name(), Value::Debug(&format_args!("{value}")));
+        (self.0)(field.name(), FieldValue::Debug(&format_args!("{value}")));
     }
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        (self.0)(field.name(), Value::Debug(value));
+        (self.0)(field.name(), FieldValue::Debug(value));
     }
 }
 
-/// One record, before it is bytes.
+/// One record before it is written out.
 pub(super) struct Record<'a> {
-    pub(super) time: Utc,
+    pub(super) time: Timestamp,
     pub(super) severity: Severity,
-    /// The process label, untrusted: modules name their processes.
+    /// The name of the process, untrusted: modules name their processes.
     pub(super) process: &'a str,
     pub(super) pid: u32,
     pub(super) target: &'a str,
     pub(super) fields: &'a dyn Fields,
-    /// Records of this process that could not be written since the last that was.
+    /// Records that this process could not write since the last that it wrote.
     pub(super) lost: u64,
 }
 
 impl Record<'_> {
-    /// As a line of a file, with its newline.
-    pub(super) fn line(&self, format: Format, line: &mut Line<'_>) {
+    /// A line of a file, with its newline.
+    pub(super) fn line(&self, format: RecordFormat, line: &mut Line<'_>) {
         match format {
-            Format::Text => {
+            RecordFormat::Text => {
                 let Self { time, severity, process, pid, .. } = self;
                 line.escaped(Escape::Line, format_args!("{time} {severity:<5} [{process} {pid}] "));
                 self.text(Escape::Line, line);
             }
-            Format::Json => self.json(line),
+            RecordFormat::Json => self.json(line),
         }
         line.close("\n");
     }
 
-    /// As a datagram for `/dev/log`; the receiver stamps it with its time. Facility 3 is "daemon".
-    pub(super) fn syslog(&self, format: Format, line: &mut Line<'_>) {
+    /// A datagram for `/dev/log`, whose receiver adds the time. Facility 3 is "daemon".
+    pub(super) fn syslog(&self, format: RecordFormat, line: &mut Line<'_>) {
         let Self { severity, process, pid, .. } = self;
         line.escaped(Escape::Line, format_args!("<{}>{IDENTIFIER}[{pid}]: ", (3 << 3) | severity.syslog_number()));
         match format {
-            Format::Text => {
+            RecordFormat::Text => {
                 line.escaped(Escape::Line, format_args!("{severity} [{process}] "));
                 self.text(Escape::Line, line);
             }
-            Format::Json => self.json(line),
+            RecordFormat::Json => self.json(line),
         }
     }
 
-    /// As a datagram of the journal's native protocol: `KEY=value` lines, and for a value of several lines its length before it.
+    /// A datagram of the journal's native protocol: `KEY=value` lines. A value that may span lines
+    /// follows its length.
     pub(super) fn journald(&self, line: &mut Line<'_>) {
         let Self { severity, process, target, .. } = self;
         line.close(format_args!("PRIORITY={}\n", severity.syslog_number()));
@@ -178,9 +179,9 @@ impl Record<'_> {
         });
         self.others(&mut |name, value| {
             let mark = line.len();
-            let quotes = Shape::of(format_args!("{value}")).needs_quotes();
+            let quotes = TextShape::of(format_args!("{value}")).needs_quotes();
             if !line.escaped(Escape::Line, format_args!(" {name}={}", if quotes { "\"" } else { "" })) {
-                line.take_back(mark);
+                line.truncate(mark);
             } else if !quotes {
                 line.escaped(Escape::Line, format_args!("{value}"));
             } else {
@@ -203,13 +204,13 @@ impl Record<'_> {
         line.raw(r#"","level":""#);
         line.raw(severity.word());
         line.raw("\"");
-        let mut member = |name: &str, value: Value<'_>| {
+        let mut member = |name: &str, value: FieldValue<'_>| {
             json_member(line, ",", name, value);
         };
-        member("process", Value::Text(process));
-        member("pid", Value::Unsigned((*pid).into()));
+        member("process", FieldValue::Text(process));
+        member("pid", FieldValue::Unsigned((*pid).into()));
         self.named("module", &mut |module| member("module", module));
-        member("target", Value::Text(target));
+        member("target", FieldValue::Text(target));
         self.named("message", &mut |message| member("message", message));
         let mut before = r#","fields":{"#;
         self.others(&mut |name, value| {
@@ -229,7 +230,7 @@ impl Record<'_> {
         line.close('}');
     }
 
-    fn named(&self, wanted: &str, visit: &mut dyn FnMut(Value<'_>)) {
+    fn named(&self, wanted: &str, visit: &mut dyn FnMut(FieldValue<'_>)) {
         self.fields.each(&mut |name, value| {
             if name == wanted {
                 visit(value);
@@ -237,7 +238,7 @@ impl Record<'_> {
         });
     }
 
-    fn others(&self, visit: &mut dyn FnMut(&str, Value<'_>)) {
+    fn others(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>)) {
         self.fields.each(&mut |name, value| {
             if !matches!(name, "message" | "module") {
                 visit(name, value);
@@ -246,21 +247,21 @@ impl Record<'_> {
     }
 }
 
-/// Writes `before"name":value`, or nothing when not even its beginning fits. Only the text of a string is ever cut.
-fn json_member(line: &mut Line<'_>, before: &str, name: &str, value: Value<'_>) -> bool {
+/// Writes `before"name":value`, or nothing when not even its beginning fits. Only strings are cut.
+fn json_member(line: &mut Line<'_>, before: &str, name: &str, value: FieldValue<'_>) -> bool {
     let mark = line.len();
     let is_string = match value {
-        Value::Text(_) | Value::Debug(_) => true,
-        Value::Float(number) => !number.is_finite(),
-        // Larger integers than an f64 holds exactly are read wrongly by most JSON readers, but they are valid.
-        Value::Signed(_) | Value::Unsigned(_) | Value::Bool(_) => false,
+        FieldValue::Text(_) | FieldValue::Debug(_) => true,
+        FieldValue::Float(number) => !number.is_finite(),
+        // Valid, but most JSON readers misread integers that an f64 cannot hold exactly.
+        FieldValue::Signed(_) | FieldValue::Unsigned(_) | FieldValue::Bool(_) => false,
     };
     let begun = line.raw(before)
         && line.raw("\"")
         && line.escaped(Escape::Json, format_args!("{name}"))
         && line.raw(if is_string { "\":\"" } else { "\":" });
     if !begun || (!line.escaped(Escape::Json, format_args!("{value}")) && !is_string) {
-        line.take_back(mark);
+        line.truncate(mark);
         return false;
     }
     if is_string {
@@ -275,16 +276,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct List<'a>(&'a [(&'a str, Value<'a>)]);
+    struct ListedFields<'a>(&'a [(&'a str, FieldValue<'a>)]);
 
-    impl Fields for List<'_> {
-        fn each(&self, visit: &mut dyn FnMut(&str, Value<'_>)) {
+    impl Fields for ListedFields<'_> {
+        fn each(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>)) {
             self.0.iter().for_each(|(name, value)| visit(name, *value));
         }
     }
 
     fn record<'a>(fields: &'a dyn Fields) -> Record<'a> {
-        let time = Utc::from_unix_ms(1_795_374_000_123);
+        let time = Timestamp::from_unix_ms(1_795_374_000_123);
         Record { time, severity: Severity::Info, process: "main", pid: 1234, target: "modhost::x", fields, lost: 0 }
     }
 
@@ -296,52 +297,52 @@ mod tests {
     }
 
     fn text(record: &Record<'_>) -> String {
-        String::from_utf8(written(|line| record.line(Format::Text, line))).unwrap()
+        String::from_utf8(written(|line| record.line(RecordFormat::Text, line))).unwrap()
     }
 
     fn json(record: &Record<'_>) -> serde_json::Value {
-        serde_json::from_slice(&written(|line| record.line(Format::Json, line))).unwrap()
+        serde_json::from_slice(&written(|line| record.line(RecordFormat::Json, line))).unwrap()
     }
 
     #[test]
-    fn text_reads_well_and_stays_one_line() {
-        let fields = List(&[
-            ("message", Value::Text("listening\n2026 error [main 1] forged")),
-            ("module", Value::Text("echo")),
-            ("address", Value::Debug(&format_args!("127.0.0.1:1"))),
-            ("error", Value::Text("no \"such\" file")),
-            ("path", Value::Debug(&"/tmp/a b")),
-            ("count", Value::Signed(-3)),
+    fn text_is_one_line() {
+        let fields = ListedFields(&[
+            ("message", FieldValue::Text("listening\n2026 error [main 1] forged")),
+            ("module", FieldValue::Text("echo")),
+            ("address", FieldValue::Debug(&format_args!("127.0.0.1:1"))),
+            ("error", FieldValue::Text("no \"such\" file")),
+            ("path", FieldValue::Debug(&"/tmp/a b")),
+            ("count", FieldValue::Signed(-3)),
         ]);
         let line = text(&record(&fields));
         let start = "2026-11-22T19:00:00.123Z info  [main 1234] echo: listening\\n2026 error [main 1] forged ";
         assert_eq!(line, format!("{start}address=127.0.0.1:1 error=\"no \\\"such\\\" file\" path=\"/tmp/a b\" count=-3\n"));
-        let lost = Record { lost: 7, severity: Severity::Fault, ..record(&Sent { module: "m", text: "t" }) };
+        let lost = Record { lost: 7, severity: Severity::Fault, ..record(&ModuleMessage { module: "m", text: "t" }) };
         assert!(text(&lost).ends_with("fault [main 1234] m: t lost=7\n"));
     }
 
     #[test]
-    fn json_has_types_and_leaves_out_what_is_not_there() {
-        let fields = List(&[
-            ("message", Value::Text("a\n\"b\"")),
-            ("yes", Value::Bool(true)),
-            ("n", Value::Unsigned(5)),
-            ("nan", Value::Float(f64::NAN)),
-            ("half", Value::Float(0.5)),
+    fn json_has_typed_values_and_no_empty_members() {
+        let fields = ListedFields(&[
+            ("message", FieldValue::Text("a\n\"b\"")),
+            ("yes", FieldValue::Bool(true)),
+            ("n", FieldValue::Unsigned(5)),
+            ("nan", FieldValue::Float(f64::NAN)),
+            ("half", FieldValue::Float(0.5)),
         ]);
         let expected = serde_json::json!({
             "time": "2026-11-22T19:00:00.123Z", "level": "info", "process": "main", "pid": 1234, "target": "modhost::x",
             "message": "a\n\"b\"", "fields": {"yes": true, "n": 5, "nan": "NaN", "half": 0.5}
         });
         assert_eq!(json(&record(&fields)), expected);
-        let sent = json(&Record { lost: 2, ..record(&Sent { module: "sip", text: "hello" }) });
+        let sent = json(&Record { lost: 2, ..record(&ModuleMessage { module: "sip", text: "hello" }) });
         assert_eq!((&sent["module"], &sent["lost"], sent.get("fields")), (&"sip".into(), &2.into(), None));
     }
 
     #[test]
     fn syslog_and_journald_messages() {
-        let sent = Sent { module: "sip", text: "two\nlines" };
-        let syslog = written(|line| record(&sent).syslog(Format::Text, line));
+        let sent = ModuleMessage { module: "sip", text: "two\nlines" };
+        let syslog = written(|line| record(&sent).syslog(RecordFormat::Text, line));
         assert_eq!(String::from_utf8(syslog).unwrap(), "<30>modhost[1234]: info [main] sip: two\\nlines");
         let journald = written(|line| Record { lost: 1, process: "a\nPRIORITY=0", ..record(&sent) }.journald(line));
         let head = "PRIORITY=6\nSYSLOG_IDENTIFIER=modhost\nMODHOST_PROCESS=a\\nPRIORITY=0\nMODHOST_TARGET=modhost::x\nMODHOST_MODULE=sip\n";
@@ -355,8 +356,8 @@ mod tests {
             message in any::<String>(), name in "[a-z]{1,40}", value in any::<String>(), repeat in 0..600_usize, lost in any::<u64>()
         ) {
             let (message, value) = (message.repeat(repeat), value.repeat(600 - repeat));
-            let list = [("message", Value::Text(&message)), (&name, Value::Text(&value)), ("n", Value::Signed(i128::MIN)), ("z", Value::Text(&value))];
-            let fields = List(&list);
+            let list = [("message", FieldValue::Text(&message)), (&name, FieldValue::Text(&value)), ("n", FieldValue::Signed(i128::MIN)), ("z", FieldValue::Text(&value))];
+            let fields = ListedFields(&list);
             let record = Record { lost, ..record(&fields) };
             let object = json(&record);
             prop_assert!(message.starts_with(object["message"].as_str().unwrap()));

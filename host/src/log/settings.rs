@@ -1,36 +1,35 @@
 //! What an operator can say about logging: severities, formats, targets.
 //!
-//! *Runs in:* the process that reads the configuration, before the first fork. *Never:* opens or writes anything.
+//! *Runs in:* the process that reads the configuration, before the first fork.
+//! *Never:* opens or writes anything.
+//! *Pure:* no clock, no environment, no system call.
 
-use crate::error::Error;
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-/// How bad it is. As a threshold it lets itself and everything worse through; a fault cannot be switched off.
+/// As a threshold it admits itself and everything worse; a fault cannot be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Severity {
-    /// A fault of our own.
+    /// A fault of the host itself.
     Fault = 0,
-    /// Environment, configuration, or a module.
+    /// An error in the environment, the configuration or a module.
     Error = 1,
     /// Degraded, going on.
     Warn = 2,
-    /// What an operator wants to know.
+    /// For operators.
     Info = 3,
-    /// What an author wants to know.
+    /// For authors of modules.
     Debug = 4,
-    /// Everything.
     Trace = 5,
 }
 
 impl Severity {
-    /// All of them, worst first; the number of one is its index.
-    pub const ALL: [Self; 6] = [Self::Fault, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+    /// Worst first; the number of each is its index.
+    const ALL: [Self; 6] = [Self::Fault, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
-    /// The word in configuration, command line and records.
-    pub const fn word(self) -> &'static str {
+    /// The word in records.
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Fault => "fault",
             Self::Error => "error",
@@ -41,8 +40,8 @@ impl Severity {
         }
     }
 
-    /// From the number that shared memory or a module's call holds; what is too large is the last.
-    pub fn from_number(number: u32) -> Self {
+    /// From a number in the configuration or in a module's call; too large a number is `Trace`.
+    pub(crate) fn from_number(number: u32) -> Self {
         *Self::ALL.get(number as usize).unwrap_or(&Self::Trace)
     }
 
@@ -64,18 +63,9 @@ impl fmt::Display for Severity {
     }
 }
 
-impl FromStr for Severity {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self, Error> {
-        let known = Self::ALL.into_iter().find(|severity| severity.word() == word);
-        known.ok_or_else(|| Error::config(format!("unknown log level \"{word}\"")).hint("one of fault, error, warn, info, debug, trace"))
-    }
-}
-
 /// How a record is written to stderr, a file or syslog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub enum RecordFormat {
     /// One line for people.
     #[default]
     Text,
@@ -83,21 +73,9 @@ pub enum Format {
     Json,
 }
 
-impl FromStr for Format {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self, Error> {
-        match word {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(Error::config(format!("unknown log format \"{word}\"")).hint("text or json")),
-        }
-    }
-}
-
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Target {
+pub enum SinkTarget {
     /// Descriptor 2.
     #[default]
     Stderr,
@@ -105,43 +83,24 @@ pub enum Target {
     File(PathBuf),
     /// The datagram socket `/dev/log`.
     Syslog,
-    /// The journal's own protocol. It has fields of its own, so the format does not matter.
+    /// The journal's native protocol. It has its own fields, so the format does not matter.
     Journald,
-}
-
-impl FromStr for Target {
-    type Err = Error;
-
-    /// A path is told from a mistyped word by its slash.
-    fn from_str(word: &str) -> Result<Self, Error> {
-        match word {
-            "stderr" => Ok(Self::Stderr),
-            "syslog" => Ok(Self::Syslog),
-            "journald" => Ok(Self::Journald),
-            path if path.contains('/') => Ok(Self::File(PathBuf::from(path))),
-            _ => {
-                Err(Error::config(format!("unknown log target \"{word}\"")).hint("stderr, syslog, journald, or a path with a slash in it"))
-            }
-        }
-    }
 }
 
 /// The `[log]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Where records go.
-    pub target: Target,
-    /// How they look there.
-    pub format: Format,
-    /// The threshold of the host and of every module without its own.
+    pub target: SinkTarget,
+    pub format: RecordFormat,
+    /// The threshold of the host and of every module that is not in `modules`.
     pub level: Severity,
-    /// Modules with a threshold of their own.
+    /// Thresholds by module name.
     pub modules: Vec<(String, Severity)>,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { target: Target::Stderr, format: Format::Text, level: Severity::Info, modules: Vec::new() }
+        Self { target: SinkTarget::Stderr, format: RecordFormat::Text, level: Severity::Info, modules: Vec::new() }
     }
 }
 
@@ -150,21 +109,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_numbers_go_both_ways() {
+    fn severities_and_their_numbers() {
         for (number, severity) in Severity::ALL.into_iter().enumerate() {
             assert_eq!(Severity::from_number(number as u32), severity);
             assert_eq!(severity as usize, number);
-            assert_eq!(severity.word().parse(), Ok(severity));
         }
         assert_eq!(Severity::from_number(77), Severity::Trace);
         assert_eq!(format!("{:<5}|", Severity::Warn), "warn |");
-    }
-
-    #[test]
-    fn unknown_words_say_what_is_known() {
-        assert_eq!("loud".parse::<Severity>().unwrap_err().exit, crate::error::EXIT_CONFIG);
-        assert_eq!("/var/log/x".parse(), Ok(Target::File("/var/log/x".into())));
-        assert!("jornald".parse::<Target>().unwrap_err().hint.contains("journald"));
-        assert!("xml".parse::<Format>().is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! Where the bytes of a record go: one `write` or one datagram each.
 //!
-//! *Runs in:* every process. *Never:* waits for a datagram's receiver, dies of SIGPIPE, changes a descriptor's number after the start.
+//! *Runs in:* every process. *Never:* waits for a datagram's receiver, dies of SIGPIPE, changes a
+//! descriptor's number after the start.
 
-use super::settings::Target;
+use super::settings::SinkTarget;
 use crate::error::{Error, Result, io_text};
 use crate::sys::descriptor;
 use nix::errno::Errno;
@@ -11,7 +12,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown, write};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 const FILE_MODE: u32 = 0o640;
 
-pub(super) enum Sink {
+pub(super) enum LogSink {
     Stderr(Stream),
     File { file: File, path: PathBuf, stream: Stream },
     Datagram { socket: UnixDatagram, path: PathBuf, protocol: Protocol },
@@ -31,10 +32,10 @@ pub(super) enum Protocol {
     Journald,
 }
 
-/// What is behind a stream's descriptor decides how a closed reader is kept from raising SIGPIPE.
+/// Its kind decides how a write to a closed reader is kept from raising SIGPIPE.
 pub(super) struct Stream {
     kind: AtomicU8,
-    /// The last write stopped in the middle of a line.
+    /// The last write ended in the middle of a line.
     torn: AtomicBool,
 }
 
@@ -42,24 +43,25 @@ const PLAIN: u8 = 0;
 const PIPE: u8 = 1;
 const SOCKET: u8 = 2;
 
-impl Sink {
-    /// Opens a target, with an error while the operator's terminal is still attached.
-    pub(super) fn open(target: &Target) -> Result<Self> {
+impl LogSink {
+    /// Opens a target early, so that an error still reaches the operator's terminal.
+    pub(super) fn open(target: &SinkTarget) -> Result<Self> {
         match target {
-            Target::Stderr => Ok(Self::Stderr(Stream::of(std::io::stderr().as_fd()))),
-            Target::File(path) => {
-                let file = open_file(path, Creation::IfMissing).map_err(|error| cannot_open(path, &error))?;
+            SinkTarget::Stderr => Ok(Self::Stderr(Stream::of(std::io::stderr().as_fd()))),
+            SinkTarget::File(path) => {
+                let file = open_file(path, FileCreation::IfMissing).map_err(|error| cannot_open(path, &error))?;
                 Ok(Self::File { stream: Stream::of(file.as_fd()), file, path: path.clone() })
             }
-            Target::Syslog => Self::datagram(Protocol::Syslog, "/dev/log".into()),
-            Target::Journald => Self::datagram(Protocol::Journald, "/run/systemd/journal/socket".into()),
+            SinkTarget::Syslog => Self::datagram(Protocol::Syslog, "/dev/log".into()),
+            SinkTarget::Journald => Self::datagram(Protocol::Journald, "/run/systemd/journal/socket".into()),
         }
     }
 
-    /// What `open` would say against a file, as far as can be known without making it, and by somebody who may not write there.
-    pub(super) fn check(target: &Target) -> Result<()> {
-        let Target::File(path) = target else { return Ok(()) };
-        match open_file(path, Creation::Never) {
+    /// The error that `open` would return for a file, as far as can be known without making it, and
+    /// without the permission to write there.
+    pub(super) fn check(target: &SinkTarget) -> Result<()> {
+        let SinkTarget::File(path) = target else { return Ok(()) };
+        match open_file(path, FileCreation::Never) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) => Ok(()),
@@ -67,8 +69,9 @@ impl Sink {
         }
     }
 
-    /// One unconnected socket, inherited by every process. The address is looked up for each datagram, so a receiver that was restarted
-    /// is found again without a connection to renew, and no process has state of its own.
+    /// One unconnected socket, inherited by every process. The address is looked up for each
+    /// datagram: a restarted receiver is found again without a connection to renew, and no process
+    /// has its own state.
     pub(super) fn datagram(protocol: Protocol, path: PathBuf) -> Result<Self> {
         let name = if protocol == Protocol::Syslog { "syslog" } else { "the journal" };
         let cannot = |error: std::io::Error| {
@@ -78,25 +81,16 @@ impl Sink {
         };
         let socket = UnixDatagram::unbound().map_err(cannot)?;
         socket.set_nonblocking(true).map_err(cannot)?;
-        // Only to learn now what would otherwise be lost records later.
+        // A probe: an error at the start, where there would be lost records later.
         UnixDatagram::unbound().and_then(|probe| probe.connect(&path)).map_err(cannot)?;
         Ok(Self::Datagram { socket, path, protocol })
-    }
-
-    /// The descriptor of our own, if any: 2 belongs to everyone.
-    pub(super) fn descriptor(&self) -> Option<RawFd> {
-        match self {
-            Self::Stderr(_) => None,
-            Self::File { file, .. } => Some(file.as_raw_fd()),
-            Self::Datagram { socket, .. } => Some(socket.as_raw_fd()),
-        }
     }
 
     pub(super) fn path(&self) -> Option<&Path> {
         if let Self::File { path, .. } = self { Some(path) } else { None }
     }
 
-    /// The last record stopped in the middle: this one has to begin with a newline.
+    /// The last record was written in part: the next one has to begin with a newline.
     pub(super) fn is_torn(&self) -> bool {
         match self {
             Self::Stderr(stream) | Self::File { stream, .. } => stream.torn.load(Relaxed),
@@ -104,7 +98,6 @@ impl Sink {
         }
     }
 
-    /// Writes one record.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Stderr(stream) => stream.write(std::io::stderr().as_fd(), bytes),
@@ -119,25 +112,26 @@ impl Sink {
         }
     }
 
-    /// Opens the file's path again under the same descriptor number. The old file stays in place when that fails.
-    pub(super) fn reopen(&self, creation: Creation, owner: Option<(Uid, Gid)>) -> std::io::Result<()> {
+    /// Opens the file's path again under the same descriptor number. After a failure the old file
+    /// stays open.
+    pub(super) fn reopen(&self, creation: FileCreation, owner: Option<(Uid, Gid)>) -> std::io::Result<()> {
         let Self::File { file, path, stream } = self else { return Ok(()) };
         let new = open_file(path, creation)?;
         if let Some((uid, gid)) = owner {
-            // Not a device or a pipe that the path may lead to.
+            // The path may lead to a device or a pipe, whose owner is not changed.
             if new.metadata()?.is_file() {
                 fchown(&new, Some(uid), Some(gid))?;
             }
         }
         descriptor::replace(file.as_fd(), new.into())?;
-        stream.look_again(file.as_fd());
+        stream.detect_kind(file.as_fd());
         Ok(())
     }
 }
 
-/// Who makes the file: only the process whose identity the operator expects on it.
+/// Whether to make the file: only the process with the identity that shall own it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Creation {
+pub(super) enum FileCreation {
     IfMissing,
     Never,
 }
@@ -148,11 +142,11 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
         .hint("its folder must exist, and the path must be that of a file that can be written")
 }
 
-fn open_file(path: &Path, creation: Creation) -> std::io::Result<File> {
+fn open_file(path: &Path, creation: FileCreation) -> std::io::Result<File> {
     // std adds O_CLOEXEC.
     let mut options = OpenOptions::new();
-    options.append(true).create(creation == Creation::IfMissing).mode(FILE_MODE).custom_flags(nix::fcntl::OFlag::O_NOCTTY.bits());
-    // A pipe without a reader would make the open wait for one.
+    options.append(true).create(creation == FileCreation::IfMissing).mode(FILE_MODE).custom_flags(nix::fcntl::OFlag::O_NOCTTY.bits());
+    // Opening a pipe for writing alone would wait for a reader.
     if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
         options.read(true);
     }
@@ -162,11 +156,11 @@ fn open_file(path: &Path, creation: Creation) -> std::io::Result<File> {
 impl Stream {
     fn of(fd: BorrowedFd<'_>) -> Self {
         let stream = Self { kind: AtomicU8::new(PLAIN), torn: AtomicBool::new(false) };
-        stream.look_again(fd);
+        stream.detect_kind(fd);
         stream
     }
 
-    fn look_again(&self, fd: BorrowedFd<'_>) {
+    fn detect_kind(&self, fd: BorrowedFd<'_>) {
         let kind = match fstat(fd).map(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT) {
             Ok(SFlag::S_IFIFO) => PIPE,
             Ok(SFlag::S_IFSOCK) => SOCKET,
@@ -180,11 +174,11 @@ impl Stream {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.write_some(fd, rest) {
-                // A full disk takes a part; the next attempt then says why. Other short writes are completed by it.
+                // After a short write the next one completes it or, on a full disk, says why.
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::EINTR) => {}
-                // Descriptor 2 was a socket at the start and was redirected since (daemon mode).
-                Err(Errno::ENOTSOCK) => self.look_again(fd),
+                // Descriptor 2 was a socket at the start; daemon mode has redirected it.
+                Err(Errno::ENOTSOCK) => self.detect_kind(fd),
                 Err(errno) => {
                     if rest.len() < bytes.len() {
                         self.torn.store(true, Relaxed);

@@ -1,4 +1,4 @@
-//! The log as a process uses it: events in, bytes in a file or at a socket out.
+//! The whole log: events go in, bytes come out in a file or at a socket.
 //!
 //! *Runs in:* the test harness. *Never:* forks, installs the global log.
 
@@ -6,9 +6,9 @@ use super::*;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-struct Folder(PathBuf);
+struct LogFolder(PathBuf);
 
-impl Folder {
+impl LogFolder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("modhost-log-{}-{name}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
@@ -16,16 +16,21 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for LogFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-fn log_to(target: Target, format: Format) -> &'static Log {
+fn log_to(target: SinkTarget, format: RecordFormat) -> &'static Log {
     let log: &'static Log = Box::leak(Box::new(Log::open(&LogSettings { target, format, ..LogSettings::default() }).unwrap()));
     ProcessName::new("worker 3").write_to(&log.label);
     log
+}
+
+fn descriptor(sink: &LogSink) -> i32 {
+    let LogSink::File { file, .. } = sink else { panic!("a file") };
+    std::os::fd::AsRawFd::as_raw_fd(file)
 }
 
 fn read(path: &Path) -> String {
@@ -33,16 +38,16 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn events_reach_the_file_by_severity() {
-    let folder = Folder::new("events");
+fn events_up_to_the_threshold_reach_the_file() {
+    let folder = LogFolder::new("events");
     let path = folder.0.join("log");
-    let log = log_to(Target::File(path.clone()), Format::Text);
+    let log = log_to(SinkTarget::File(path.clone()), RecordFormat::Text);
     tracing::subscriber::with_default(Front(log), || {
         tracing::info!(module = "echo", port = 5060, "ready");
         tracing::debug!("not wanted");
-        log.levels.set_host(Severity::Debug);
+        log.shared.level().store(Severity::Debug as u32, Relaxed);
         tracing::debug!(error = %"a b", "wanted now");
-        log.levels.set_host(Severity::Fault);
+        log.shared.level().store(Severity::Fault as u32, Relaxed);
         tracing::error!("not wanted");
         crate::fault!(slot = 2, "a slot is {}", "wrong");
         tracing::error_span!("span").in_scope(|| ());
@@ -61,10 +66,10 @@ fn events_reach_the_file_by_severity() {
 }
 
 #[test]
-fn json_keeps_the_place_of_a_fault() {
-    let folder = Folder::new("json");
+fn a_fault_has_its_module_path_as_target_in_json() {
+    let folder = LogFolder::new("json");
     let path = folder.0.join("log");
-    let log = log_to(Target::File(path.clone()), Format::Json);
+    let log = log_to(SinkTarget::File(path.clone()), RecordFormat::Json);
     tracing::subscriber::with_default(Front(log), || crate::fault!("broken"));
     let object: serde_json::Value = serde_json::from_str(&read(&path)).unwrap();
     assert_eq!((&object["level"], &object["target"], &object["process"]), (&"fault".into(), &module_path!().into(), &"worker 3".into()));
@@ -72,28 +77,29 @@ fn json_keeps_the_place_of_a_fault() {
 
 #[test]
 fn the_supervisor_reopens_and_others_follow_once() {
-    let folder = Folder::new("reopen");
+    let folder = LogFolder::new("reopen");
     let path = folder.0.join("log");
-    let supervisor = log_to(Target::File(path.clone()), Format::Text);
-    // Another process: its own descriptor and generation, the same shared page.
-    let mut child = Log::open(&LogSettings { target: Target::File(path.clone()), ..LogSettings::default() }).unwrap();
-    child.levels = supervisor.levels.sharing();
-    let (was, number) = (folder.0.join("log.1"), child.sink.descriptor());
+    let supervisor = log_to(SinkTarget::File(path.clone()), RecordFormat::Text);
+    // Another process: its own descriptor and count of reopenings, the same shared memory.
+    let mut child = Log::open(&LogSettings { target: SinkTarget::File(path.clone()), ..LogSettings::default() }).unwrap();
+    child.shared = supervisor.shared.in_another_process();
+    let (was, number) = (folder.0.join("log.1"), descriptor(&child.sink));
 
-    child.emit(Severity::Info, "t", &Sent { module: "m", text: "one" });
+    child.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "one" });
     std::fs::rename(&path, &was).unwrap();
-    child.emit(Severity::Info, "t", &Sent { module: "m", text: "two" });
+    child.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "two" });
     supervisor.reopen(None).unwrap();
-    child.emit(Severity::Info, "t", &Sent { module: "m", text: "three" });
+    child.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "three" });
     assert_eq!((read(&was).lines().count(), read(&path).lines().count()), (2, 1));
-    assert_eq!(child.sink.descriptor(), number);
+    assert_eq!(descriptor(&child.sink), number);
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o137, 0);
 
-    // The file is gone again before the child comes to it: one warning, and the record itself, in the file that it has.
+    // The file is gone again before the child opens it: one warning, and the record itself, go to
+    // the file that the child has.
     supervisor.reopen(None).unwrap();
     std::fs::rename(&path, folder.0.join("log.2")).unwrap();
     for text in ["four", "five"] {
-        child.emit(Severity::Info, "t", &Sent { module: "m", text });
+        child.emit(Severity::Info, "t", &ModuleMessage { module: "m", text });
     }
     let kept = read(&folder.0.join("log.2"));
     assert_eq!(kept.matches("cannot reopen").count(), 1);
@@ -102,30 +108,34 @@ fn the_supervisor_reopens_and_others_follow_once() {
 
 #[test]
 fn lost_records_are_counted_and_reported() {
-    let log = log_to(Target::File("/dev/full".into()), Format::Text);
+    let full = LogSettings { target: SinkTarget::File("/dev/full".into()), ..LogSettings::default() };
+    let log = Log::open(&full).unwrap();
     for _ in 0..3 {
-        log.emit(Severity::Info, "t", &Sent { module: "m", text: "no room" });
+        log.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "no room" });
     }
-    assert_eq!(log.lost.load(Relaxed), 3);
+    assert_eq!((log.unreported.load(Relaxed), log.shared.lost()), (3, 3));
+    let other = Log { shared: log.shared.in_another_process(), ..Log::open(&full).unwrap() };
+    other.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "no room" });
+    assert_eq!((log.unreported.load(Relaxed), log.shared.lost()), (3, 4), "one count for all processes");
 
-    let folder = Folder::new("lost");
+    let folder = LogFolder::new("lost");
     let path = folder.0.join("socket");
     let server = UnixDatagram::bind(&path).unwrap();
     server.set_nonblocking(true).unwrap();
     let mut log = Log::open(&LogSettings::default()).unwrap();
-    log.sink = Sink::datagram(Protocol::Syslog, path.clone()).unwrap();
-    // Nobody reads: the queue fills up and nothing waits.
+    log.sink = LogSink::datagram(Protocol::Syslog, path.clone()).unwrap();
+    // Nobody reads: the queue fills up and no record waits.
     let sent = (0..100_000).take_while(|_| {
-        log.emit(Severity::Info, "t", &Sent { module: "m", text: "tick" });
-        log.lost.load(Relaxed) < 5
+        log.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "tick" });
+        log.unreported.load(Relaxed) < 5
     });
     assert!(sent.count() < 99_999);
-    // A receiver that was restarted is found again.
+    // A restarted receiver is found again.
     drop(server);
     std::fs::remove_file(&path).unwrap();
     let server = UnixDatagram::bind(&path).unwrap();
-    log.emit(Severity::Warn, "t", &Sent { module: "m", text: "back" });
-    log.emit(Severity::Info, "t", &Sent { module: "m", text: "again" });
+    log.emit(Severity::Warn, "t", &ModuleMessage { module: "m", text: "back" });
+    log.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "again" });
     let receive = || {
         let mut bytes = [0; RECORD_BYTES];
         let length = server.recv(&mut bytes).unwrap();
@@ -134,23 +144,24 @@ fn lost_records_are_counted_and_reported() {
     let pid = std::process::id();
     assert_eq!(receive(), format!("<28>modhost[{pid}]: warn [] m: back lost=5"));
     assert_eq!(receive(), format!("<30>modhost[{pid}]: info [] m: again"));
+    assert_eq!(log.shared.lost(), 5);
 }
 
 #[test]
-fn a_value_that_logs_loses_its_record_only() {
+fn a_value_that_logs_while_being_written_loses_only_its_own_record() {
     struct Chatty(&'static Log);
     impl std::fmt::Display for Chatty {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            self.0.emit(Severity::Info, "t", &Sent { module: "m", text: "inner" });
+            self.0.emit(Severity::Info, "t", &ModuleMessage { module: "m", text: "inner" });
             f.write_str("outer")
         }
     }
-    let folder = Folder::new("nested");
+    let folder = LogFolder::new("nested");
     let path = folder.0.join("log");
-    let log = log_to(Target::File(path.clone()), Format::Text);
+    let log = log_to(SinkTarget::File(path.clone()), RecordFormat::Text);
     tracing::subscriber::with_default(Front(log), || tracing::info!("{}", Chatty(log)));
     assert!(read(&path).ends_with("outer\n"));
-    assert_eq!(log.lost.load(Relaxed), 1);
+    assert_eq!(log.unreported.load(Relaxed), 1);
 }
 
 #[test]
@@ -166,14 +177,14 @@ fn names_are_cut_at_a_character() {
 
 #[test]
 fn an_unreachable_target_is_an_error_at_the_start() {
-    for target in [Target::File("/nonexistent/log".into()), Target::File("/".into())] {
+    for target in [SinkTarget::File("/nonexistent/log".into()), SinkTarget::File("/".into())] {
         assert!(Log::open(&LogSettings { target, ..LogSettings::default() }).is_err());
     }
-    assert!(Sink::datagram(Protocol::Syslog, "/nonexistent".into()).is_err());
+    assert!(LogSink::datagram(Protocol::Syslog, "/nonexistent".into()).is_err());
 }
 
 #[test]
 fn the_buffer_begins_a_page() {
-    // So does what the C library puts behind a thread's memory: see `Buffer`.
+    // So does the control block that the C library puts after a thread's memory: see `Buffer`.
     BUFFER.with(|buffer| assert_eq!((buffer.as_ptr().addr() % 4096, size_of::<Buffer>()), (0, RECORD_BYTES)));
 }

@@ -12,7 +12,7 @@ use super::listener::{DatagramService, Listener};
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK, Result};
 use crate::module::call::{self, CallSite};
 use crate::process::phase::Phase;
-use crate::stats::{Own, OwnWords};
+use crate::stats::{HostCounter, HostCounters};
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::process::signal;
 use crate::sys::socket::readiness::ReadySockets;
@@ -22,7 +22,7 @@ use crate::sys::udp::socket::Socket;
 #[derive(Debug)]
 pub struct DatagramServer {
     datagrams: &'static Datagrams,
-    counts: OwnWords,
+    counts: HostCounters,
     site: CallSite,
 }
 
@@ -83,7 +83,7 @@ fn work_at_several(server: &DatagramServer, listener: &Listener, service: &Datag
 impl DatagramServer {
     #[inline(always)]
     pub fn new() -> Result<Self> {
-        Ok(Self { datagrams: Datagrams::new()?, counts: OwnWords::of_this_process(), site: CallSite::here() })
+        Ok(Self { datagrams: Datagrams::new()?, counts: HostCounters::of_this_process(), site: CallSite::here() })
     }
 
     /// Serves one batch that arrived at one socket of the listener.
@@ -96,8 +96,8 @@ impl DatagramServer {
                 return Ok(());
             }
             Ok(received) => {
-                self.counts.add(Own::Received, received as u64);
-                self.counts.add(Own::Batches, 1);
+                self.counts.add(HostCounter::Received, received as u64);
+                self.counts.add(HostCounter::Batches, 1);
             }
             Err(errno) => return receive_failed(listener, errno),
         }
@@ -109,9 +109,9 @@ impl DatagramServer {
         datagrams.send_queued();
         process.serve(None);
         let (sent, refused) = datagrams.take_sent();
-        self.counts.add(Own::Sent, sent);
+        self.counts.add(HostCounter::Sent, sent);
         if refused > 0 {
-            self.counts.add(Own::Refused, refused);
+            self.counts.add(HostCounter::Refused, refused);
             tracing::debug!("answers could not be sent listener=\"{listener}\" count={refused}");
         }
         log_too_long(listener, datagrams.take_too_long());

@@ -270,7 +270,7 @@ impl Watch {
         let record = &mut self.records[process_no];
         record.due_ns = None;
         record.restarts += 1;
-        crate::stats::count(crate::stats::Own::Restarts, 1);
+        crate::stats::count(crate::stats::HostCounter::Restarts, 1);
         if let Err(error) = fork::alone().and_then(|alone| family.start(&alone, process_no, record.restarts)) {
             tracing::error!("{error}");
             // The machine lacks memory or processes: retry later, not in a loop.

@@ -20,7 +20,7 @@ use crate::supervise::certificates::{Certificates, Judge};
 use crate::supervise::pid_file::PidFile;
 use crate::sys::process::signal::Signals;
 use crate::sys::udp::datagrams::ReceiveWait;
-use crate::tls::Source;
+use crate::tls::CertificateSource;
 
 /// The whole life of a host without forked workers. Returns its exit code, or why it could not start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
@@ -34,7 +34,7 @@ pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8>
 
 fn live(plan: Arc<Plan>, signals: Signals, started_ns: u64, pid_file: Option<&PidFile>) -> Result<u8> {
     let certificates = Certificates::of(plan.tls(), Judge::Here)?;
-    let source = |of: &Certificates| Ok(Source { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
+    let source = |of: &Certificates| Ok(CertificateSource { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
     let tls = certificates.as_ref().map(source).transpose()?;
     let foundation = Foundation::make(&plan, Slots::new()?)?;
     let mut life = Life::new(plan, Watch::new(signals, None), foundation, tls, started_ns);

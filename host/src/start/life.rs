@@ -29,7 +29,7 @@ use crate::sys::process::signal::Signals;
 use crate::sys::process::title::{self, Comm};
 use crate::sys::time;
 use crate::sys::udp::buffers;
-use crate::tls::Source;
+use crate::tls::CertificateSource;
 
 /// Main at one step of its start: its life, and what the step made.
 pub struct Main<'l, S> {
@@ -52,7 +52,7 @@ pub struct Life {
     /// What modules ask for in `init_f`.
     pub requests: &'static InitRequests,
     /// Where the certificates are, until `seal` puts it into the state.
-    pub tls: Option<Source>,
+    pub tls: Option<CertificateSource>,
     /// The parent that main must not outlive.
     pub supervisor: Pid,
     /// When the command was started, for the time to ready.
@@ -151,7 +151,7 @@ impl Foundation {
 
 impl Life {
     /// A main that has loaded nothing yet.
-    pub fn new(plan: Arc<Plan>, watch: Watch, foundation: Foundation, tls: Option<Source>, started_ns: u64) -> Self {
+    pub fn new(plan: Arc<Plan>, watch: Watch, foundation: Foundation, tls: Option<CertificateSource>, started_ns: u64) -> Self {
         let deadline_ns = time::now_ns() + plan.config.host.start_timeout.as_nanos() as u64;
         let Foundation { slots, memory, requests } = foundation;
         Self {

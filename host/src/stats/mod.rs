@@ -1,12 +1,15 @@
-//! Counters: who counts what, and where the words are that every process adds to.
+//! Counters: the host's own, and the shared memory in which every process counts.
 //!
-//! *Runs in:* main (registering, laying out), every process (settling in, counting), whoever reads. *Never:* locks, allocates or calls
-//! where something is counted; trusts a word of shared memory to be more than a number.
+//! *Runs in:* main (registering, layout), every process (counting, reading). *Never:* locks,
+//! allocates or calls anything in order to count; takes a word of shared memory for more than a
+//! number.
 //!
 //! ```text
-//! outside  │ words of all counters │            mapped by main before any module is loaded; counted at until PROC_INIT is over
-//! slot 0   │ own thread │ other threads │       mapped when the number of processes and counters is known;
-//! slot 1   │ own thread │ other threads │       each block begins on a cache line of its own, and is touched by one process
+//! outside │ words of all counters │   mapped by main before any module is loaded; used until
+//!         │                       │   PROC_INIT is over
+//! slot 0  │ own thread │ others   │   mapped when the numbers of processes and counters are
+//! slot 1  │ own thread │ others   │   known; each block begins on a new cache line, and only
+//!                                     one process writes to it
 //! ```
 
 pub mod registry;
@@ -17,58 +20,41 @@ use module_api::abi;
 
 use crate::state::MainMemory;
 
-/// What the host itself counts, in the order of its words.
+/// What the host itself counts; the number of each is the index of its word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Own {
-    /// Datagrams that workers took.
+pub(crate) enum HostCounter {
     Received,
-    /// Batches that handlers were called with.
     Batches,
-    /// Datagrams that the kernel took.
     Sent,
-    /// Datagrams that the kernel refused.
     Refused,
-    /// Processes that were forked again.
     Restarts,
-    /// Log records that could not be written.
+    /// Counted by the log, whose supervisor has no words here.
     LogLost,
-    /// Calls of timer functions.
     TimerRuns,
-    /// Calls that took longer than their period.
     TimerOverruns,
-    /// Connections that were opened.
     Connections,
-    /// Connections over a limit.
     ConnectionsRefused,
-    /// Connections that are over, by their reasons, in the order of `CLOSED_*`.
     ClosedNormally,
-    /// The peer was gone.
     ClosedByPeer,
-    /// A time limit.
     ClosedByTimeout,
-    /// A limit on bytes.
     ClosedByLimit,
-    /// A failing handler.
     ClosedByError,
-    /// The end of the process.
     ClosedByStop,
-    /// What connections have received.
     BytesIn,
-    /// What the kernel took from connections.
     BytesOut,
-    /// Connections that exist now. A gauge; all before it are counters.
+    /// A gauge; all before it are counters.
     ConnectionsNow,
 }
 
-impl Own {
+impl HostCounter {
     /// Name and help of each, by its number.
     const ALL: [(&'static str, &'static str); 19] = [
-        ("received", "datagrams that workers took"),
+        ("received", "datagrams that workers received"),
         ("batches", "calls of datagram handlers"),
-        ("sent", "datagrams that the kernel took from the host"),
+        ("sent", "datagrams that the kernel accepted for sending"),
         ("refused", "datagrams that the kernel refused to send"),
-        ("restarts", "processes that were forked again in their slots"),
+        ("restarts", "replacements forked for processes that ended"),
         ("log_lost", "log records that could not be written"),
         ("timer_runs", "calls of timer functions"),
         ("timer_overruns", "calls of timer functions that took longer than their period"),
@@ -81,12 +67,12 @@ impl Own {
         ("closed_by_error", "connections that a failing handler ended"),
         ("closed_by_stop", "connections that the end of their worker ended"),
         ("bytes_in", "bytes that connections have received"),
-        ("bytes_out", "bytes that the kernel took from connections"),
+        ("bytes_out", "bytes that the kernel accepted from connections for sending"),
         ("connections", "connections that exist now"),
     ];
 
-    /// For a `CLOSED_*`.
-    pub fn closed(reason: u32) -> Self {
+    /// The counter for a `CLOSED_*` reason of the ABI.
+    pub(crate) fn closed(reason: u32) -> Self {
         match reason {
             abi::CLOSED_BY_PEER => Self::ClosedByPeer,
             abi::CLOSED_BY_TIMEOUT => Self::ClosedByTimeout,
@@ -98,36 +84,36 @@ impl Own {
     }
 }
 
-/// The words that the host's one thread of this process counts in. Taken once by whoever counts often.
+/// The words in which the thread that calls modules counts for the host. Code that counts often
+/// keeps them.
 #[derive(Debug, Clone, Copy)]
-pub struct OwnWords {
+pub(crate) struct HostCounters {
     words: &'static [AtomicU64],
 }
 
-impl OwnWords {
-    /// Of the calling process.
-    pub fn of_this_process() -> Self {
+impl HostCounters {
+    pub(crate) fn of_this_process() -> Self {
         Self { words: MainMemory::current().map_or(&[], |memory| memory.stats.own_words()) }
     }
 
     /// Adds without an atomic operation: only in the thread in which this process calls modules.
     #[inline(always)]
-    pub fn add(self, what: Own, amount: u64) {
-        if let Some(word) = self.words.get(what as usize) {
+    pub(crate) fn add(self, counter: HostCounter, amount: u64) {
+        if let Some(word) = self.words.get(counter as usize) {
             word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
         }
     }
 
-    /// Takes one from a gauge; otherwise as `add`.
+    /// Subtracts one from a gauge; otherwise as `add`.
     #[inline(always)]
-    pub fn take_one(self, what: Own) {
-        self.add(what, 1_u64.wrapping_neg());
+    pub(crate) fn take_one(self, counter: HostCounter) {
+        self.add(counter, 1_u64.wrapping_neg());
     }
 }
 
-/// Counts in whatever thread, seldom.
-pub fn count(what: Own, amount: u64) {
-    if let Some(word) = MainMemory::current().and_then(|memory| memory.stats.words_of_any_thread().get(what as usize)) {
+/// Counts in any thread, by an atomic addition: for rare events.
+pub(crate) fn count(counter: HostCounter, amount: u64) {
+    if let Some(word) = MainMemory::current().and_then(|memory| memory.stats.words_of_any_thread().get(counter as usize)) {
         word.fetch_add(amount, Relaxed);
     }
 }

@@ -1,6 +1,7 @@
-//! The list of all counters, and the memory behind it.
+//! The list of all counters, gauges and histograms, and their shared memory.
 //!
-//! *Runs in:* main up to the end of `PROC_INIT` (registering); every process (reading). *Never:* changes after that, or takes a lock then.
+//! *Runs in:* main up to the end of `PROC_INIT` (registering); every process (reading).
+//! *Never:* changes after that, or takes a lock then.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -10,88 +11,89 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use module_api::abi;
 use module_api::stats::{Description, Kind, Part, Sample, Unit};
 
-use super::Own;
+use super::HostCounter;
 use crate::error::{Error, Result};
+use crate::log;
 use crate::sys::fast_fork::process_identity::this_process;
 use crate::sys::memory::mapping::Mapping;
 
-/// Words of all counters together: 260 histograms, or many more counters. What is not registered costs nothing.
+/// Limit on the words of all entries together: room for 260 histograms, or many more counters.
+/// Untouched pages cost nothing.
 const MAX_WORDS: usize = 65_536;
-/// Blocks begin on lines of their own, two of them, because processors fetch neighbours together.
+/// No two blocks share a pair of cache lines: processors fetch lines in pairs.
 const BLOCK_BYTES: usize = 128;
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// Shared memory before the list is complete. What comes then depends on the list.
-pub const OUTSIDE_BYTES: usize = MAX_WORDS * WORD_BYTES;
+/// Size of the shared memory mapped before the list is complete.
+pub(crate) const OUTSIDE_BYTES: usize = MAX_WORDS * WORD_BYTES;
 
-/// Longest name and help, in bytes.
-pub const MAX_NAME_BYTES: usize = 47;
-/// Longest help, in bytes.
-pub const MAX_HELP_BYTES: usize = 200;
+const NAME_MAX_BYTES: usize = 47;
+const HELP_MAX_BYTES: usize = 200;
 
-/// What is asked for.
+/// A counter, gauge or histogram to be registered.
 #[derive(Debug)]
-pub struct Wish {
-    /// Its name without the module's.
-    pub name: String,
+pub(crate) struct StatRequest {
+    /// Without the module's name.
+    pub(crate) name: String,
     /// One sentence.
-    pub help: String,
-    /// Which of the three.
-    pub kind: Kind,
-    /// What it counts.
-    pub unit: Unit,
-    /// `STAT_SHARED`.
-    pub flags: u32,
-    /// Of a histogram.
-    pub bounds: Vec<u64>,
+    pub(crate) help: String,
+    pub(crate) kind: Kind,
+    pub(crate) unit: Unit,
+    /// 0 or `STAT_SHARED`.
+    pub(crate) flags: u32,
+    /// Upper bounds of a histogram's buckets, ascending; empty: log-linear buckets.
+    pub(crate) bounds: Vec<u64>,
 }
 
-/// One counter, gauge or histogram. Lives as long as main.
+/// A registered counter, gauge or histogram. Lives as long as main.
 #[derive(Debug)]
-pub struct Entry {
-    /// As readers see it.
-    pub what: Description,
-    /// `STAT_SHARED`.
-    pub flags: u32,
-    /// The same texts for C.
-    pub module: CString,
-    /// As above.
-    pub name: CString,
-    /// As above.
-    pub help: CString,
+pub(crate) struct StatEntry {
+    pub(crate) what: Description,
+    /// 0 or `STAT_SHARED`.
+    pub(crate) flags: u32,
+    /// The texts of `what` for C: module, name, help.
+    pub(crate) module: CString,
+    pub(crate) name: CString,
+    pub(crate) help: CString,
     /// Index of its first word in each block.
     first: usize,
 }
 
-/// The list and the memory.
-#[derive(Debug)]
-pub struct Registry {
-    /// The words that no process of the table owns.
-    outside: &'static [AtomicU64],
-    /// Until the list is complete.
-    list: Mutex<List>,
-    complete: OnceLock<Complete>,
+impl StatEntry {
+    /// The host's counters are registered first and have one word each.
+    fn is(&self, counter: HostCounter) -> bool {
+        self.first == counter as usize
+    }
 }
 
-/// What was registered.
+/// The list of entries and their memory.
+#[derive(Debug)]
+pub struct Registry {
+    /// One block that no process of the table owns.
+    outside: &'static [AtomicU64],
+    /// Empty once the list is complete.
+    list: Mutex<StatList>,
+    complete: OnceLock<Layout>,
+}
+
 #[derive(Debug, Default)]
-struct List {
-    entries: Vec<&'static Entry>,
-    /// All that they are called in Prometheus, and what that is a name of.
+struct StatList {
+    entries: Vec<&'static StatEntry>,
+    /// Every name in Prometheus, with the full name of its entry.
     names: BTreeMap<String, String>,
 }
 
-/// What is known when every `PROC_INIT` has returned.
+/// The blocks of all processes, laid out when every `PROC_INIT` has returned.
 #[derive(Debug)]
-struct Complete {
-    entries: Vec<&'static Entry>,
+struct Layout {
+    entries: Vec<&'static StatEntry>,
     words: &'static [AtomicU64],
     block_words: usize,
     processes: usize,
 }
 
-impl Complete {
-    /// The block of a slot's own thread, or the one of its other threads behind it.
+impl Layout {
+    /// Even numbers: the block of a slot's own thread. The next number: that of its other threads.
     fn block(&self, number: usize) -> &'static [AtomicU64] {
         let start = number * self.block_words;
         self.words.get(start..start + self.block_words).unwrap_or_default()
@@ -99,39 +101,40 @@ impl Complete {
 }
 
 impl Registry {
-    /// With the host's own counters. In main, before any module is loaded.
-    pub fn new() -> Result<Self> {
+    /// Registers the host's own counters. In main, before any module is loaded.
+    pub(crate) fn new() -> Result<Self> {
         let outside = Mapping::shared(OUTSIDE_BYTES)?.words();
         let registry = Self { outside, list: Mutex::default(), complete: OnceLock::new() };
-        for (number, (name, help)) in Own::ALL.into_iter().enumerate() {
+        for (number, (name, help)) in HostCounter::ALL.into_iter().enumerate() {
             let (name, help) = (name.to_owned(), help.to_owned());
-            let kind = if number < Own::ConnectionsNow as usize { Kind::Counter } else { Kind::Gauge };
-            registry.register("host", Wish { name, help, kind, unit: Unit::One, flags: 0, bounds: Vec::new() })?;
+            let kind = if number < HostCounter::ConnectionsNow as usize { Kind::Counter } else { Kind::Gauge };
+            registry.register("host", StatRequest { name, help, kind, unit: Unit::One, flags: 0, bounds: Vec::new() })?;
         }
         Ok(registry)
     }
 
-    /// Adds one, and gives the address of its first word outside of all processes' blocks. In main, before the list is complete.
-    pub fn register(&self, module: &str, wish: Wish) -> Result<usize> {
-        let refused = |detail: String| Error::failed(format!("module \"{module}\" cannot count as \"{}\"", wish.name)).detail(detail);
-        check(&wish).map_err(|(detail, hint)| refused(detail).hint(hint))?;
+    /// Adds an entry and returns the address of its first word in the block outside. In main,
+    /// before the list is complete.
+    pub(crate) fn register(&self, module: &str, request: StatRequest) -> Result<usize> {
+        let refused = |detail: String| Error::failed(format!("module \"{module}\" cannot count as \"{}\"", request.name)).detail(detail);
+        check(&request).map_err(|(detail, hint)| refused(detail).hint(hint))?;
         if self.complete.get().is_some() {
             return Err(refused("the list of counters is complete".into()));
         }
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let text = |text: &str| CString::new(text).map_err(|_| refused("a text contains a zero byte".into()));
-        let (module_text, name, help) = (text(module)?, text(&wish.name)?, text(&wish.help)?);
+        let (module_text, name, help) = (text(module)?, text(&request.name)?, text(&request.help)?);
         let leak = |text: &str| -> &'static str { String::leak(text.to_owned()) };
         let what = Description {
             module: leak(module),
-            name: leak(&wish.name),
-            help: leak(&wish.help),
-            kind: wish.kind,
-            unit: wish.unit,
-            bounds: wish.bounds.clone().leak(),
+            name: leak(&request.name),
+            help: leak(&request.help),
+            kind: request.kind,
+            unit: request.unit,
+            bounds: request.bounds.clone().leak(),
         };
         let names = what.prometheus_names();
-        if list.entries.iter().any(|other| other.what.module == module && other.what.name == wish.name) {
+        if list.entries.iter().any(|other| other.what.module == module && other.what.name == request.name) {
             return Err(refused("it has that name already".into()).hint("a name is registered once, in one phase"));
         }
         if let Some(other) = names.iter().find_map(|name| list.names.get(name)) {
@@ -142,18 +145,19 @@ impl Registry {
             return Err(refused(format!("all counters together have at most {MAX_WORDS} words")).hint("use fewer histograms"));
         }
         list.names.extend(names.into_iter().map(|name| (name, what.full_name())));
-        list.entries.push(Box::leak(Box::new(Entry { what, flags: wish.flags, module: module_text, name, help, first })));
+        list.entries.push(Box::leak(Box::new(StatEntry { what, flags: request.flags, module: module_text, name, help, first })));
         Ok(self.address() + first * WORD_BYTES)
     }
 
-    /// Lays the blocks out. In main, when every `PROC_INIT` has returned, before anything is forked.
+    /// Lays out the blocks of all processes. In main, when every `PROC_INIT` has returned, before
+    /// anything is forked.
     pub fn complete(&self, processes: usize) -> Result<()> {
-        let List { entries, .. } = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
+        let StatList { entries, .. } = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
         let used = entries.last().map_or(0, |last| last.first + last.what.words());
         let block_words = (used * WORD_BYTES).next_multiple_of(BLOCK_BYTES) / WORD_BYTES;
         let words = Mapping::shared(processes.max(1) * 2 * block_words * WORD_BYTES)?.words();
-        let complete = Complete { entries, words, block_words, processes };
-        // What main has counted until now was main's.
+        let complete = Layout { entries, words, block_words, processes };
+        // All that was counted until now was counted in main.
         for (before, main) in self.outside[..used].iter().zip(complete.block(0)) {
             main.store(before.swap(0, Relaxed), Relaxed);
         }
@@ -162,8 +166,9 @@ impl Registry {
         Ok(())
     }
 
-    /// Tells the calling process where it counts. In main and in each child's prologue, before any code of a module runs there.
-    pub fn settle(&self, process_no: usize) {
+    /// Tells the calling process where it counts. In main and in each child's prologue, before any
+    /// code of a module runs there.
+    pub(crate) fn settle(&self, process_no: usize) {
         let Some(complete) = self.complete.get() else { return };
         let distance = |number| (complete.block(number).as_ptr() as usize).wrapping_sub(self.address());
         if process_no < complete.processes {
@@ -171,8 +176,8 @@ impl Registry {
         }
     }
 
-    /// What a process had ends with it: its part of each gauge, except of those that are shared. In main, when it is dead.
-    pub fn process_ended(&self, process_no: usize) {
+    /// Sets a dead process's part of each gauge to zero, except of shared gauges. In main.
+    pub(crate) fn process_ended(&self, process_no: usize) {
         let Some(complete) = self.complete.get().filter(|complete| process_no < complete.processes) else { return };
         let own = complete.block(2 * process_no);
         for entry in &complete.entries {
@@ -186,7 +191,7 @@ impl Registry {
         }
     }
 
-    /// The words that the host's own thread of this process counts in.
+    /// The block of the thread in which this process calls modules.
     pub(super) fn own_words(&self) -> &'static [AtomicU64] {
         match (self.complete.get(), usize::try_from(this_process().process_no())) {
             (Some(complete), Ok(process_no)) => complete.block(2 * process_no),
@@ -194,7 +199,7 @@ impl Registry {
         }
     }
 
-    /// The words that any thread of this process may count in, by an atomic addition.
+    /// The block in which any thread of this process may count, by atomic additions.
     pub(super) fn words_of_any_thread(&self) -> &'static [AtomicU64] {
         match (self.complete.get(), usize::try_from(this_process().process_no())) {
             (Some(complete), Ok(process_no)) => complete.block(2 * process_no + 1),
@@ -202,21 +207,29 @@ impl Registry {
         }
     }
 
-    /// The `index`-th of all.
-    pub fn entry(&self, index: usize) -> Option<&'static Entry> {
+    pub(crate) fn entry(&self, index: usize) -> Option<&'static StatEntry> {
         match self.complete.get() {
             Some(complete) => complete.entries.get(index).copied(),
             None => self.list.lock().unwrap_or_else(PoisonError::into_inner).entries.get(index).copied(),
         }
     }
 
-    /// Number of processes that there are words for; 0 while the list is not complete.
-    pub fn processes(&self) -> usize {
+    /// Number of processes that have blocks; 0 while the list is not complete.
+    pub(crate) fn processes(&self) -> usize {
         self.complete.get().map_or(0, |complete| complete.processes)
     }
 
-    /// Adds up the words of one entry: of all processes or of some. Whether there is such a process.
-    pub fn read(&self, entry: &Entry, part: Part, into: &mut [u64]) -> bool {
+    /// Adds the words of one entry to `into`, of the blocks that `part` names. False if it names a
+    /// process that does not exist.
+    pub(crate) fn read(&self, entry: &StatEntry, part: Part, into: &mut [u64]) -> bool {
+        // The log counts lost records itself, in its shared memory: the supervisor, which has
+        // no block here, loses some, too.
+        if entry.is(HostCounter::LogLost)
+            && !matches!(part, Part::Process(_))
+            && let Some(sum) = into.first_mut()
+        {
+            *sum = sum.wrapping_add(log::lost_records());
+        }
         let mut add = |block: &[AtomicU64]| {
             for (sum, word) in into.iter_mut().zip(block.get(entry.first..).unwrap_or_default()) {
                 *sum = sum.wrapping_add(word.load(Relaxed));
@@ -242,15 +255,14 @@ impl Registry {
         true
     }
 
-    /// The value of one entry.
-    pub fn sample(&self, entry: &Entry, part: Part) -> Sample {
+    pub(crate) fn sample(&self, entry: &StatEntry, part: Part) -> Sample {
         let mut words = vec![0; entry.what.words()];
         self.read(entry, part, &mut words);
         Sample::from_words(entry.what, &words)
     }
 
-    /// Those whose names begin with one of the prefixes (with none: all), in the order of their names.
-    pub fn matching(&self, prefixes: &[&str]) -> Vec<&'static Entry> {
+    /// Entries whose names begin with one of the prefixes (all if there is none), ordered by name.
+    pub(crate) fn matching(&self, prefixes: &[&str]) -> Vec<&'static StatEntry> {
         let all = (0..).map_while(|index| self.entry(index));
         let mut found: Vec<_> =
             all.filter(|entry| prefixes.is_empty() || prefixes.iter().any(|prefix| entry.what.starts_with(prefix))).collect();
@@ -263,25 +275,25 @@ impl Registry {
     }
 }
 
-/// What is wrong with a wish, and what would be right.
-fn check(wish: &Wish) -> Result<(), (String, &'static str)> {
-    let name = wish.name.as_bytes();
-    let is_name = (1..=MAX_NAME_BYTES).contains(&name.len())
+/// The error is a detail and a hint.
+fn check(request: &StatRequest) -> Result<(), (String, &'static str)> {
+    let name = request.name.as_bytes();
+    let is_name = (1..=NAME_MAX_BYTES).contains(&name.len())
         && name[0].is_ascii_lowercase()
         && name.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     if !is_name {
-        return Err(("it is no name".into(), "1 to 47 of a-z, 0-9 and _, the first one a letter"));
+        return Err(("it is not a valid name".into(), "1 to 47 of a-z, 0-9 and _, the first one a letter"));
     }
-    if wish.help.len() > MAX_HELP_BYTES || wish.help.chars().any(char::is_control) {
-        return Err(("its help is no sentence".into(), "at most 200 bytes in one line"));
+    if request.help.len() > HELP_MAX_BYTES || request.help.chars().any(char::is_control) {
+        return Err(("its help text is not valid".into(), "at most 200 bytes in one line"));
     }
-    if wish.flags & !abi::STAT_SHARED != 0 || (wish.flags != 0 && wish.kind != Kind::Gauge) {
-        return Err((format!("unknown flags {:#x}", wish.flags), "only a gauge can be shared"));
+    if request.flags & !abi::STAT_SHARED != 0 || (request.flags != 0 && request.kind != Kind::Gauge) {
+        return Err((format!("unknown flags {:#x}", request.flags), "only a gauge can be shared"));
     }
-    if wish.bounds.len() > abi::STAT_MAX_BOUNDS as usize || (!wish.bounds.is_empty() && wish.kind != Kind::Histogram) {
-        return Err((format!("{} bounds", wish.bounds.len()), "a histogram may have up to 64, others none"));
+    if request.bounds.len() > abi::STAT_MAX_BOUNDS as usize || (!request.bounds.is_empty() && request.kind != Kind::Histogram) {
+        return Err((format!("{} bounds", request.bounds.len()), "a histogram may have up to 64, others none"));
     }
-    if wish.bounds.windows(2).any(|pair| pair[0] >= pair[1]) {
+    if request.bounds.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(("its bounds do not ascend".into(), "each bound is larger than the one before it"));
     }
     Ok(())
@@ -293,16 +305,16 @@ mod tests {
 
     use super::*;
 
-    fn wish(name: &str, kind: Kind) -> Wish {
-        Wish { name: name.into(), help: "help".into(), kind, unit: Unit::One, flags: 0, bounds: Vec::new() }
+    fn request(name: &str, kind: Kind) -> StatRequest {
+        StatRequest { name: name.into(), help: "help".into(), kind, unit: Unit::One, flags: 0, bounds: Vec::new() }
     }
 
     fn registry() -> Registry {
         let registry = Registry::new().unwrap();
-        registry.register("m", wish("counter", Kind::Counter)).unwrap();
-        registry.register("m", wish("gauge", Kind::Gauge)).unwrap();
-        registry.register("m", Wish { flags: abi::STAT_SHARED, ..wish("shared", Kind::Gauge) }).unwrap();
-        registry.register("m", wish("histogram", Kind::Histogram)).unwrap();
+        registry.register("m", request("counter", Kind::Counter)).unwrap();
+        registry.register("m", request("gauge", Kind::Gauge)).unwrap();
+        registry.register("m", StatRequest { flags: abi::STAT_SHARED, ..request("shared", Kind::Gauge) }).unwrap();
+        registry.register("m", request("histogram", Kind::Histogram)).unwrap();
         registry
     }
 
@@ -331,7 +343,7 @@ mod tests {
         let sums = [1163, 1000, 103, 12, 48, 0];
         assert_eq!(parts.map(|part| value(&registry, "m.counter", part)), sums.map(Value::Counter));
         assert!(registry.complete(3).is_err());
-        assert!(registry.register("m", wish("late", Kind::Counter)).is_err());
+        assert!(registry.register("m", request("late", Kind::Counter)).is_err());
     }
 
     #[test]
@@ -348,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_process_takes_its_part_of_gauges_and_nothing_else() {
+    fn a_dead_process_loses_its_part_of_gauges_and_nothing_else() {
         let registry = registry();
         registry.complete(3).unwrap();
         for name in ["m.counter", "m.gauge", "m.shared", "m.histogram"] {
@@ -364,37 +376,37 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_counted_is_refused_with_a_reason() {
+    fn invalid_requests_are_refused_with_a_reason() {
         let registry = registry();
         let long = "x".repeat(48);
         for name in ["", "Upper", "1st", "_x", "a-b", "a.b", "ä", &long] {
-            let error = registry.register("m", wish(name, Kind::Counter)).unwrap_err();
-            assert_eq!(error.detail, "it is no name", "{name}");
+            let error = registry.register("m", request(name, Kind::Counter)).unwrap_err();
+            assert_eq!(error.detail, "it is not a valid name", "{name}");
         }
-        let twice = registry.register("m", wish("counter", Kind::Gauge)).unwrap_err();
+        let twice = registry.register("m", request("counter", Kind::Gauge)).unwrap_err();
         assert_eq!(twice.what, "module \"m\" cannot count as \"counter\"");
         assert_eq!(twice.detail, "it has that name already");
-        registry.register("other", wish("counter", Kind::Counter)).unwrap();
-        // modhost_m_histogram_sum is the histogram's, and modhost_a_b_c can be of two modules.
-        assert!(registry.register("m", wish("histogram_sum", Kind::Gauge)).unwrap_err().detail.contains("m.histogram"));
-        registry.register("a_b", wish("c", Kind::Counter)).unwrap();
-        assert!(registry.register("a-b", wish("c", Kind::Counter)).is_err());
-        assert!(registry.register("m", Wish { help: "two\nlines".into(), ..wish("x", Kind::Counter) }).is_err());
-        assert!(registry.register("m", Wish { flags: 1, ..wish("x", Kind::Counter) }).is_err());
-        assert!(registry.register("m", Wish { flags: 2, ..wish("x", Kind::Gauge) }).is_err());
+        registry.register("other", request("counter", Kind::Counter)).unwrap();
+        // modhost_m_histogram_sum belongs to the histogram; modhost_a_b_c could be of two modules.
+        assert!(registry.register("m", request("histogram_sum", Kind::Gauge)).unwrap_err().detail.contains("m.histogram"));
+        registry.register("a_b", request("c", Kind::Counter)).unwrap();
+        assert!(registry.register("a-b", request("c", Kind::Counter)).is_err());
+        assert!(registry.register("m", StatRequest { help: "two\nlines".into(), ..request("x", Kind::Counter) }).is_err());
+        assert!(registry.register("m", StatRequest { flags: 1, ..request("x", Kind::Counter) }).is_err());
+        assert!(registry.register("m", StatRequest { flags: 2, ..request("x", Kind::Gauge) }).is_err());
         for bounds in [vec![1, 1], vec![2, 1], (0..65).collect()] {
-            assert!(registry.register("m", Wish { bounds, ..wish("x", Kind::Histogram) }).is_err());
+            assert!(registry.register("m", StatRequest { bounds, ..request("x", Kind::Histogram) }).is_err());
         }
-        assert!(registry.register("m", Wish { bounds: vec![1], ..wish("x", Kind::Counter) }).is_err());
-        assert!(registry.register("m", Wish { bounds: (0..64).collect(), ..wish("x", Kind::Histogram) }).is_ok());
+        assert!(registry.register("m", StatRequest { bounds: vec![1], ..request("x", Kind::Counter) }).is_err());
+        assert!(registry.register("m", StatRequest { bounds: (0..64).collect(), ..request("x", Kind::Histogram) }).is_ok());
     }
 
     #[test]
-    fn there_is_an_end_to_it() {
+    fn the_number_of_words_is_limited() {
         let registry = registry();
-        let failed = (0..1000).find_map(|number| registry.register("m", wish(&format!("h{number}"), Kind::Histogram)).err());
+        let failed = (0..1000).find_map(|number| registry.register("m", request(&format!("h{number}"), Kind::Histogram)).err());
         assert!(failed.is_some_and(|error| error.detail.contains("65536 words")));
-        registry.register("m", wish("small", Kind::Counter)).unwrap();
+        registry.register("m", request("small", Kind::Counter)).unwrap();
         assert_eq!(registry.matching(&["host.re", "m.small"]).len(), 4);
         assert_eq!(
             registry.matching(&["host.re"]).iter().map(|entry| entry.what.name).collect::<Vec<_>>(),

@@ -21,7 +21,7 @@ use crate::sys::process::exit;
 use crate::sys::process::fork::{self, Side};
 use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
-use crate::tls::Source;
+use crate::tls::CertificateSource;
 
 /// How often remaining processes are killed again, until none is left.
 const KILL_AGAIN_NS: u64 = 200_000;
@@ -38,7 +38,7 @@ pub struct Inheritance {
     /// Descriptors of the supervisor that main must close.
     pub supervisors_own: Vec<RawFd>,
     /// Where the TCP workers find certificates; without: no listener has one.
-    pub tls: Option<Source>,
+    pub tls: Option<CertificateSource>,
 }
 
 /// One main.
@@ -94,7 +94,7 @@ pub struct Birth<'s> {
     /// Descriptors that it must close.
     pub supervisors_own: Vec<RawFd>,
     /// Where its TCP workers find certificates.
-    pub tls: Option<Source>,
+    pub tls: Option<CertificateSource>,
     /// The service's time limits.
     pub limits: TimeLimits,
     /// What the forked main does; its return is main's exit code.

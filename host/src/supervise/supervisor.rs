@@ -28,7 +28,7 @@ use crate::process::slots::Slots;
 use crate::sys::notify::ServiceManager;
 use crate::sys::process::signal::Signals;
 use crate::sys::time;
-use crate::tls::Source;
+use crate::tls::CertificateSource;
 
 /// How long the supervisor waits for the death of a main that has closed its end of the link.
 const DYING_MS: u8 = 100;
@@ -153,7 +153,7 @@ impl Supervisor {
             Some(table) => table.cleared(),
             None => Slots::new()?,
         };
-        let source = |of: &Certificates| Ok(Source { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
+        let source = |of: &Certificates| Ok(CertificateSource { reader: of.vault().reader().try_clone()?, files: of.files().clone() });
         let tls = self.certificates.as_ref().map(source).transpose()?;
         let mut supervisors_own = vec![self.signals.as_fd().as_raw_fd()];
         supervisors_own.extend(self.pid_file.iter().map(|pid_file| pid_file.file().as_raw_fd()));

@@ -9,7 +9,7 @@ use super::queue::TimerQueue;
 use crate::error::{EXIT_FAILED, EXIT_FAULT, EXIT_OK};
 use crate::module::{Module, call};
 use crate::process::phase::Phase;
-use crate::stats::{Own, OwnWords};
+use crate::stats::{HostCounter, HostCounters};
 use crate::sys::process::signal;
 use crate::sys::time;
 
@@ -57,7 +57,7 @@ pub fn work(functions: &[TimerFunction]) -> u8 {
         return EXIT_FAILED;
     }
     let mut queue = TimerQueue::default();
-    let counts = OwnWords::of_this_process();
+    let counts = HostCounters::of_this_process();
     let started_ns = time::now_ns();
     for (id, function) in functions.iter().enumerate() {
         queue.add(id, started_ns.saturating_add(function.first_ns), function.period_ns);
@@ -78,14 +78,14 @@ pub fn work(functions: &[TimerFunction]) -> u8 {
 }
 
 /// Calls one function. Returns an exit code if the process must end.
-fn run(timer: &TimerFunction, expirations: u64, slow_times: &mut u64, counts: OwnWords) -> Option<u8> {
+fn run(timer: &TimerFunction, expirations: u64, slow_times: &mut u64, counts: HostCounters) -> Option<u8> {
     let (module, name) = (timer.module, &timer.name);
     let before_ns = time::now_ns();
     let code = call::enter(module, Phase::Timer, || (timer.function)(std::ptr::with_exposed_provenance_mut(timer.data), expirations));
     let took_ns = time::now_ns().saturating_sub(before_ns);
-    counts.add(Own::TimerRuns, 1);
+    counts.add(HostCounter::TimerRuns, 1);
     if timer.period_ns > 0 && took_ns > timer.period_ns {
-        counts.add(Own::TimerOverruns, 1);
+        counts.add(HostCounter::TimerOverruns, 1);
         *slow_times += 1;
         // Logged at powers of two: a slow function must not fill the disk.
         if slow_times.is_power_of_two() {

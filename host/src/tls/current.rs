@@ -1,6 +1,7 @@
-//! The certificates that new connections get: looked at for each of them, made anew when the supervisor has put others into the vault.
+//! The certificates for new connections: parsed again when the vault has a new version.
 //!
-//! *Runs in:* TCP workers, main in no-fork mode. *Never:* drops what works for what does not.
+//! *Runs in:* TCP workers, main in no-fork mode. *Never:* replaces certificates that work with ones
+//! that do not.
 
 use std::sync::Arc;
 
@@ -13,36 +14,36 @@ use crate::config::TlsOptions;
 use crate::error::{Error, Result};
 use crate::sys::time;
 
-/// A vault that is being written is looked at again so many times, a millisecond apart.
+/// How often a vault that is being written is read again, at intervals of one millisecond.
 const ATTEMPTS: usize = 1000;
 
-/// Where certificates come from.
+/// Where a process gets certificates and keys from.
 #[derive(Debug)]
-pub struct Source {
-    /// Where they lie.
-    pub reader: VaultReader,
-    /// What lies there.
-    pub files: Files,
+pub struct CertificateSource {
+    pub(crate) reader: VaultReader,
+    /// The files whose contents are in the vault.
+    pub(crate) files: Files,
 }
 
-/// See the file's head.
+/// The TLS configurations of all listeners.
 #[derive(Debug)]
-pub struct Current {
-    source: &'static Source,
-    /// By the listener's place.
+pub struct CurrentCertificates {
+    source: &'static CertificateSource,
+    /// By the listener's index, as `configs` are.
     options: Vec<Option<&'static TlsOptions>>,
     configs: Vec<Option<Arc<ServerConfig>>>,
-    generation: u64,
+    /// Of the vault.
+    version: u64,
 }
 
-impl Current {
-    /// What is in the vault now; `options` by the listener's place.
-    pub fn load(source: &'static Source, options: Vec<Option<&'static TlsOptions>>) -> Result<Self> {
-        let mut current = Self { source, configs: Vec::new(), options, generation: 0 };
+impl CurrentCertificates {
+    /// Parses the vault's present contents; `options` by the listener's index.
+    pub(crate) fn load(source: &'static CertificateSource, options: Vec<Option<&'static TlsOptions>>) -> Result<Self> {
+        let mut current = Self { source, configs: Vec::new(), options, version: 0 };
         for _ in 0..ATTEMPTS {
             match source.reader.newer_than(0) {
-                Ok(Some((generation, contents))) => {
-                    current.take(generation, &contents)?;
+                Ok(Some((version, contents))) => {
+                    current.take(version, &contents)?;
                     return Ok(current);
                 }
                 Ok(None) | Err(Unread::Busy) => time::sleep_until_ns(time::now_ns() + 1_000_000),
@@ -54,24 +55,24 @@ impl Current {
         Err(Error::fault("the certificates cannot be read").detail("they are being written all the time"))
     }
 
-    fn take(&mut self, generation: u64, contents: &Contents) -> Result<()> {
+    fn take(&mut self, version: u64, contents: &Contents) -> Result<()> {
         let make =
             |options: &Option<&'static TlsOptions>| options.map(|of| judge::server_config(of, &self.source.files, contents)).transpose();
         self.configs = self.options.iter().map(make).collect::<Result<_>>()?;
-        self.generation = generation;
+        self.version = version;
         Ok(())
     }
 
-    /// The beginning of a session on the listener at that place.
-    pub fn session(&mut self, listener: usize) -> Result<ServerConnection> {
-        match self.source.reader.newer_than(self.generation) {
-            // Being written: this connection still gets the old one.
+    /// Begins the session of a connection to the listener with that index.
+    pub(crate) fn session(&mut self, listener: usize) -> Result<ServerConnection> {
+        match self.source.reader.newer_than(self.version) {
+            // Being written: this connection still gets the old certificates.
             Ok(None) | Err(Unread::Busy) => {}
-            Ok(Some((generation, contents))) => match self.take(generation, &contents) {
-                Ok(()) => tracing::debug!("new certificates are in use generation={generation}"),
-                // They were good when the supervisor had them judged.
+            Ok(Some((version, contents))) => match self.take(version, &contents) {
+                Ok(()) => tracing::debug!("new certificates are in use version={version}"),
+                // Unexpected: the supervisor had them judged before it put them into the vault.
                 Err(error) => {
-                    self.generation = generation;
+                    self.version = version;
                     tracing::error!("the certificates stay as they were: {error}");
                 }
             },

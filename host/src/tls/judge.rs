@@ -1,7 +1,7 @@
-//! Makes of bytes what a TLS session needs, or says what is wrong with them.
+//! Makes TLS configurations from certificates and keys, or finds the errors in these.
 //!
-//! *Runs in:* `modhost check`, a child of the supervisor, TCP workers, main in no-fork mode. *Never:* in the supervisor itself or in
-//! main: what these two read is not taken apart there.
+//! *Runs in:* `modhost check`, a child of the supervisor, TCP workers, main in no-fork mode.
+//! *Never:* runs in the supervisor, or in a main that has one: neither parses these files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,13 +19,10 @@ use super::validity;
 use crate::config::{CertificateFiles, Position, TlsOptions, TlsVersion};
 use crate::error::{Error, Result};
 
-/// A certificate that ends within so many seconds is warned of.
-const SOON_S: i64 = 7 * 86_400;
-
 static ALL_VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// What the connections of a listener agree on with their peers.
-pub fn server_config(options: &TlsOptions, files: &Files, contents: &Contents) -> Result<Arc<ServerConfig>> {
+/// The TLS configuration of a listener's connections.
+pub(super) fn server_config(options: &TlsOptions, files: &Files, contents: &Contents) -> Result<Arc<ServerConfig>> {
     let provider = Arc::new(ring::default_provider());
     let keys = options.certificates.iter().map(|of| certified_key(of, files, contents, &provider)).collect::<Result<Vec<_>>>()?;
     let at = &options.position;
@@ -41,41 +38,35 @@ pub fn server_config(options: &TlsOptions, files: &Files, contents: &Contents) -
         Some(path) => {
             let mut authorities = RootCertStore::empty();
             for certificate in certificates(path, at, bytes(files, contents, path, at)?)? {
-                authorities.add(certificate).map_err(|error| bad(at, "client_ca has something else than authorities", path, error))?;
+                authorities
+                    .add(certificate)
+                    .map_err(|error| bad(at, "client_ca contains something other than authorities", path, error))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(authorities.into(), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| bad(at, "clients cannot be judged by client_ca", path, error))?)
+            builder.with_client_cert_verifier(verifier.map_err(|error| bad(at, "client_ca cannot be used to verify clients", path, error))?)
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Choice(keys)));
+    let mut config = builder.with_cert_resolver(Arc::new(ByServerName(keys)));
     config.alpn_protocols = options.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))
 }
 
-/// What an operator should know: certificates that are not good at that moment (seconds since 1970), or soon will not be.
-pub fn warnings(options: &TlsOptions, files: &Files, contents: &Contents, now_s: i64) -> Vec<String> {
+/// Names certificates that are not valid at a moment, in seconds since 1970, or will soon expire.
+fn warnings(options: &TlsOptions, files: &Files, contents: &Contents, now_s: i64) -> Vec<String> {
     let mut warnings = Vec::new();
     for CertificateFiles { certificate: path, position, .. } in &options.certificates {
         let Some(bytes) = files.find(contents, path) else { continue };
         for certificate in CertificateDer::pem_slice_iter(bytes).flatten() {
-            let Some(validity) = validity::of(&certificate) else { continue };
-            let what = if now_s < validity.start {
-                format!("is not good before {}", validity::date(validity.start))
-            } else if now_s >= validity.end {
-                format!("has expired on {}", validity::date(validity.end - 1))
-            } else if now_s + SOON_S >= validity.end {
-                format!("expires on {}", validity::date(validity.end - 1))
-            } else {
-                continue;
-            };
-            warnings.push(format!("{position}: a certificate {what}: {}", path.display()));
+            if let Some(what) = validity::validity(&certificate).and_then(|validity| validity::warning(&validity, now_s)) {
+                warnings.push(format!("{position}: a certificate {what}: {}", path.display()));
+            }
         }
     }
     warnings
 }
 
-/// All of them: everything that is wrong, or else what should be known.
-pub fn judge(listeners: &[TlsOptions], files: &Files, contents: &Contents, now_s: i64) -> Result<Vec<String>, Vec<Error>> {
+/// Checks the certificates and keys of all listeners. Returns warnings, or every error.
+pub(crate) fn judge(listeners: &[TlsOptions], files: &Files, contents: &Contents, now_s: i64) -> Result<Vec<String>, Vec<Error>> {
     let errors: Vec<Error> = listeners.iter().filter_map(|options| server_config(options, files, contents).err()).collect();
     if errors.is_empty() {
         Ok(listeners.iter().flat_map(|options| warnings(options, files, contents, now_s)).collect())
@@ -117,7 +108,7 @@ fn certified_key(of: &CertificateFiles, files: &Files, contents: &Contents, prov
     let at = &of.position;
     let chain = certificates(&of.certificate, at, bytes(files, contents, &of.certificate, at)?)?;
     for certificate in &chain {
-        ParsedCertificate::try_from(certificate).map_err(|error| bad(at, "a certificate makes no sense", &of.certificate, error))?;
+        ParsedCertificate::try_from(certificate).map_err(|error| bad(at, "a certificate cannot be parsed", &of.certificate, error))?;
     }
     let key = PrivateKeyDer::from_pem_slice(bytes(files, contents, &of.key, at)?).map_err(|error| {
         let error = bad(at, "there is no private key in the file", &of.key, pem_text(&error));
@@ -126,18 +117,18 @@ fn certified_key(of: &CertificateFiles, files: &Files, contents: &Contents, prov
     let key = provider.key_provider.load_private_key(key).map_err(|error| bad(at, "the private key cannot be used", &of.key, error))?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        // Unknown: a kind of key that does not say.
+        // Unknown: this kind of key cannot be compared.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
         Err(_) => Err(bad(at, "the key does not belong to the certificate", &of.certificate, of.key.display())
             .hint("the certificate of the server comes first in its file, before those of its authority")),
     }
 }
 
-/// Chooses by the host name that the client asks for.
+/// Chooses a certificate by the host name that the client asks for.
 #[derive(Debug)]
-struct Choice(Vec<Arc<CertifiedKey>>);
+struct ByServerName(Vec<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Choice {
+impl ResolvesServerCert for ByServerName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         if let (true, Some(name)) = (self.0.len() > 1, hello.server_name())

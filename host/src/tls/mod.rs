@@ -1,22 +1,22 @@
-//! Certificates and keys: how they are read, handed on, judged, and used.
+//! Certificates and keys: reading, checking, passing on, use.
 //!
 //! *Runs in:* see each file. *Never:* leaves a private key in a process that has no use for it.
 //!
 //! ```text
 //! supervisor, at the start and on SIGHUP        TCP worker
 //! read the files ── bytes ──► child: judge      for each new connection:
-//!        └─ good ──► vault (memfd) ───────────► a new generation? parse it
+//!        └─ good ──► vault (memfd) ───────────► a new version? parse it
 //! ```
 //!
-//! The supervisor reads, because it is the one process that keeps the starting identity: keys are often for root alone. It does not
-//! look into what it has read. Main never has the bytes, and neither has any child of it but the TCP workers.
+//! The supervisor reads the files, because it alone keeps the starting identity: often only root
+//! may read keys. It does not parse them. Of main and its children, only TCP workers have the bytes.
 
-pub mod current;
-pub mod files;
-pub mod judge;
-pub mod validity;
-pub mod vault;
+mod current;
+mod files;
+pub(crate) mod judge;
+mod validity;
+mod vault;
 
-pub use current::{Current, Source};
-pub use files::{Contents, Files};
-pub use vault::{Vault, VaultReader};
+pub use current::{CertificateSource, CurrentCertificates};
+pub(crate) use files::{Contents, Files};
+pub(crate) use vault::Vault;

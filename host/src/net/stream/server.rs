@@ -21,12 +21,12 @@ use crate::config::Accept;
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::net::listener::{self, Listener};
 use crate::net::udp::GaveUp;
-use crate::stats::OwnWords;
+use crate::stats::HostCounters;
 use crate::sys::descriptor;
 use crate::sys::process::signal;
 use crate::sys::socket::seqpacket::Link;
 use crate::sys::time;
-use crate::tls::Current;
+use crate::tls::CurrentCertificates;
 
 mod back_pressure;
 mod calling;
@@ -50,7 +50,13 @@ const LISTENERS: u64 = LINK + 1;
 const PROCESS_LINKS: u64 = 1 << 33;
 
 /// Serves until the process is to stop. Returns the exit code.
-pub fn work(directory: Directory, worker: usize, listeners: &'static [Listener], link: &'static Link, tls: Result<Option<Current>>) -> u8 {
+pub fn work(
+    directory: Directory,
+    worker: usize,
+    listeners: &'static [Listener],
+    link: &'static Link,
+    tls: Result<Option<CurrentCertificates>>,
+) -> u8 {
     let server = signal::stop_by_flag().and_then(|()| ConnectionServer::new(directory, worker, listeners, Some(link), tls?));
     let mut server = match server {
         Ok(server) => server,
@@ -99,10 +105,10 @@ pub struct ConnectionServer {
     checks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     message_buffer: Vec<u8>,
     /// None if no listener has certificates.
-    tls: Option<Current>,
+    tls: Option<CurrentCertificates>,
     /// For encrypted bytes. Allocated for the first connection with TLS.
     ciphertext: Vec<u8>,
-    counts: OwnWords,
+    counts: HostCounters,
     now_ns: u64,
 }
 
@@ -113,7 +119,7 @@ impl ConnectionServer {
         worker: usize,
         listeners: &'static [Listener],
         link: Option<&'static Link>,
-        tls: Option<Current>,
+        tls: Option<CurrentCertificates>,
     ) -> Result<Self> {
         let failed = |errno: Errno| Error::failed("cannot wait for connections").detail(format!("epoll: {errno}"));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
@@ -151,7 +157,7 @@ impl ConnectionServer {
             message_buffer: Vec::new(),
             tls,
             ciphertext: Vec::new(),
-            counts: OwnWords::of_this_process(),
+            counts: HostCounters::of_this_process(),
             now_ns: time::now_ns(),
         })
     }

@@ -14,7 +14,7 @@ use crate::net::stream::directory::QueueState;
 use crate::net::stream::handler_call::Reading;
 use crate::net::udp::GaveUp;
 use crate::process::phase::Phase;
-use crate::stats::Own;
+use crate::stats::HostCounter;
 
 impl ConnectionServer {
     /// Calls one function of the handler and carries out what it has asked for.
@@ -81,7 +81,7 @@ impl ConnectionServer {
             Ok(None) => {}
             Ok(Some(bytes)) => {
                 connection.active_ns = self.now_ns;
-                self.counts.add(Own::BytesOut, bytes);
+                self.counts.add(HostCounter::BytesOut, bytes);
             }
             Err(errno) => {
                 tracing::debug!("a connection broke listener=\"{}\": send: {errno}", connection.listener);

@@ -11,7 +11,7 @@ use crate::module::call;
 use crate::net::stream::connection::{CloseReason, Connection, Ending};
 use crate::net::stream::handler_call::CloseMode;
 use crate::process::phase::Phase;
-use crate::stats::Own;
+use crate::stats::HostCounter;
 
 /// How long a connection is read from after our last byte, so that the peer receives it.
 const LINGER_NS: u64 = 2_000_000_000;
@@ -61,8 +61,8 @@ impl ConnectionServer {
         if let Err(errno) = self.directory.close(connection.id) {
             tracing::error!("a connection that is over stays counted: the lock of limits: {errno}");
         }
-        self.counts.add(Own::closed(reason), 1);
-        self.counts.take_one(Own::ConnectionsNow);
+        self.counts.add(HostCounter::closed(reason), 1);
+        self.counts.take_one(HostCounter::ConnectionsNow);
         if connection.opened
             && let Some(on_close) = connection.service.functions.on_close
         {

@@ -15,7 +15,7 @@ use crate::net::stream::connection::Connection;
 use crate::net::stream::directory::{ConnectionLimits, MAX_CONNECTIONS};
 use crate::net::stream::messages::AcceptedConnection;
 use crate::net::udp::GaveUp;
-use crate::stats::Own;
+use crate::stats::HostCounter;
 use crate::sys::descriptor;
 use crate::sys::socket::accept;
 use crate::sys::time;
@@ -78,19 +78,19 @@ impl ConnectionServer {
             Ok(Some(id)) => id,
             Ok(None) => {
                 self.free_slots.push(slot);
-                self.counts.add(Own::ConnectionsRefused, 1);
+                self.counts.add(HostCounter::ConnectionsRefused, 1);
                 tracing::debug!("a connection was refused: over a limit listener=\"{listener}\"");
                 return Ok(());
             }
             Err(errno) => {
                 self.free_slots.push(slot);
-                self.counts.add(Own::ConnectionsRefused, 1);
+                self.counts.add(HostCounter::ConnectionsRefused, 1);
                 tracing::error!("a connection was refused: it cannot be counted listener=\"{listener}\": the lock of limits: {errno}");
                 return Ok(());
             }
         };
-        self.counts.add(Own::Connections, 1);
-        self.counts.add(Own::ConnectionsNow, 1);
+        self.counts.add(HostCounter::Connections, 1);
+        self.counts.add(HostCounter::ConnectionsNow, 1);
         let tls = self.begin_tls(listener, service);
         let refused = tls.is_err();
         let mut connection = Connection::new(accepted, id, listener, service, tls.ok().flatten(), self.now_ns);

@@ -12,7 +12,7 @@ use crate::net::stream::connection::{Connection, Ending};
 use crate::net::stream::handler_call::CloseMode;
 use crate::net::stream::tls::ReadOutcome;
 use crate::net::udp::GaveUp;
-use crate::stats::Own;
+use crate::stats::HostCounter;
 
 /// Reads from one connection before the others have their turn.
 const READS_IN_A_ROW: usize = 8;
@@ -66,7 +66,7 @@ impl ConnectionServer {
                 }
                 Ok(ReadOutcome { count, is_all }) => {
                     connection.active_ns = self.now_ns;
-                    self.counts.add(Own::BytesIn, count as u64);
+                    self.counts.add(HostCounter::BytesIn, count as u64);
                     // Later bytes are a new event, unless the kernel has reported the end already.
                     if is_all && !connection.hung_up {
                         connection.readable = false;
