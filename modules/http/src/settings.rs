@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use module_api::interface::Callback;
-use module_api::interfaces::http::Answering;
+use module_api::interfaces::http::{Answering, RouteMatch};
 use module_api::prelude::*;
 
 use crate::chars::{self, TOKEN};
@@ -69,8 +69,7 @@ struct Function {
     method: Vec<u8>,
     /// Decoded.
     path: Vec<u8>,
-    /// Also for all below the path.
-    is_prefix: bool,
+    matching: RouteMatch,
     answer: Callback<Answering>,
 }
 
@@ -80,7 +79,7 @@ pub struct Functions(RefCell<Vec<Function>>);
 
 impl Functions {
     /// One more.
-    pub fn add(&self, method: &str, path: &str, is_prefix: bool, answer: Callback<Answering>) -> Result<()> {
+    pub fn add(&self, method: &str, path: &str, matching: RouteMatch, answer: Callback<Answering>) -> Result<()> {
         let named = format!("http.routes: \"{} {}\"", method.escape_debug(), path.escape_debug());
         if chars::run(method.as_bytes(), TOKEN) != method.len() {
             return Err(Error::new(format_args!("{named} is no route: a method is a word such as GET, or empty for every one")));
@@ -90,7 +89,7 @@ impl Functions {
         if functions.iter().any(|known| (&known.method[..], &known.path) == (method.as_bytes(), &path)) {
             return Err(Error::new(format_args!("{named} is there already")));
         }
-        functions.push(Function { method: method.into(), path, is_prefix, answer });
+        functions.push(Function { method: method.into(), path, matching, answer });
         Ok(())
     }
 
@@ -107,7 +106,8 @@ impl Functions {
             let rest = path.strip_prefix(&function.path[..]);
             (function.method.is_empty() || function.method == method)
                 && rest.is_some_and(|rest| {
-                    rest.is_empty() || (function.is_prefix && (rest.starts_with(b"/") || function.path.ends_with(b"/")))
+                    let below = rest.starts_with(b"/") || function.path.ends_with(b"/");
+                    rest.is_empty() || (below && function.matching == RouteMatch::Prefix)
                 })
         };
         let found = functions.iter().filter(fits).max_by_key(|function| (function.path.len(), function.method.len()))?;
