@@ -35,11 +35,6 @@ impl Rank {
     pub const fn number(self) -> i32 {
         self.0
     }
-
-    /// Whether this is an ordinary process: 1, 2, 3, ...
-    pub const fn is_worker(self) -> bool {
-        self.0 > 0
-    }
 }
 
 impl From<i32> for Rank {

@@ -55,12 +55,6 @@ impl Rng {
         next
     }
 
-    /// The next 32 bits.
-    #[inline]
-    pub fn next_u32(&mut self) -> u32 {
-        (self.next_u64() >> 32) as u32
-    }
-
     /// A number from 0 up to, but not including, `limit`, all equally likely; 0 for a limit of 0.
     #[inline]
     pub fn below(&mut self, limit: u64) -> u64 {
@@ -73,12 +67,6 @@ impl Rng {
             }
         }
         (product >> 64) as u64
-    }
-
-    /// A number from 0.0 up to, but not including, 1.0.
-    #[inline]
-    pub fn unit_f64(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Fills `buffer`.
@@ -107,7 +95,6 @@ mod tests {
         for limit in [1, 2, 3, 10, u64::MAX] {
             for _ in 0..200 {
                 assert!(rng.below(limit) < limit);
-                assert!((0.0..1.0).contains(&rng.unit_f64()));
             }
         }
         assert_eq!(rng.below(0), 0);

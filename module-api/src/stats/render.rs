@@ -97,7 +97,7 @@ impl Sample {
 impl Description {
     /// The name in Prometheus: `modhost_MODULE_NAME`, with the unit and, for a counter, `_total` at
     /// its end.
-    pub fn prometheus_family(&self) -> String {
+    fn prometheus_family(&self) -> String {
         let mut family = format!("modhost_{}_{}", self.module.replace('-', "_"), self.name);
         let mut end_in = |suffix: &str| {
             if !family.ends_with(suffix) {

@@ -191,13 +191,8 @@ impl Distribution {
         all.map(|(bucket, count)| (buckets::highest(self.bounds, bucket), *count))
     }
 
-    /// The bounds that were registered; empty for the host's own buckets.
-    pub fn bounds(&self) -> &'static [u64] {
-        self.bounds
-    }
-
     /// Number of values up to `value`, which must be the largest value of a bucket.
-    pub fn count_up_to(&self, value: u64) -> u64 {
+    pub(crate) fn count_up_to(&self, value: u64) -> u64 {
         self.buckets().take_while(|(highest, _)| *highest <= value).fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
