@@ -39,12 +39,11 @@ pub const fn note(flags: u32) -> Note {
         descriptor: NoteDescriptor {
             abi_major: abi::ABI_MAJOR,
             abi_minor: abi::ABI_MINOR,
-            needs_host_minor: 0,
-            reserved: 0,
             flags: flags & (abi::FLAG_RUST | abi::FLAG_PANIC_ABORT),
             exports_size: size_of::<abi::ModuleExports>() as u32,
             sdk: padded(concat!("module-api ", env!("CARGO_PKG_VERSION"))),
             compiler: padded(env!("MODULE_API_RUSTC")),
+            ..NoteDescriptor::EMPTY
         },
     }
 }
@@ -75,12 +74,9 @@ pub const fn header(flags: u32) -> abi::Header {
         abi_minor: abi::ABI_MINOR,
         size: size_of::<abi::ModuleExports>() as u32,
         flags,
-        needs_host_minor: 0,
-        reserved: 0,
         #[cfg(feature = "layout")]
         rust: (&raw const crate::layout::RUST_INFO).cast(),
-        #[cfg(not(feature = "layout"))]
-        rust: std::ptr::null(),
+        ..abi::Header::EMPTY
     }
 }
 
@@ -215,7 +211,7 @@ macro_rules! export_module {
     ) => {
         const _: () = {
             use ::core::ffi::c_int;
-            use ::core::option::Option::{None, Some};
+            use ::core::option::Option::Some;
             use $crate::abi::{Bind, Dependency, Handler, Interface, ModuleExports, Note, Param, Stream, StreamFunctions, UdpBatch};
             use $crate::export::{CanHaveState, ChildInitCalled, ModuleCell, checked_name, checked_version, flags, header, help_text, note};
 
@@ -277,7 +273,6 @@ macro_rules! export_module {
                 Handler {
                     name: $crate::__c_text!(checked_name($handler_name)),
                     kind: $crate::abi::HANDLER_UDP,
-                    reserved: 0,
                     help: $crate::__c_text!(help_text(::core::concat!("" $(, $help)*))),
                     on_datagrams: {
                         extern "C" fn on_datagrams(batch: *mut UdpBatch) -> i32 {
@@ -286,15 +281,13 @@ macro_rules! export_module {
                         }
                         Some(on_datagrams)
                     },
-                    stream: ::core::ptr::null(),
+                    ..Handler::EMPTY
                 },
             )*)? $($(
                 Handler {
                     name: $crate::__c_text!(checked_name($stream_name)),
                     kind: $crate::abi::HANDLER_STREAM,
-                    reserved: 0,
                     help: $crate::__c_text!(help_text(::core::concat!("" $(, $stream_help)*))),
-                    on_datagrams: None,
                     stream: {
                         extern "C" fn on_open(stream: *mut Stream) -> i32 {
                             // SAFETY: as above.
@@ -318,22 +311,23 @@ macro_rules! export_module {
                         }
                         &StreamFunctions {
                             size: ::core::mem::size_of::<StreamFunctions>() as u32,
-                            reserved: 0,
                             on_open: Some(on_open),
                             on_data: Some(on_data),
                             on_writable: Some(on_writable),
                             on_end: Some(on_end),
                             on_close: Some(on_close),
+                            ..StreamFunctions::EMPTY
                         }
                     },
+                    ..Handler::EMPTY
                 },
             )*)?];
             const DEPENDS: &[Dependency] = &[
                 $($( Dependency {
-                    name: $crate::__c_text!(checked_name($requires)), kind: $crate::abi::DEPEND_REQUIRED, reserved: 0
+                    name: $crate::__c_text!(checked_name($requires)), kind: $crate::abi::DEPEND_REQUIRED, ..Dependency::EMPTY
                 }, )*)?
                 $($( Dependency {
-                    name: $crate::__c_text!(checked_name($after)), kind: $crate::abi::DEPEND_OPTIONAL, reserved: 0
+                    name: $crate::__c_text!(checked_name($after)), kind: $crate::abi::DEPEND_OPTIONAL, ..Dependency::EMPTY
                 }, )*)?
             ];
 

@@ -246,7 +246,7 @@ pub const fn checked_interface(name: &str) -> &str {
 #[doc(hidden)]
 pub const fn bind<T>(name: *const c_char, version: (u16, u16), kind: u32, slot: &'static TableSlot<T>, layout: &'static CStr) -> abi::Bind {
     let (major, minor) = version;
-    abi::Bind { name, major, minor, size: size_of::<T>() as u32, kind, reserved: 0, slot: slot.as_ptr(), layout: layout.as_ptr() }
+    abi::Bind { name, major, minor, size: size_of::<T>() as u32, kind, slot: slot.as_ptr(), layout: layout.as_ptr(), ..abi::Bind::EMPTY }
 }
 
 /// The layout's text without its padding.

@@ -65,7 +65,7 @@ impl Listener {
             address: address.as_ptr(),
             handler: handler.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
             workers,
-            reserved: 0,
+            ..ListenSpec::EMPTY
         };
         let host = host();
         let number = check("listen", (host.api.listen)(host.module, &raw const spec))?;

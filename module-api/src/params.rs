@@ -79,7 +79,7 @@ pub const fn row(
     let blanks = if !help.is_empty() && help.as_bytes()[0] == b' ' { 1 } else { 0 };
     let help = if help.len() > 1 { c_text(help, blanks) } else { ptr::null() };
     let words = if words.is_empty() { ptr::null() } else { c_text(words, 0) };
-    Param { name: c_text(name, 0), kind, flags, target: cell.as_ptr(), default_text, min, max, help, words, of, reserved: 0 }
+    Param { name: c_text(name, 0), kind, flags, target: cell.as_ptr(), default_text, min, max, help, words, of, ..Param::EMPTY }
 }
 
 /// `text` must end with its only zero byte.

@@ -50,6 +50,9 @@ impl<T: Empty, const N: usize> Empty for [T; N] {
 /// * `EMPTY` has zero, null or none in every field. Code that makes such a struct sets the fields
 ///   it knows and takes the others from there, so that a new field does not touch it. Structs whose
 ///   fields cannot be empty say `without EMPTY`.
+///
+/// A new field at the end touches the struct's file, `include/modhost.h`, `abi-1.0.golden`,
+/// `docs/abi.md`, the host's file that fills or reads it, and the SDK's file that shows or sets it.
 macro_rules! c_struct {
     ($(#[$meta:meta])* pub struct $name:ident as $c_name:ident { $($fields:tt)* }) => {
         c_struct! { $(#[$meta])* pub struct $name as $c_name without EMPTY { $($fields)* } }

@@ -10,8 +10,12 @@ use super::{DeadOwner, ForkSpec, HostInfo, ListenSpec, Mutex, ProcessInfo, Proce
 /// First eight bytes of the host's table of functions: the bytes `HOSTAPI` and 1.
 pub const HOST_MAGIC: u64 = u64::from_le_bytes(*b"HOSTAPI\x01");
 
-/// The one list of the host's functions, in the order of the table, handed to another macro. A new
-/// function is added at the end.
+/// The one list of the host's functions, in the order of the table, passed to another macro. The
+/// struct, the host's table, the fake host's table and the tests are made from it.
+///
+/// A new function is added at the end. It touches this file, `include/modhost.h`, a file of
+/// `host/src/hostapi` (where the function has the same name), the SDK's file for it,
+/// `abi-1.0.golden` and `docs/abi.md`; and a file of `fake`, unless the fake host is to refuse it.
 ///
 /// Each function also gets the handle of the calling module
 /// ([`HostSlot::module`](super::HostSlot::module)) as its first argument. All pointers are borrowed

@@ -95,25 +95,22 @@ extern "C" fn process_at(_: *mut c_void, process_no: u32, row: *mut ProcessRow) 
         }
         let Some(found) = fake.processes.get(process_no as usize) else { return E_INVALID };
         let last = found.last.as_ref();
-        let filled = ProcessRow {
-            size: size_of::<ProcessRow>() as u32,
-            process_no,
-            rank: found.rank.number(),
-            pid: found.pid.map_or(0, |pid| pid.get()),
-            state: match found.state {
-                ProcessState::Free => PROCESS_FREE,
-                ProcessState::Starting => PROCESS_STARTING,
-                ProcessState::Serving => PROCESS_SERVING,
-                ProcessState::Waiting => PROCESS_WAITING,
-                ProcessState::Ended => PROCESS_ENDED,
-                ProcessState::Unknown => u32::MAX,
-            },
-            restarts: found.restarts,
-            uptime_ns: found.uptime.map_or(0, |uptime| uptime.as_nanos() as u64),
-            name: fixed(&found.name),
-            phase: fixed(last.map_or("", |last| &last.phase)),
-            module: fixed(last.map_or("", |last| &last.module)),
+        let mut filled = ProcessRow { size: size_of::<ProcessRow>() as u32, process_no, ..ProcessRow::EMPTY };
+        filled.rank = found.rank.number();
+        filled.pid = found.pid.map_or(0, |pid| pid.get());
+        filled.state = match found.state {
+            ProcessState::Free => PROCESS_FREE,
+            ProcessState::Starting => PROCESS_STARTING,
+            ProcessState::Serving => PROCESS_SERVING,
+            ProcessState::Waiting => PROCESS_WAITING,
+            ProcessState::Ended => PROCESS_ENDED,
+            ProcessState::Unknown => u32::MAX,
         };
+        filled.restarts = found.restarts;
+        filled.uptime_ns = found.uptime.map_or(0, |uptime| uptime.as_nanos() as u64);
+        filled.name = fixed(&found.name);
+        filled.phase = fixed(last.map_or("", |last| &last.phase));
+        filled.module = fixed(last.map_or("", |last| &last.module));
         // SAFETY: the crate under test passes a valid pointer.
         unsafe { row.write(filled) };
         OK
@@ -121,7 +118,8 @@ extern "C" fn process_at(_: *mut c_void, process_no: u32, row: *mut ProcessRow) 
 }
 
 extern "C" fn host_info(_: *mut c_void, info: *mut HostInfo) -> i32 {
-    let filled = HostInfo { size: size_of::<HostInfo>() as u32, pid: 999, version: fixed("0.0.0") };
+    let mut filled = HostInfo { size: size_of::<HostInfo>() as u32, ..HostInfo::EMPTY };
+    (filled.pid, filled.version) = (999, fixed("0.0.0"));
     // SAFETY: as above.
     unsafe { info.write(filled) };
     OK

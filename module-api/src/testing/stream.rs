@@ -109,7 +109,6 @@ impl FakeStream {
             size: size_of::<abi::Stream>() as u32,
             listener: child.listener(),
             id,
-            user: std::ptr::null_mut(),
             peer: peer.as_ptr().cast(),
             peer_len: peer.len(),
             alpn_len: texts.0.len() as u32,
@@ -117,6 +116,7 @@ impl FakeStream {
             server_name: start(&texts.1),
             server_name_len: texts.1.len() as u32,
             tls: u32::from(dial.tls.is_some()),
+            ..abi::Stream::EMPTY
         });
         let mut stream = FakeStream {
             raw,
