@@ -1,4 +1,5 @@
-//! Hands the compiler's version to the crate, for the ELF note, and a number for the ABI's source, for the loader; has the unwinder linked into the host and each module.
+//! Gives the crate the compiler's version, for the ELF note, and a number for the source text of
+//! the ABI, for the loader. Links the unwinder statically into the host and each module.
 
 use std::env;
 use std::error::Error;
@@ -10,7 +11,8 @@ use std::process::Command;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=RUSTC");
-    // `rustc 1.95.0 (59807616e 2026-04-14)` becomes `rustc 1.95.0`; a compiler that does not answer is no reason to fail a build.
+    // `rustc 1.95.0 (59807616e 2026-04-14)` becomes `rustc 1.95.0`. If the compiler does not
+    // answer, the build goes on.
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -21,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     link_unwinder()
 }
 
-/// A number for the text of all files that the types at the line are written in, and of the target that they are compiled for.
+/// A number for the text of all files that declare types of the binary interface, and for the
+/// target that they are compiled for.
 fn abi_source() -> Result<u64, Box<dyn Error>> {
     let parts = fs::read_dir("src/abi")?.map(|part| Ok(part?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
     let mut files = [vec![PathBuf::from("src/abi.rs")], parts].concat();
@@ -30,20 +33,23 @@ fn abi_source() -> Result<u64, Box<dyn Error>> {
     for file in files {
         println!("cargo:rerun-if-changed={}", file.display());
         text.extend(fs::read(&file)?);
-        // What is moved from the end of one file to the beginning of the next makes a difference.
+        // Moving text from the end of one file to the beginning of the next must change the number.
         text.push(0);
     }
     println!("cargo:rerun-if-changed=src/abi");
-    // FNV-1a: the same in every version of the compiler, other than the standard library's.
+    // FNV-1a: unlike the standard library's hash, it is the same in every version of the compiler.
     Ok(text.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
-/// Has linkers that look for the compiler's shared runtime library find its static part, the unwinder, instead.
+/// Makes linkers that look for the compiler's shared runtime library find its static unwinder
+/// instead.
 ///
-/// A shared object more in the host costs every fork five mappings to copy, and every start the constructor of that library, which asks the
-/// processor what it can, slowly on virtual machines. Rust asks for the library by name, so this is by a linker script of that
-/// name, in a folder that Cargo passes to all that is linked with this crate. `MODHOST_SHARED_UNWINDER` in the environment of the build leaves
-/// everything as Rust has it: for modules that throw C++ exceptions, and for compilers without that static library.
+/// One more shared object in the host costs every fork five mappings to copy. It also costs every
+/// start the library's constructor, which queries the processor's features; that is slow on virtual
+/// machines. Rust asks for the library by name, so a linker script of that name replaces it, in a
+/// folder that Cargo passes to everything that is linked with this crate. With
+/// `MODHOST_SHARED_UNWINDER` in the environment of the build nothing is replaced: for modules that
+/// throw C++ exceptions, and for compilers without the static library.
 fn link_unwinder() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=MODHOST_SHARED_UNWINDER");
     let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}"));

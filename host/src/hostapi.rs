@@ -29,57 +29,14 @@ use crate::sys::process::fork::{self, Side};
 use crate::sys::random;
 use crate::timer::{TimerFunction, TimerProcess};
 
-/// The table that every module's slot points to.
-pub static HOST_API: HostApi = HostApi {
-    magic: abi::HOST_MAGIC,
-    abi_major: abi::ABI_MAJOR,
-    abi_minor: abi::ABI_MINOR,
-    size: size_of::<HostApi>() as u32,
-    log,
-    set_error,
-    random: random_bytes,
-    process_info,
-    max_procs,
-    register_procs,
-    fork_process,
-    fork_process_entry,
-    interface_enter,
-    interface_leave,
-    error_text,
-    shm_alloc: memory::shm_alloc,
-    shm_malloc: memory::shm_malloc,
-    shm_realloc: memory::shm_realloc,
-    shm_free: memory::shm_free,
-    mutex_init: memory::mutex_init,
-    mutex_lock: memory::mutex_lock,
-    mutex_trylock: memory::mutex_trylock,
-    mutex_repaired: memory::mutex_repaired,
-    mutex_unlock: memory::mutex_unlock,
-    timer_add,
-    listen: datagrams::listen,
-    listener_find: datagrams::listener_find,
-    listener_address: datagrams::listener_address,
-    udp_reply: datagrams::udp_reply,
-    udp_reply_borrowed: datagrams::udp_reply_borrowed,
-    udp_reply_buffer: datagrams::udp_reply_buffer,
-    udp_reply_commit: datagrams::udp_reply_commit,
-    udp_send: datagrams::udp_send,
-    stream_write: stream::stream_write,
-    stream_buffer: stream::stream_buffer,
-    stream_commit: stream::stream_commit,
-    stream_write_file: stream::stream_write_file,
-    stream_queued: stream::stream_queued,
-    stream_read: stream::stream_read,
-    stream_close: stream::stream_close,
-    stream_send: stream::stream_send,
-    listener_address_at: datagrams::listener_address_at,
-    udp_send_from: datagrams::udp_send_from,
-    stat_register: counting::stat_register,
-    stat_info: counting::stat_info,
-    stat_read: counting::stat_read,
-    process_at: processes::process_at,
-    host_info: processes::host_info,
-};
+use counting::*;
+use datagrams::*;
+use memory::*;
+use processes::*;
+use stream::*;
+
+/// The table that every module's slot points to: the functions of this file and of its parts, by their names.
+pub static HOST_API: HostApi = module_api::host_api!();
 
 /// Longest name of a process or a timer function, in bytes.
 const MAX_NAME_BYTES: usize = 31;
@@ -178,7 +135,7 @@ extern "C" fn set_error(_module: *mut c_void, text: *const u8, text_len: usize) 
     });
 }
 
-extern "C" fn random_bytes(_module: *mut c_void, buffer: *mut u8, len: usize) -> i32 {
+extern "C" fn random(_module: *mut c_void, buffer: *mut u8, len: usize) -> i32 {
     guarded(abi::E_FAILED, || {
         if len == 0 {
             return abi::OK;

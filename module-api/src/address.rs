@@ -1,4 +1,4 @@
-//! Addresses of datagrams: of the internet, or of Unix sockets.
+//! Addresses of datagrams: internet addresses and names of Unix sockets.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -7,7 +7,8 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Where a datagram comes from or goes to. What it borrows lives as long as the batch; [`into_owned`](Address::into_owned) keeps it.
+/// Source or destination of a datagram. It may borrow from the batch;
+/// [`into_owned`](Address::into_owned) makes a copy that can be kept.
 ///
 /// ```
 /// # use module_api::prelude::*;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// for datagram in batch {
 ///     match datagram.peer() {
 ///         Address::Inet(peer) => info!(port = peer.port(), "from the network"),
-///         Address::Unnamed => warn!("nobody to answer to"),
+///         Address::Unnamed => warn!("the sender cannot be answered"),
 ///         peer => info!(%peer, "from this machine"),
 ///     }
 /// }
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address<'a> {
-    /// IPv4 or IPv6. An IPv4 client of a dual-stack listener has its IPv4 address here.
+    /// IPv4 or IPv6. An IPv4 client of a dual-stack listener appears with its IPv4 address.
     Inet(SocketAddr),
     /// A Unix socket in the file system.
     Path(Cow<'a, Path>),
@@ -35,7 +36,7 @@ pub enum Address<'a> {
 }
 
 impl Address<'_> {
-    /// The internet address, if it is one.
+    /// The internet address; none for a Unix socket.
     pub fn inet(&self) -> Option<SocketAddr> {
         match self {
             Address::Inet(address) => Some(*address),
@@ -43,7 +44,7 @@ impl Address<'_> {
         }
     }
 
-    /// The same for any lifetime.
+    /// A copy that borrows nothing.
     pub fn into_owned(self) -> Address<'static> {
         match self {
             Address::Inet(address) => Address::Inet(address),
@@ -84,7 +85,8 @@ impl From<PathBuf> for Address<'_> {
     }
 }
 
-/// As configuration and log have it: `127.0.0.1:5060`, `[::1]:5060`, `/run/x.sock`, `@name`, `unnamed`.
+/// As in the configuration and the log: `127.0.0.1:5060`, `[::1]:5060`, `/run/x.sock`, `@name`,
+/// `unnamed`.
 impl fmt::Display for Address<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

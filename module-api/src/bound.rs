@@ -1,6 +1,6 @@
-//! Bounds of parameters as they stand in `params!`, read while the module is compiled: `1`, `"64KiB"`, `"1ms"`.
+//! Bounds of parameters in `params!`, read while the module is compiled: `1`, `"64KiB"`, `"1ms"`.
 //!
-//! One number with one unit; what a bound cannot say is an error of the compiler. Constant functions only.
+//! A bound is one number with one unit; anything else is a compile error. Constant functions only.
 
 use crate::abi;
 
@@ -9,7 +9,7 @@ pub const fn parse(kind: u32, text: &str) -> i64 {
     let bytes = text.as_bytes();
     let negative = !bytes.is_empty() && bytes[0] == b'-';
     let mut at = if negative { 1 } else { 0 };
-    // Towards the smaller end, which has one number more.
+    // Counted downwards: the negative range has one number more.
     let (mut number, mut digits) = (0_i64, 0);
     while at < bytes.len() && (bytes[at].is_ascii_digit() || bytes[at] == b'_') {
         if bytes[at] != b'_' {

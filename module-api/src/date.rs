@@ -1,4 +1,5 @@
-//! Moments as HTTP and SIP write them: `Sat, 13 Nov 2010 23:29:00 GMT` (RFC 9110, section 5.6.7; RFC 3261, section 20.17).
+//! Dates in the form of HTTP and SIP: `Sat, 13 Nov 2010 23:29:00 GMT` (RFC 9110, section 5.6.7; RFC
+//! 3261, section 20.17).
 //!
 //! Pure: no clock is read. Any process, phase and thread.
 //!
@@ -9,12 +10,13 @@
 //! assert_eq!(date::parse(&text, 1_300_000_000), Some(1_289_690_940));
 //! ```
 
-/// Bytes of the text.
+/// Length of the text in bytes.
 pub const LENGTH: usize = 29;
 
 const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/// The moment that many seconds after the beginning of 1970. Of a year behind 9999 the last four digits are written.
+/// The date `seconds` after the beginning of 1970, in UTC. Of a year after 9999 only the last four
+/// digits are written.
 pub fn text(seconds: u64) -> [u8; LENGTH] {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = calendar(days);
@@ -56,9 +58,12 @@ fn calendar(days: u64) -> (u64, usize, u64) {
     (year as u64, month as usize - 1, u64::from(day))
 }
 
-/// The seconds since the beginning of 1970 of such a text, or of one of the older forms that HTTP still has to understand:
-/// `Saturday, 13-Nov-10 23:29:00 GMT` and `Sat Nov 13 23:29:00 2010`. None for moments before 1970, and for what is no such text. The day of
-/// the week is not looked at. `now_s`, in seconds since 1970, decides the century of a year of two digits: the one that puts it at most 50
+/// Reads such a date, or one of the two older forms that HTTP must still accept
+/// (`Saturday, 13-Nov-10 23:29:00 GMT` and `Sat Nov 13 23:29:00 2010`), as seconds since the
+/// beginning of 1970.
+///
+/// None for dates before 1970 and for any other text. The day of the week is ignored. `now_s`, in
+/// seconds since 1970, decides the century of a two-digit year: the latest one that is at most 50
 /// years ahead.
 pub fn parse(text: &[u8], now_s: u64) -> Option<u64> {
     let mut words = text.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
@@ -84,7 +89,7 @@ pub fn parse(text: &[u8], now_s: u64) -> Option<u64> {
     let (hour, rest) = split(time, b':')?;
     let (minute, second) = split(rest, b':')?;
     let (hour, minute, second) = (number(hour, 2)?, number(minute, 2)?, number(second, 2)?);
-    // A leap second is counted as the second after it.
+    // A leap second counts as the second after it.
     if year < 1970 || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -95,7 +100,7 @@ pub fn parse(text: &[u8], now_s: u64) -> Option<u64> {
     Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
-/// Days from the beginning of 1970 to the beginning of a month from 0.
+/// Days from the beginning of 1970 to the beginning of a month, which is counted from 0.
 fn days_before(year: u64, month: usize) -> u64 {
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let leaps = |year: u64| year / 4 - year / 100 + year / 400;
@@ -103,13 +108,13 @@ fn days_before(year: u64, month: usize) -> u64 {
     (year - 1970) * 365 + leaps(year - 1) - leaps(1969) + BEFORE[month] + u64::from(is_leap && month > 1)
 }
 
-/// The year with those last two digits that is at most 50 years after this one.
+/// The latest year with those last two digits that is at most 50 years after `this_year`.
 fn century(digits: u64, this_year: u64) -> u64 {
     let year = this_year / 100 * 100 + digits;
     if year > this_year + 50 { year - 100 } else { year }
 }
 
-/// Exactly so many digits.
+/// A number of exactly `len` digits.
 fn number(digits: &[u8], len: usize) -> Option<u64> {
     let value = |number: u64, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'));
     (digits.len() == len && len > 0).then(|| digits.iter().try_fold(0, value)).flatten()
@@ -125,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_in_three_forms() {
+    fn dates_are_read_in_three_forms() {
         let now = 1_700_000_000;
         for (text_of, wanted) in [
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn dates_are_written() {
         for (seconds, wanted) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"),

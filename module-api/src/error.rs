@@ -1,19 +1,20 @@
-//! The error of the SDK: a text that travels to the host with a failing return.
+//! The error of the SDK: a text that the host gets with a failing return.
 //!
-//! Allocates only on failing paths; never crosses the binary interface as a Rust type.
+//! Allocates only on failing paths; is never passed over the binary interface as a Rust type.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::abi;
 
-/// The result of everything in this crate that can fail for more than one reason.
+/// The result of functions of this crate that can fail for more than one reason.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed: one line of text, which ends up in the host's log next to the module and the phase.
+/// Why a call failed: one line of text, which the host logs with the module and the phase.
 ///
-/// It is made from anything that describes a failure: a `&str`, a `String`, or any [`std::error::Error`], whose chain of
-/// sources becomes part of the text. So `?` works on nearly everything:
+/// It is made from anything that describes a failure: a `&str`, a `String`, or any
+/// [`std::error::Error`], whose chain of sources becomes part of the text. Therefore `?` works on
+/// nearly every result:
 ///
 /// ```
 /// use module_api::prelude::*;
@@ -28,29 +29,30 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert_eq!(port("x").unwrap_err().to_string(), "the port is not a number: invalid digit found in string");
 /// ```
 ///
-/// `Error` does not implement [`std::error::Error`] itself; that is what makes the conversions above possible.
+/// `Error` does not implement [`std::error::Error`] itself; otherwise these conversions would not
+/// be possible.
 pub struct Error {
     text: Box<str>,
 }
 
 impl Error {
-    /// An error with this text. Lower case, no final full stop.
+    /// An error with this text: lower case, no final full stop.
     pub fn new(text: impl fmt::Display) -> Error {
         Error { text: text.to_string().into_boxed_str() }
     }
 
-    /// Puts what was being done in front: `what: text`.
+    /// Puts the failed action in front of the text: `what: text`.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Error {
         Error::new(format_args!("{what}: {}", self.text))
     }
 
-    /// The text.
+    /// The whole text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the host's negative return `code` of `call` means.
+    /// The error for a negative return `code` of the host's function `call`.
     #[cold]
     pub(crate) fn from_code(call: &str, code: i32) -> Error {
         Error::new(format_args!("{call}: {}", code_meaning(code)))
@@ -87,12 +89,12 @@ impl fmt::Debug for Error {
     }
 }
 
-/// Adds what was being done to a failure; see [`Error::context`].
+/// Adds the failed action to a failure; see [`Error::context`].
 pub trait Context<T> {
     /// On failure, puts `what` in front of the text.
     ///
     /// # Errors
-    /// Those of `self`.
+    /// The failure of `self`.
     fn context(self, what: impl fmt::Display) -> Result<T>;
 }
 
@@ -108,7 +110,7 @@ impl<T> Context<T> for Option<T> {
     }
 }
 
-/// One sentence for each code of the binary interface. The host has logged the detail.
+/// The meaning of a code of the binary interface. The host has logged the detail.
 fn code_meaning(code: i32) -> &'static str {
     match code {
         abi::E_PHASE => "not allowed in this phase or process",

@@ -1,6 +1,7 @@
-//! The one guard around every entry of the host into the module, and the panic hook that feeds it.
+//! The guard around every call of the host into the module, and the panic hook that gives it the
+//! text of a panic.
 //!
-//! Runs in every process and phase. No panic gets past it: it would be undefined behaviour on the host's side.
+//! Runs in every process and phase. Lets no panic through: a panic must not unwind into the host.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,15 +14,16 @@ use crate::host::try_host;
 use crate::{Error, Result};
 
 thread_local! {
-    /// Message and location of the last panic of this thread, from the hook to the guard. Not touched unless something panics.
+    /// Message and location of this thread's last panic, passed from the hook to the guard. Written
+    /// only on a panic.
     static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Calls into the module. An error or a panic becomes a code; its text goes to the host.
+/// Calls into the module. An error or a panic becomes a code, and its text goes to the host.
 #[inline]
 pub(crate) fn guard(entry: impl FnOnce() -> Result<()>) -> i32 {
-    // The module's state may be half-changed after a panic. It is not used again: in an init phase the panic fails the start,
-    // in a serving process the host ends the process.
+    // A panic may leave the module's state half-changed, but the state is not used again: in an
+    // init phase the panic fails the start, in a serving process the host ends the process.
     match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(())) => abi::OK,
         Ok(Err(error)) => failed(error),
@@ -29,7 +31,7 @@ pub(crate) fn guard(entry: impl FnOnce() -> Result<()>) -> i32 {
     }
 }
 
-// Not inlined, with the error to drop: the way without one needs no stack.
+// Not inlined, so that a call without an error needs no stack for dropping one.
 #[cold]
 #[inline(never)]
 fn failed(error: Error) -> i32 {
@@ -46,7 +48,7 @@ fn panicked(payload: Box<dyn Any + Send>) -> i32 {
     if let Some(host) = try_host() {
         host.set_error(&text);
     }
-    // Its destructor is the author's and may panic too.
+    // Its destructor is the author's code and may panic, too.
     std::mem::forget(payload);
     abi::E_PANIC
 }
@@ -61,7 +63,7 @@ fn message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Makes panics of this module, in any thread, a record in the host's log instead of text on stderr.
+/// Sends panics of this module, in any thread, to the host's log instead of stderr.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(report));
 }

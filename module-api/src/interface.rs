@@ -1,8 +1,10 @@
 //! Interfaces: tables of functions that one module offers to others, as safe calls on both sides.
 //!
-//! [`interface!`](crate::interface!) declares one, in a crate that both sides use: this one, for what is of general use (see
-//! [`interfaces`](crate::interfaces)), or a small one of a third party. The exporter implements the trait of the declaration and names it in
-//! `exports` of [`export_module!`](crate::export_module!); the user names it in `binds` or `binds_if_present` and gets it in `init`.
+//! [`interface!`](crate::interface!) declares one, in a crate that both sides use: this crate for
+//! interfaces of general use (see [`interfaces`](crate::interfaces)), or a third party's small
+//! crate. The exporter implements the declared trait and names the interface in `exports` of
+//! [`export_module!`](crate::export_module!). The importer names it in `binds` or
+//! `binds_if_present` and gets it in `init`.
 //!
 //! ```standalone_crate
 //! # use module_api::prelude::*;
@@ -33,9 +35,12 @@
 //! # fn main() {}
 //! ```
 //!
-//! Every call crosses two libraries: the exporter's guard turns an error or a panic into a code, and the user's side makes an [`Error`] of it.
-//! After a panic the process that it happened in is not used any more, whatever the user makes of the error. While the exporter works it is
-//! the one to blame for a crash. A call costs a few nanoseconds.
+//! Every call goes from one library into another: the exporter's guard turns an error or a panic
+//! into a code, and the importer's side turns the code into an [`Error`]. After a panic the process
+//! is not used any more, whatever the importer does with the error. While the exporter works, a
+//! crash is blamed on it. A call costs a few nanoseconds.
+
+mod values;
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_void};
@@ -45,73 +50,75 @@ use std::ptr;
 use crate::export::ModuleCell;
 use crate::guard::guard;
 use crate::host::host;
+use crate::phase::NotSend;
 use crate::{Error, Module, Result, abi};
 
-/// Makes what contains it neither `Send` nor `Sync`: a module is called in the one thread that the host calls modules in.
-type NotSend = PhantomData<*const ()>;
+pub use values::{Arg, Bytes, Callback, RawCallback, ReturnValue, Subject};
 
 /// A declared interface. Implemented by [`interface!`](crate::interface!) only.
 ///
 /// # Safety
-/// The table is `repr(C)` and holds optional `extern "C"` functions only, in the order of the layout.
+/// The table is `repr(C)` and holds optional `extern "C"` functions only, in the order of the
+/// layout.
 pub unsafe trait Interface: Copy + 'static {
     /// The table of functions, as both sides and C know it.
     type Table: 'static;
-    /// `http.routes`.
+    /// Such as `http.routes`.
     const NAME: &'static str;
-    /// Another major number is another interface.
+    /// A different major number is a different interface.
     const MAJOR: u16;
     /// Grows with each addition.
     const MINOR: u16;
-    /// Where the host puts the table.
     #[doc(hidden)]
-    fn slot() -> &'static Slot<Self::Table>;
+    fn slot() -> &'static TableSlot<Self::Table>;
     #[doc(hidden)]
-    fn of(bound: Bound<Self::Table>) -> Self;
+    fn of(imported: Imported<Self::Table>) -> Self;
 }
 
-/// Where the host puts the exporter's table. One per interface and module: every module links its own copy.
+/// Where the host writes the address of the exporter's table. One per interface and module: every
+/// module links its own copy.
 #[doc(hidden)]
 #[repr(transparent)]
-pub struct Slot<T: 'static>(UnsafeCell<*const T>);
+pub struct TableSlot<T: 'static>(UnsafeCell<*const T>);
 
 // SAFETY: written by the host only, before any code of the module runs.
-unsafe impl<T> Sync for Slot<T> {}
+unsafe impl<T> Sync for TableSlot<T> {}
 
-impl<T> Slot<T> {
+impl<T> TableSlot<T> {
     #[allow(clippy::new_without_default)]
-    pub const fn new() -> Slot<T> {
-        Slot(UnsafeCell::new(ptr::null()))
+    pub const fn new() -> TableSlot<T> {
+        TableSlot(UnsafeCell::new(ptr::null()))
     }
 
     pub const fn as_ptr(&self) -> *mut *const c_void {
         self.0.get().cast()
     }
 
-    fn get(&self) -> Option<Bound<T>> {
-        // SAFETY: the host writes before any code of the module runs, and puts there null or a table that lives as long as the process and
-        // starts with all that `T` has, which it has checked.
+    fn get(&self) -> Option<Imported<T>> {
+        // SAFETY: the host writes before any code of the module runs. It writes null, or the
+        // address of a table that lives as long as the process and has at least the fields of `T`,
+        // which the host has checked.
         let table = unsafe { (*self.0.get()).as_ref() }?;
-        Some(Bound { table, thread: PhantomData })
+        Some(Imported { table, thread: PhantomData })
     }
 }
 
 /// A table of another module.
 #[doc(hidden)]
-pub struct Bound<T: 'static> {
+pub struct Imported<T: 'static> {
     pub table: &'static T,
-    thread: NotSend,
+    thread: PhantomData<NotSend>,
 }
 
-impl<T> Clone for Bound<T> {
+impl<T> Clone for Imported<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Bound<T> {}
+impl<T> Copy for Imported<T> {}
 
-/// The interface, if the module binds it and it is there.
+/// The interface, if the module imports it and another module exports it.
 pub(crate) fn find<I: Interface>() -> Option<I> {
     I::slot().get().map(I::of)
 }
@@ -127,10 +134,11 @@ pub(crate) fn required<I: Interface>() -> Result<I> {
     })
 }
 
-/// The module that a library exports. Implemented by [`export_module!`](crate::export_module!) only.
+/// The module that a library exports. Implemented by [`export_module!`](crate::export_module!)
+/// only.
 ///
 /// # Safety
-/// The cell is that of the library's own module.
+/// The cell belongs to the library's own module.
 #[doc(hidden)]
 pub unsafe trait Home: 'static {
     type Module: Module;
@@ -143,7 +151,7 @@ pub fn serve<H: Home>(body: impl FnOnce(&H::Module) -> Result<()>) -> i32 {
     blamed(|| H::cell().with_made(body))
 }
 
-/// A call that another module makes: behind the guard, and with this module to blame.
+/// Runs a call that another module makes: under the guard, and with this module to blame.
 pub(crate) fn blamed(body: impl FnOnce() -> Result<()>) -> i32 {
     let host = host();
     let outer = (host.api.interface_enter)(host.module);
@@ -152,7 +160,7 @@ pub(crate) fn blamed(body: impl FnOnce() -> Result<()>) -> i32 {
     code
 }
 
-/// What a call of another module's function says, with the text that goes with a failure.
+/// The result of a call of another module's function, with the text that goes with a failure.
 #[doc(hidden)]
 #[inline]
 pub fn outcome(interface: &str, function: &str, code: i32) -> Result<()> {
@@ -176,238 +184,12 @@ pub fn no_function(interface: &str, function: &str) -> Error {
     Error::new(format_args!("{interface} {function}: the module that exports it left it out"))
 }
 
-/// What can be passed to a function of an interface: integers, `bool`, `f64`, `&str`, `&[u8]`, and [`Callback`].
+/// Writes what a function returns to the caller's memory.
 ///
 /// # Safety
-/// `Raw` is what C can hold, and `NAME` stands for it: two types with one name have the same `Raw`.
-pub unsafe trait Arg: Sized {
-    /// As it crosses the line.
-    type Raw: Copy;
-    /// As it stands in the layout.
-    const NAME: &'static str;
-    /// The form that crosses the line.
-    fn lower(self) -> Self::Raw;
-    /// What came across the line.
-    ///
-    /// # Errors
-    /// For what cannot be: a text that is not UTF-8.
-    ///
-    /// # Safety
-    /// It came from another module that keeps to the rules: pointers lead to as many readable bytes, for as long as the result is used.
-    unsafe fn lift(raw: Self::Raw) -> Result<Self>;
-}
-
-/// What a function of an interface can return: integers, `bool`, `f64`.
-///
-/// # Safety
-/// As for [`Arg`].
-pub unsafe trait Value: Sized {
-    /// As it crosses the line.
-    type Raw: Copy + Default;
-    /// As it stands in the layout.
-    const NAME: &'static str;
-    /// The form that crosses the line.
-    fn lower(self) -> Self::Raw;
-    /// What came across the line.
-    fn lift(raw: Self::Raw) -> Self;
-}
-
-macro_rules! plain {
-    ($($type:ident),*) => {$(
-        // SAFETY: a number of C.
-        unsafe impl Arg for $type {
-            type Raw = $type;
-            const NAME: &'static str = stringify!($type);
-            fn lower(self) -> $type {
-                self
-            }
-            unsafe fn lift(raw: $type) -> Result<$type> {
-                Ok(raw)
-            }
-        }
-        // SAFETY: as above.
-        unsafe impl Value for $type {
-            type Raw = $type;
-            const NAME: &'static str = stringify!($type);
-            fn lower(self) -> $type {
-                self
-            }
-            fn lift(raw: $type) -> $type {
-                raw
-            }
-        }
-    )*};
-}
-plain!(u8, i8, u16, i16, u32, i32, u64, i64, usize, isize, f64);
-
-// SAFETY: a u32, of which every value stands for one of the two.
-unsafe impl Arg for bool {
-    type Raw = u32;
-    const NAME: &'static str = "bool";
-    fn lower(self) -> u32 {
-        self.into()
-    }
-    unsafe fn lift(raw: u32) -> Result<bool> {
-        Ok(raw != 0)
-    }
-}
-
-// SAFETY: as above.
-unsafe impl Value for bool {
-    type Raw = u32;
-    const NAME: &'static str = "bool";
-    fn lower(self) -> u32 {
-        self.into()
-    }
-    fn lift(raw: u32) -> bool {
-        raw != 0
-    }
-}
-
-/// Borrowed bytes: `struct modhost_bytes` in C, valid for the length of the call. Not followed by a NUL.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct Bytes {
-    /// First byte; anything if there are none.
-    pub ptr: *const u8,
-    /// Length in bytes.
-    pub len: usize,
-}
-
-impl Bytes {
-    /// Those.
-    pub fn of(bytes: &[u8]) -> Bytes {
-        Bytes { ptr: bytes.as_ptr(), len: bytes.len() }
-    }
-
-    /// # Safety
-    /// As for [`Arg::lift`].
-    pub(crate) unsafe fn slice<'a>(self) -> &'a [u8] {
-        if self.ptr.is_null() || self.len == 0 || self.len > isize::MAX as usize {
-            return &[];
-        }
-        // SAFETY: the caller's contract.
-        unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
-    }
-}
-
-// SAFETY: a struct of C.
-unsafe impl Arg for &[u8] {
-    type Raw = Bytes;
-    const NAME: &'static str = "bytes";
-    fn lower(self) -> Bytes {
-        Bytes::of(self)
-    }
-    unsafe fn lift(raw: Bytes) -> Result<Self> {
-        // SAFETY: the caller's contract.
-        Ok(unsafe { raw.slice() })
-    }
-}
-
-// SAFETY: a struct of C.
-unsafe impl Arg for &str {
-    type Raw = Bytes;
-    const NAME: &'static str = "str";
-    fn lower(self) -> Bytes {
-        Bytes::of(self.as_bytes())
-    }
-    unsafe fn lift(raw: Bytes) -> Result<Self> {
-        // SAFETY: the caller's contract.
-        std::str::from_utf8(unsafe { raw.slice() }).map_err(|_| "a text of another module is not UTF-8".into())
-    }
-}
-
-/// What a [`Callback`] is called about: a struct of C, and what it looks like in Rust.
-///
-/// # Safety
-/// `NAME` stands for one `Raw`, of all versions of the interface.
-pub unsafe trait Subject {
-    /// The struct that crosses the line.
-    type Raw;
-    /// What the function of the callback gets.
-    type View<'a>;
-    /// As it stands in the layout.
-    const NAME: &'static str;
-    /// A view of it.
-    ///
-    /// # Safety
-    /// `raw` comes from the other side of the line and is its alone for `'a`.
-    unsafe fn view<'a>(raw: *mut Self::Raw) -> Self::View<'a>;
-}
-
-/// A function of the module that passes it, for the module that gets it to call: in any process, in the thread that the host calls modules in.
-///
-/// Made by `callback` of [`ModInit`](crate::ModInit) and [`ProcInit`](crate::ProcInit).
-pub struct Callback<S: Subject> {
-    function: extern "C" fn(data: *mut c_void, subject: *mut S::Raw) -> i32,
-    data: *mut c_void,
-    thread: NotSend,
-}
-
-impl<S: Subject> Clone for Callback<S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S: Subject> Copy for Callback<S> {}
-
-impl<S: Subject> Callback<S> {
-    /// # Safety
-    /// The function may be called with this data in every process from now on, with subjects that are valid for the call.
-    pub(crate) unsafe fn new(function: extern "C" fn(*mut c_void, *mut S::Raw) -> i32, data: *mut c_void) -> Self {
-        Callback { function, data, thread: PhantomData }
-    }
-
-    /// Calls it.
-    ///
-    /// # Errors
-    /// Those of the other module.
-    ///
-    /// # Safety
-    /// The subject is valid, and not used otherwise during the call.
-    pub unsafe fn call(&self, subject: *mut S::Raw) -> Result<()> {
-        outcome("callback", S::NAME, (self.function)(self.data, subject))
-    }
-}
-
-/// A [`Callback`] as it crosses the line: `struct modhost_callback` in C, with the second argument's type.
-#[repr(C)]
-pub struct RawCallback<R> {
-    /// What to call: with `data` and what it is about. Negative is failure.
-    pub function: Option<extern "C" fn(data: *mut c_void, subject: *mut R) -> i32>,
-    /// Passed through.
-    pub data: *mut c_void,
-}
-
-impl<R> Clone for RawCallback<R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<R> Copy for RawCallback<R> {}
-
-// SAFETY: a struct of C, which the subject's name stands for.
-unsafe impl<S: Subject> Arg for Callback<S> {
-    type Raw = RawCallback<S::Raw>;
-    const NAME: &'static str = S::NAME;
-    fn lower(self) -> Self::Raw {
-        RawCallback { function: Some(self.function), data: self.data }
-    }
-    unsafe fn lift(raw: Self::Raw) -> Result<Self> {
-        let function = raw.function.ok_or("another module passed no function to call back")?;
-        // SAFETY: the caller's contract.
-        Ok(unsafe { Callback::new(function, raw.data) })
-    }
-}
-
-/// Puts what a function returns where the other side wants it.
-///
-/// # Safety
-/// Null, or room for the value.
+/// `out` is null or points to memory for the value.
 #[doc(hidden)]
-pub unsafe fn give<V: Value>(out: *mut V::Raw, value: V) -> Result<()> {
+pub unsafe fn give<V: ReturnValue>(out: *mut V::Raw, value: V) -> Result<()> {
     if out.is_null() || !out.is_aligned() {
         return Err("another module left no room for the result".into());
     }
@@ -416,18 +198,18 @@ pub unsafe fn give<V: Value>(out: *mut V::Raw, value: V) -> Result<()> {
     Ok(())
 }
 
-/// Most bytes of a layout's text, its NUL included.
+/// Largest size in bytes of a layout's text, its NUL included.
 #[doc(hidden)]
 pub const LAYOUT_BYTES: usize = 4096;
 
-/// The text of a layout, with NULs behind it. Stops the build if it is too long.
+/// The text of a layout, padded with NUL. Stops the build if it is too long.
 #[doc(hidden)]
 pub const fn layout(pieces: &[&str]) -> [u8; LAYOUT_BYTES] {
     let mut bytes = [0; LAYOUT_BYTES];
     let (mut at, mut piece) = (0, 0);
     while piece < pieces.len() {
         let text = pieces[piece].as_bytes();
-        // The comma behind the last argument.
+        // The comma after the last argument.
         if text.len() == 1 && text[0] == b')' && at > 0 && bytes[at - 1] == b',' {
             at -= 1;
         }
@@ -462,12 +244,12 @@ pub const fn checked_interface(name: &str) -> &str {
 
 /// An element of the `binds` array.
 #[doc(hidden)]
-pub const fn bind<T>(name: *const c_char, version: (u16, u16), kind: u32, slot: &'static Slot<T>, layout: &'static CStr) -> abi::Bind {
+pub const fn bind<T>(name: *const c_char, version: (u16, u16), kind: u32, slot: &'static TableSlot<T>, layout: &'static CStr) -> abi::Bind {
     let (major, minor) = version;
-    abi::Bind { name, major, minor, size: size_of::<T>() as u32, kind, reserved: 0, slot: slot.as_ptr(), layout: layout.as_ptr() }
+    abi::Bind { name, major, minor, size: size_of::<T>() as u32, kind, slot: slot.as_ptr(), layout: layout.as_ptr(), ..abi::Bind::EMPTY }
 }
 
-/// The layout's text without what is behind it.
+/// The layout's text without its padding.
 #[doc(hidden)]
 pub const fn layout_text(bytes: &'static [u8; LAYOUT_BYTES]) -> &'static CStr {
     match CStr::from_bytes_until_nul(bytes) {
@@ -476,11 +258,12 @@ pub const fn layout_text(bytes: &'static [u8; LAYOUT_BYTES]) -> &'static CStr {
     }
 }
 
-/// Declares an interface between modules; see [`interface`](crate::interface).
+/// Declares an interface between modules; see [`interface`](mod@crate::interface).
 ///
-/// Makes a type with one method per function, for users, and the trait that an exporter implements for its module. Each function takes what
-/// is an [`Arg`] and returns nothing or a [`Value`]; all can fail. A later minor version adds functions at the end; anything else is another
-/// major version. At most some 100 functions.
+/// Makes a type with one method per function, for importers, and the trait that an exporter
+/// implements for its module. The arguments of each function are [`Arg`]s; it returns nothing or a
+/// [`ReturnValue`], and it can fail. A later minor version adds functions at the end; any other
+/// change is another major version. There is room for about 100 functions.
 #[macro_export]
 macro_rules! interface {
     (
@@ -521,44 +304,46 @@ macro_rules! __interface {
     ) => {
         $($meta)*
         #[derive(Clone, Copy)]
-        $vis struct $name($crate::interface::Bound<<$name as $crate::interface::Interface>::Table>);
+        $vis struct $name($crate::interface::Imported<<$name as $crate::interface::Interface>::Table>);
 
-        #[doc = concat!("What a module that exports `", $text, "` does. It is called in every process, main included, from its own `init` on.")]
+        #[doc = concat!("Implemented by a module that exports `", $text, "`.")]
+        ///
+        /// Called in every process, main included, once the exporter's `init` has returned.
         $vis trait $export: $crate::Module {
             $(
                 $(#[$fn_meta])*
                 ///
                 /// # Errors
-                /// Whatever the exporter fails with.
+                /// The exporter's own.
                 fn $function(&self, $($arg: $type),*) -> $crate::Result<$crate::__ret!($($ret)?)>;
             )+
         }
 
         const _: () = {
             #[allow(unused_imports)] // a table may have no argument or no result
-            use $crate::interface::{Arg, Bound, Home, Interface, LAYOUT_BYTES, Slot, Value};
+            use $crate::interface::{Arg, Home, Imported, Interface, LAYOUT_BYTES, ReturnValue, TableSlot};
 
             #[repr(C)]
-            pub struct Table {
-                $( $function: ::core::option::Option<extern "C" fn($(<$type as Arg>::Raw,)* $(*mut <$ret as Value>::Raw)?) -> i32>, )+
+            pub struct FunctionTable {
+                $( $function: ::core::option::Option<extern "C" fn($(<$type as Arg>::Raw,)* $(*mut <$ret as ReturnValue>::Raw)?) -> i32>, )+
             }
 
-            static SLOT: Slot<Table> = Slot::new();
+            static SLOT: TableSlot<FunctionTable> = TableSlot::new();
             static LAYOUT: [u8; LAYOUT_BYTES] = $crate::interface::layout(&[$(
-                stringify!($function), "(", $(<$type as Arg>::NAME, ",",)* ")", $("->", <$ret as Value>::NAME,)? "\n",
+                stringify!($function), "(", $(<$type as Arg>::NAME, ",",)* ")", $("->", <$ret as ReturnValue>::NAME,)? "\n",
             )+]);
 
             // SAFETY: the table above, and the layout of the same functions.
             unsafe impl Interface for $name {
-                type Table = Table;
+                type Table = FunctionTable;
                 const NAME: &'static str = $crate::interface::checked_interface($text);
                 const MAJOR: u16 = $major;
                 const MINOR: u16 = $minor;
-                fn slot() -> &'static Slot<Table> {
+                fn slot() -> &'static TableSlot<FunctionTable> {
                     &SLOT
                 }
-                fn of(bound: Bound<Table>) -> $name {
-                    $name(bound)
+                fn of(imported: Imported<FunctionTable>) -> $name {
+                    $name(imported)
                 }
             }
 
@@ -567,16 +352,16 @@ macro_rules! __interface {
                     $(#[$fn_meta])*
                     ///
                     /// # Errors
-                    /// Those of the module that exports it; a panic in it is one.
+                    /// The exporter's own; a panic in it is one.
                     #[allow(clippy::too_many_arguments)]
                     pub fn $function(&self, $($arg: $type),*) -> $crate::Result<$crate::__ret!($($ret)?)> {
                         let ::core::option::Option::Some(function) = self.0.table.$function else {
                             return ::core::result::Result::Err($crate::interface::no_function($text, stringify!($function)));
                         };
-                        $( let mut out = <$ret as Value>::Raw::default(); )?
-                        let code = function($(<$type as Arg>::lower($arg),)* $(&raw mut out as *mut <$ret as Value>::Raw)?);
+                        $( let mut out = <$ret as ReturnValue>::Raw::default(); )?
+                        let code = function($(<$type as Arg>::lower($arg),)* $(&raw mut out as *mut <$ret as ReturnValue>::Raw)?);
                         $crate::interface::outcome($text, stringify!($function), code)?;
-                        ::core::result::Result::Ok($crate::__value!($(<$ret as Value>::lift(out))?))
+                        ::core::result::Result::Ok($crate::__value!($(<$ret as ReturnValue>::lift(out))?))
                     }
                 )+
 
@@ -589,26 +374,29 @@ macro_rules! __interface {
                         name: $crate::__c_text!($text),
                         major: $major,
                         minor: $minor,
-                        size: ::core::mem::size_of::<Table>() as u32,
+                        size: ::core::mem::size_of::<FunctionTable>() as u32,
                         table: const {
                             $(
                                 extern "C" fn $function<H: Home>(
-                                    $($arg: <$type as Arg>::Raw,)* $(out: *mut <$ret as Value>::Raw)?
+                                    $($arg: <$type as Arg>::Raw,)* $(out: *mut <$ret as ReturnValue>::Raw)?
                                 ) -> i32
                                 where
                                     H::Module: $export,
                                 {
                                     $crate::interface::serve::<H>(|module| {
-                                        // SAFETY: these came from another module, which keeps them valid for the call.
+                                        // SAFETY: the arguments came from another module, which
+                                        // keeps them valid for the call.
                                         let value = <H::Module as $export>::$function(module, $(unsafe { <$type as Arg>::lift($arg)? }),*)?;
-                                        // SAFETY: as above: room for the result, or null.
+                                        // SAFETY: as above: memory for the result, or null.
                                         $( unsafe { $crate::interface::give::<$ret>(out, value)? }; )?
                                         $crate::__ignore!(value $($ret)?);
                                         ::core::result::Result::Ok(())
                                     })
                                 }
                             )+
-                            &Table { $( $function: ::core::option::Option::Some($function::<H>), )+ } as *const Table as *const ::core::ffi::c_void
+                            let table: *const FunctionTable =
+                                &FunctionTable { $( $function: ::core::option::Option::Some($function::<H>), )+ };
+                            table as *const ::core::ffi::c_void
                         },
                         layout: $crate::interface::layout_text(&LAYOUT).as_ptr(),
                     }
@@ -617,7 +405,7 @@ macro_rules! __interface {
                 #[doc(hidden)]
                 pub const fn bind(kind: u32) -> $crate::abi::Bind {
                     let layout = $crate::interface::layout_text(&LAYOUT);
-                    $crate::interface::bind::<Table>($crate::__c_text!($text), ($major, $minor), kind, &SLOT, layout)
+                    $crate::interface::bind::<FunctionTable>($crate::__c_text!($text), ($major, $minor), kind, &SLOT, layout)
                 }
             }
         };

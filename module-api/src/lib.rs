@@ -1,7 +1,8 @@
 //! Write a module for modhost, the pre-fork module host.
 //!
-//! A module is a shared object that the host loads, drives through a documented sequence of phases across forked processes, and
-//! feeds with traffic. This crate is the safe way to write one: `#![forbid(unsafe_code)]` holds in a module.
+//! A module is a shared object that the host loads, drives through a documented sequence of phases
+//! across forked processes, and feeds with traffic. This crate is the safe way to write one: a
+//! module can say `#![forbid(unsafe_code)]`.
 //!
 //! ```standalone_crate
 //! #![forbid(unsafe_code)]
@@ -15,7 +16,7 @@
 //!     }
 //! }
 //!
-//! /// Made in main, then the same in every process.
+//! /// Made in main; every process has the same value.
 //! struct Shout {
 //!     params: Params,
 //!     seen: Shm<AtomicU64>,
@@ -23,7 +24,7 @@
 //!
 //! impl Module for Shout {
 //!     type Params = Params;
-//!     /// What each process has for itself.
+//!     /// Each process has its own generator.
 //!     type Child = Rng;
 //!
 //!     fn init(cx: &mut ModInit<'_, Self>, params: Params) -> Result<Self> {
@@ -57,31 +58,35 @@
 //! ```
 //!
 //! # Phases
-//! [`Module`] has one function per phase, and each gets a context that can do what the phase allows:
+//! [`Module`] has one function per phase. Each gets a context whose methods are what the phase
+//! allows:
 //!
 //! | function | process | context | allows |
 //! | --- | --- | --- | --- |
 //! | `init` | main, before any fork, as the starting user | [`ModInit`] | `register_procs`, `listen_udp`, shared memory, timers, counters |
 //! | `proc_init` | main, before any fork | [`ProcInit`] | `max_procs`, shared memory per process, timers, counters; the last `&mut self` |
-//! | `proc_main` | main, workers run already | [`ProcMain`] | `fork_process` |
+//! | `proc_main` | main, workers already run | [`ProcMain`] | `fork_process` |
 //! | `child_init` | every forked process | [`ChildInit`] | connections, threads; makes the child state |
 //! | handlers | workers | [`Batch`] | answers |
 //! | timer functions | the timer processes | [`TimerCx`] | |
 //! | entry functions | processes of `fork_process` | [`Process`] | |
-//! | `post_child_init` | main, all children are ready | [`PostChildInit`] | |
+//! | `post_child_init` | main, when all children are ready | [`PostChildInit`] | |
 //! | `destroy` | main, at the end | [`Destroy`] | |
 //!
 //! [`rules`] shows that what a phase does not allow does not compile.
 //!
 //! # Counting
-//! [`Counter`], [`Gauge`] and [`Histogram`] count at a nanosecond a time; see [`stats`].
+//! [`Counter`], [`Gauge`] and [`Histogram`] count; one increment takes about a nanosecond. See
+//! [`stats`].
 //!
 //! # Logging
-//! [`info!`], [`warn!`] and the others, which are those of `tracing`, and those of the `log` crate, end up in the host's log with the module's name.
-//! The level is the host's and can be changed while it runs. Spans are not recorded.
+//! Records of [`info!`], [`warn!`] and the others (which are `tracing`'s), and those of the `log`
+//! crate, go to the host's log with the module's name. The host sets the level and can change it
+//! while running. Spans are not recorded.
 
 #![deny(missing_docs)]
 
+#[macro_use]
 pub mod abi;
 mod address;
 mod bound;

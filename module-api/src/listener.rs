@@ -1,6 +1,6 @@
-//! Listeners: asking for one in `init`, naming one later, sending from one.
+//! Listeners: requested in `init`, found and sent from later.
 //!
-//! The socket itself belongs to the host; the module holds a number.
+//! The socket belongs to the host; the module has its number.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,19 +25,19 @@ pub struct UdpListen<'a> {
 }
 
 impl<'a> UdpListen<'a> {
-    /// Listens on `ADDRESS:PORT`; port 0 lets the kernel choose. Served by the module's first UDP handler, with as many workers as
-    /// the configuration gives a listener.
+    /// Listens on `ADDRESS:PORT`; with port 0 the kernel chooses the port. Served by the module's
+    /// first UDP handler, with the configured default number of workers.
     pub fn new(address: &'a str) -> UdpListen<'a> {
         UdpListen { address, handler: None, workers: 0 }
     }
 
-    /// Served by this handler of the module.
+    /// Has the listener served by this handler of the module.
     #[must_use]
     pub fn handler(self, name: &'a str) -> UdpListen<'a> {
         UdpListen { handler: Some(name), ..self }
     }
 
-    /// Served by `count` worker processes; 0 is the configured default.
+    /// Has the listener served by `count` worker processes; 0 means the configured default.
     #[must_use]
     pub fn workers(self, count: u32) -> UdpListen<'a> {
         UdpListen { workers: count, ..self }
@@ -65,7 +65,7 @@ impl Listener {
             address: address.as_ptr(),
             handler: handler.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
             workers,
-            reserved: 0,
+            ..ListenSpec::EMPTY
         };
         let host = host();
         let number = check("listen", (host.api.listen)(host.module, &raw const spec))?;
@@ -82,10 +82,11 @@ impl Listener {
         u32::try_from((host.api.listener_find)(host.module, index)).ok().map(Listener::new)
     }
 
-    /// The address it is bound to, with the port that the kernel chose; the first, if it has several. Any process, from `proc_init` on.
+    /// The address it is bound to, with the port that the kernel chose; the first one, if it has
+    /// several. Any process, from `proc_init` on.
     ///
     /// # Errors
-    /// In `init`, when it is not bound yet; if the address is that of a Unix socket.
+    /// In `init`, before the listener is bound; if the address is that of a Unix socket.
     pub fn address(self) -> Result<SocketAddr> {
         let host = host();
         let mut raw = RawAddress::empty();
@@ -94,10 +95,11 @@ impl Listener {
         raw.filled(len as usize).and_then(|address| address.inet()).ok_or_else(|| Error::new("the listener has no internet address"))
     }
 
-    /// Every address it is bound to, at least one, in the order of the configuration. Any process, from `proc_init` on.
+    /// Every address it is bound to, at least one, in the order of the configuration. Any process,
+    /// from `proc_init` on.
     ///
     /// # Errors
-    /// In `init`, when it is not bound yet.
+    /// In `init`, before the listener is bound.
     pub fn addresses(self) -> Result<Vec<Address<'static>>> {
         let host = host();
         let mut addresses = Vec::new();
@@ -114,11 +116,12 @@ impl Listener {
         Ok(addresses)
     }
 
-    /// Sends one datagram from the listener's socket, at once; from the first that can reach the peer, if it has several. Any process, from `proc_init` on; in a datagram handler
+    /// Sends one datagram at once, from the listener's socket; if it has several, from the first
+    /// that can reach the peer. Any process, from `proc_init` on. In a datagram handler
     /// [`Datagram::reply`](crate::Datagram::reply) is much cheaper.
     ///
     /// # Errors
-    /// See [`SendError`]. As always with UDP, success does not mean that it arrives.
+    /// See [`SendError`]. Success does not mean that the datagram arrives.
     pub fn send_to<'a>(self, peer: impl Into<Address<'a>>, data: &[u8]) -> Result<(), SendError> {
         let host = host();
         let peer = RawAddress::new(&peer.into()).ok_or(SendError::NoPeer)?;
@@ -126,11 +129,13 @@ impl Listener {
         SendError::from_code(code)
     }
 
-    /// As [`send_to`](Listener::send_to), from that address of the listener, such as [`Datagram::local`](crate::Datagram::local).
+    /// As [`send_to`](Listener::send_to), from the listener's address `local`, for example
+    /// [`Datagram::local`](crate::Datagram::local).
     ///
     /// # Errors
-    /// As `send_to`; [`SendError::Invalid`] also if the listener cannot send from there: it is bound to other addresses, the address is
-    /// a multicast group, or none of this machine's.
+    /// As `send_to`; [`SendError::Invalid`] also if the listener cannot send from `local`: it is
+    /// bound to other addresses, `local` is a multicast group, or it is not an address of this
+    /// machine.
     pub fn send_from<'a, 'b>(self, local: impl Into<Address<'a>>, peer: impl Into<Address<'b>>, data: &[u8]) -> Result<(), SendError> {
         let host = host();
         let local = RawAddress::new(&local.into()).ok_or(SendError::Invalid)?;
@@ -145,13 +150,15 @@ impl Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// Longer than 65,507 bytes, no such listener, or none that could reach the peer.
+    /// Longer than 65,507 bytes, no such listener, or a listener that cannot reach the peer.
     Invalid,
-    /// The sender has no address to answer to, or the address is none.
+    /// The sender has no address to answer to, or the given address is unnamed or not one that a
+    /// socket can have.
     NoPeer,
-    /// The socket takes no more at the moment.
+    /// The socket takes no more datagrams at the moment.
     Busy,
-    /// The closure of [`Datagram::reply_with`](crate::Datagram::reply_with) is still writing its answer.
+    /// Called inside the closure of [`Datagram::reply_with`](crate::Datagram::reply_with), which is
+    /// still writing its answer.
     Nested,
     /// The kernel refused; the host has logged why.
     System,
@@ -175,7 +182,7 @@ impl fmt::Display for SendError {
         f.write_str(match self {
             SendError::Invalid => "the datagram is too long, or its listener does not exist or cannot reach the peer",
             SendError::NoPeer => "the peer has no address",
-            SendError::Busy => "the socket takes no more at the moment",
+            SendError::Busy => "the socket takes no more datagrams at the moment",
             SendError::Nested => "another answer is being written",
             SendError::System => "the kernel refused the datagram",
         })

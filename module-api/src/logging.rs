@@ -1,7 +1,7 @@
 //! Sends the records of `tracing` and `log` to the host.
 //!
-//! Runs in every process, phase and thread of a module. Keeps no state: the level is the host's and may change at any time.
-//! Spans are not recorded.
+//! Runs in every process, phase and thread of a module. Keeps no state: the host owns the level and
+//! may change it at any time. Spans are not recorded.
 
 use std::fmt::{self, Write as _};
 
@@ -15,10 +15,10 @@ use crate::host::{log_level, try_host};
 
 /// Called before the author's first line. A second call changes nothing.
 pub(crate) fn install() {
-    // Each fails only if something is installed already, in which case the author decided otherwise.
+    // Each of the two fails only if the author has installed something else, which stays.
     let _ = tracing::subscriber::set_global_default(ToHost);
     if log::set_logger(&ToHost).is_ok() {
-        // The host's level decides; it can change at any time, this one cannot follow it.
+        // The host's level decides. It can change at any time, and this one cannot follow.
         log::set_max_level(log::LevelFilter::Trace);
     }
 }
@@ -26,17 +26,19 @@ pub(crate) fn install() {
 #[doc(hidden)]
 pub use tracing;
 
-/// Whether a record of this level may be wanted: by the host, or, where there is none, by whatever else listens.
+/// Whether a record of this level may be wanted: by the host or, without a host, by another
+/// subscriber.
 ///
-/// Asked before `tracing` is, which notes each place of a record in memory when it is reached for the first time, whether the record is
-/// wanted or not. After a fork that is a page to be copied in each process.
+/// Checked before `tracing`: on first use of a place that logs, `tracing` writes to that place's
+/// registration, whether the record is wanted or not. After a fork, each process would copy a page
+/// for it.
 #[doc(hidden)]
 #[inline]
 pub fn wanted(level: u32) -> bool {
     level <= log_level() || try_host().is_none()
 }
 
-/// A record at level `error`: an operator has to do something. Arguments as for `tracing::error!`.
+/// Logs a record at level `error`: an operator has to act. Arguments as for `tracing::error!`.
 #[macro_export]
 macro_rules! error {
     ($($argument:tt)+) => {
@@ -46,7 +48,8 @@ macro_rules! error {
     };
 }
 
-/// A record at level `warn`: something is odd. Arguments as for `tracing::warn!`.
+/// Logs a record at level `warn`: something is wrong, but work goes on. Arguments as for
+/// `tracing::warn!`.
 #[macro_export]
 macro_rules! warn {
     ($($argument:tt)+) => {
@@ -56,7 +59,7 @@ macro_rules! warn {
     };
 }
 
-/// A record at level `info`: rare and worth knowing. Arguments as for `tracing::info!`.
+/// Logs a record at level `info`: rare and worth knowing. Arguments as for `tracing::info!`.
 #[macro_export]
 macro_rules! info {
     ($($argument:tt)+) => {
@@ -66,7 +69,7 @@ macro_rules! info {
     };
 }
 
-/// A record at level `debug`: for who looks for a fault. Arguments as for `tracing::debug!`.
+/// Logs a record at level `debug`: for finding a fault. Arguments as for `tracing::debug!`.
 #[macro_export]
 macro_rules! debug {
     ($($argument:tt)+) => {
@@ -76,7 +79,7 @@ macro_rules! debug {
     };
 }
 
-/// A record at level `trace`: for who follows each step. Arguments as for `tracing::trace!`.
+/// Logs a record at level `trace`: for following each step. Arguments as for `tracing::trace!`.
 #[macro_export]
 macro_rules! trace {
     ($($argument:tt)+) => {
@@ -141,14 +144,14 @@ fn tracing_level(level: &Level) -> u32 {
     }
 }
 
-/// Most records are shorter; a longer one costs an allocation.
+/// Most records are shorter. A longer one costs an allocation.
 const INLINE_BYTES: usize = 512;
 
 /// One record's text: the message, then ` key=value` for each field.
 struct Line {
     inline: [u8; INLINE_BYTES],
     len: usize,
-    /// Everything, once it no longer fits `inline`.
+    /// The whole text, once it no longer fits `inline`.
     spilled: Vec<u8>,
 }
 
@@ -208,7 +211,7 @@ impl Visit for Line {
             return;
         }
         self.key(field.name());
-        // Quoted only where a reader could not tell where the value ends.
+        // Quoted only if a reader could not see where the value ends.
         let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'=');
         let _ = if plain { self.write_str(value) } else { write!(self, "{value:?}") };
     }

@@ -1,6 +1,7 @@
 //! A lock in shared memory that survives the death of its holder.
 //!
-//! Taken in any process. Never lets a caller overlook that the last holder died: there is no way to the data but through repair.
+//! Taken in any process. A caller cannot overlook that the last holder died: it gets the data only
+//! through a repair.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -9,14 +10,16 @@ use std::ops::{Deref, DerefMut};
 
 use crate::abi::{self, DeadOwner};
 use crate::host::host;
+use crate::phase::NotSend;
 use crate::process::Pid;
 use crate::shm::{self, ShmSafe};
 use crate::{Error, Result};
 
-/// A value in shared memory that one process at a time may use.
+/// A value in shared memory that one process at a time can use.
 ///
-/// Made by `cx.mutex(..)` in [`ModInit`](crate::ModInit) and [`ProcInit`](crate::ProcInit); taken in any process and phase.
-/// A process that dies while holding it, at any instruction, does not block the others: the next one gets the lock and is told.
+/// Made by `cx.mutex(..)` in [`ModInit`](crate::ModInit) and [`ProcInit`](crate::ProcInit); taken
+/// in any process and phase. If a process dies while it holds the lock, at any instruction, the
+/// next process to lock it gets the lock and is told.
 ///
 /// ```
 /// # use module_api::prelude::*;
@@ -41,7 +44,7 @@ use crate::{Error, Result};
 ///     std::thread::spawn(move || drop(guard));
 /// }
 /// ```
-/// `?` alone does not get past a dead owner:
+/// `?` alone does not ignore a dead owner:
 /// ```compile_fail,E0277
 /// # use module_api::prelude::*;
 /// fn overlook(counter: &ShmMutex<u64>) -> Result<()> {
@@ -59,9 +62,11 @@ struct Locked<T> {
     data: UnsafeCell<T>,
 }
 
-// SAFETY: the host's lock is opaque to the module and made for shared memory; the data is `ShmSafe`.
+// SAFETY: the host's lock is opaque to the module and made for shared memory; the data is
+// `ShmSafe`.
 unsafe impl<T: ShmSafe> ShmSafe for Locked<T> {}
-// SAFETY: the lock lets one thread at a time to the data, which may be sent between threads.
+// SAFETY: the lock lets one thread at a time use the data, and the data may be sent between
+// threads.
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Clone for ShmMutex<T> {
@@ -81,11 +86,11 @@ pub(crate) fn new<T: ShmSafe + Send>(data: T) -> Result<ShmMutex<T>> {
 }
 
 impl<T: ShmSafe + Send> ShmMutex<T> {
-    /// Waits for the lock.
+    /// Waits for the lock. Any process, phase and thread.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`]: this process holds the lock now, and the data needs [`repair`](OwnerDied::repair).
-    /// [`LockError::Failed`]: it does not hold the lock.
+    /// [`LockError::OwnerDied`]: this process now holds the lock, and the data needs
+    /// [`repair`](OwnerDied::repair). [`LockError::Failed`]: it does not hold the lock.
     pub fn lock(&self) -> Result<ShmGuard<'_, T>, LockError<'_, T>> {
         let host = host();
         let mut dead = DeadOwner::default();
@@ -104,10 +109,10 @@ impl<T: ShmSafe + Send> ShmMutex<T> {
         self.locked(code, dead)
     }
 
-    /// Waits for the lock; if its last owner died holding it, `repair` makes the data whole first.
+    /// Waits for the lock. If its last owner died holding it, `repair` makes the data whole first.
     ///
     /// # Errors
-    /// Why the lock is not held.
+    /// The reason why the lock is not held.
     pub fn lock_or_repair(&self, repair: impl FnOnce(&mut T, Dead)) -> Result<ShmGuard<'_, T>, LockFailure> {
         match self.lock() {
             Ok(guard) => Ok(guard),
@@ -131,7 +136,7 @@ impl<T: ShmSafe + Send> ShmMutex<T> {
 
 #[cfg(feature = "testing")]
 impl<T: ShmSafe + Send> ShmMutex<T> {
-    /// What the host knows the lock by.
+    /// Address of the lock, by which the fake host knows it.
     pub(crate) fn address(&self) -> usize {
         self.cell.lock.get().addr()
     }
@@ -139,8 +144,8 @@ impl<T: ShmSafe + Send> ShmMutex<T> {
 
 /// Why [`ShmMutex::lock`] did not return a guard.
 ///
-/// Not a [`std::error::Error`], so that `?` cannot turn a dead owner into a line of text: match it, or use
-/// [`ShmMutex::lock_or_repair`].
+/// Not a [`std::error::Error`], so that `?` cannot turn a dead owner into a line of text: match it,
+/// or use [`ShmMutex::lock_or_repair`].
 pub enum LockError<'a, T: ShmSafe + Send> {
     /// The lock is held, but its last owner died holding it, perhaps half-way through a change.
     OwnerDied(OwnerDied<'a, T>),
@@ -165,9 +170,9 @@ pub enum LockFailure {
     Busy,
     /// The calling process holds it already.
     Deadlock,
-    /// Somebody let go of [`OwnerDied`] without a repair. The lock is unusable for good.
+    /// A process dropped [`OwnerDied`] without a repair. The lock is unusable for good.
     NotRecoverable,
-    /// Anything else, with the code of the binary interface; the host has logged the detail.
+    /// Any other code of the binary interface; the host has logged the detail.
     Other(i32),
 }
 
@@ -201,19 +206,19 @@ impl std::error::Error for LockFailure {}
 pub struct Dead(DeadOwner);
 
 impl Dead {
-    /// Its process id; 0 if it died while it took or released the lock.
+    /// Its process id; 0 if it died while taking or releasing the lock.
     pub fn pid(self) -> Pid {
         Pid::new(self.0.pid)
     }
 
-    /// Its place in the process table, if the host knows.
+    /// Its index in the process table; none if the host does not know it.
     pub fn process_no(self) -> Option<usize> {
         usize::try_from(self.0.process_no).ok()
     }
 }
 
-/// A lock that is held, over data that may be damaged. The only way on is [`repair`](OwnerDied::repair); letting go without it makes
-/// the lock unusable for every process, for good.
+/// A held lock over data that may be damaged. [`repair`](OwnerDied::repair) makes it an ordinary
+/// guard; dropping it without a repair makes the lock unusable for every process, for good.
 #[must_use = "dropping this without a repair makes the lock unusable for good"]
 pub struct OwnerDied<'a, T: ShmSafe + Send> {
     guard: ShmGuard<'a, T>,
@@ -221,15 +226,15 @@ pub struct OwnerDied<'a, T: ShmSafe + Send> {
 }
 
 impl<'a, T: ShmSafe + Send> OwnerDied<'a, T> {
-    /// Who died.
+    /// The process that died.
     pub fn dead(&self) -> Dead {
         self.dead
     }
 
-    /// Makes the data whole and the lock an ordinary one again, still held.
+    /// Runs `repair` on the data and marks the lock as repaired. The lock stays held.
     ///
     /// # Errors
-    /// If the host refuses; the lock is released and unusable then.
+    /// If the host refuses; then the lock is released and unusable.
     pub fn repair(self, repair: impl FnOnce(&mut T)) -> Result<ShmGuard<'a, T>, LockFailure> {
         let mut guard = self.guard;
         repair(&mut guard);
@@ -243,14 +248,15 @@ impl<'a, T: ShmSafe + Send> OwnerDied<'a, T> {
 
 /// The lock, held by this thread until the guard is dropped.
 ///
-/// A panic while it is held does not release it: the data may be half-changed, the host ends the process, and the next one to lock
-/// is told that the owner died. Code that catches its own panics must not let one pass through a guard.
+/// A panic while it is held does not release the lock: the data may be half-changed. The host ends
+/// the process, and the next process to lock is told that the owner died. Code that catches its own
+/// panics must not let one unwind past a guard.
 pub struct ShmGuard<'a, T: ShmSafe + Send> {
     cell: &'a Locked<T>,
-    /// Whether a panic was under way already when the lock was taken.
+    /// Whether the thread was already panicking when it took the lock.
     panicking: bool,
     /// The host's lock belongs to the thread that took it.
-    not_send: PhantomData<*const ()>,
+    not_send: PhantomData<NotSend>,
 }
 
 // SAFETY: a shared guard gives out `&T` only.

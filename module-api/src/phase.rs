@@ -1,6 +1,7 @@
-//! The contexts of the phases in main: what may be done in `init`, `proc_init` and `proc_main`.
+//! The contexts of the phases in main: what `init`, `proc_init` and `proc_main` may do.
 //!
-//! Each wraps calls to the host that the phase allows, and nothing else; a wrong one does not compile.
+//! Each context has the host's functions that its phase allows, and no others: a wrong call does
+//! not compile.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -19,24 +20,28 @@ use crate::shm::{self, MapKey, MapOptions, MapValue, PerProcess, Shm, ShmMap, Sh
 use crate::timer::Timer;
 use crate::{Error, Module, Result};
 
-/// Makes what contains it neither `Send` nor `Sync`: a context belongs to one call in one thread.
+/// In a `PhantomData`, makes a type neither `Send` nor `Sync`: contexts and callbacks belong to the
+/// one thread in which the host calls modules, a held lock to the thread that took it.
 pub(crate) type NotSend = *const ();
 
 /// Context of [`Module::init`]: main, before any fork, as the starting user.
 ///
-/// Everything is loaded and configured. The number of processes is not known yet, and nothing may be forked.
+/// All modules are loaded and configured. The number of processes is not known yet, and nothing may
+/// be forked.
 pub struct ModInit<'a, M: Module> {
     cell: &'static ModuleCell<M>,
     phase: PhantomData<&'a NotSend>,
 }
 
-/// Context of [`Module::proc_init`]: main, before any fork, as the configured user. The number of processes is known.
+/// Context of [`Module::proc_init`]: main, before any fork, as the configured user. The number of
+/// processes is known.
 pub struct ProcInit<'a, M: Module> {
     cell: &'static ModuleCell<M>,
     phase: PhantomData<&'a NotSend>,
 }
 
-/// Context of [`Module::proc_main`]: main, with workers and timers forked already. The place to fork more.
+/// Context of [`Module::proc_main`]: main, with workers and timers forked already. The place to
+/// fork more.
 pub struct ProcMain<'a, M: Module> {
     cell: &'static ModuleCell<M>,
     phase: PhantomData<&'a NotSend>,
@@ -50,28 +55,30 @@ impl<M: Module> ModInit<'_, M> {
     /// Announces that the module will fork `count` processes in `proc_main`. Calls add up.
     ///
     /// # Errors
-    /// For 0, and for more than the host has room for.
+    /// If `count` is 0, or more than the host has room for.
     pub fn register_procs(&mut self, count: u32) -> Result<()> {
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         let host = host();
         check("register_procs", (host.api.register_procs)(host.module, count)).map(drop)
     }
 
-    /// Asks for a listener. It is bound after every module's `init`, with the rights of the starting user. It has one address and no options;
-    /// several addresses, buffers and the like are the configuration's to give.
+    /// Asks for a listener. The host binds it after every module's `init`, with the rights of the
+    /// starting user. It has one address and no options; several addresses, buffer sizes and other
+    /// options can only be configured.
     ///
     /// # Errors
-    /// If the address cannot be parsed or the module has no such handler.
+    /// If the address cannot be parsed, or the module has no such handler.
     pub fn listen_udp(&mut self, listen: UdpListen<'_>) -> Result<Listener> {
         listen.register()
     }
 
-    /// Asks for a listener for connections at `ADDRESS:PORT` (port 0 lets the kernel choose), served by that stream handler of the module, or
-    /// by its first; the limits of its connections are the usual ones. It is bound after every module's `init`, with the rights of the
-    /// starting user.
+    /// Asks for a listener for connections at `ADDRESS:PORT` (with port 0 the kernel chooses the
+    /// port). It is served by the named stream handler of the module, or by its first one, with the
+    /// default limits of connections. The host binds it after every module's `init`, with the
+    /// rights of the starting user.
     ///
     /// # Errors
-    /// If the address cannot be parsed or the module has no such handler.
+    /// If the address cannot be parsed, or the module has no such handler.
     pub fn listen_tcp(&mut self, address: &str, handler: Option<&str>) -> Result<Listener> {
         Listener::ask(abi::HANDLER_STREAM, address, handler, 0)
     }
@@ -82,7 +89,7 @@ impl<M: Module> ProcInit<'_, M> {
         ProcInit { cell, phase: PhantomData }
     }
 
-    /// One value per process, zero at first, each in a cache line of its own.
+    /// One value per process, zero at first, each in its own cache line.
     ///
     /// # Errors
     /// If shared memory is exhausted.
@@ -91,7 +98,7 @@ impl<M: Module> ProcInit<'_, M> {
     }
 }
 
-/// Shared memory and timers: `init` and `proc_init`.
+/// Shared memory, timers and interfaces: `init` and `proc_init`.
 macro_rules! impl_set_up {
     ($($context:ident),*) => {$(
         impl<M: Module> $context<'_, M> {
@@ -103,7 +110,8 @@ macro_rules! impl_set_up {
                 shm::value(value)
             }
 
-            /// A value of zero bytes in shared memory, without a detour over the stack.
+            /// A value of zero bytes in shared memory, made in place: large values do not pass over
+            /// the stack.
             ///
             /// # Errors
             /// If shared memory is exhausted.
@@ -135,8 +143,8 @@ macro_rules! impl_set_up {
                 shm::new_map(options)
             }
 
-            /// A function for another module to call, in whatever process it chooses, with that process's child state; see
-            /// [`interface`](crate::interface). It is kept for good.
+            /// A function for another module to call, in any process, with that process's child
+            /// state; see [`interface`](mod@crate::interface). It is kept for good.
             pub fn callback<S, F>(&mut self, function: F) -> Callback<S>
             where
                 S: Subject + 'static,
@@ -145,23 +153,25 @@ macro_rules! impl_set_up {
                 callback(self.cell, function)
             }
 
-            /// The interface of another module, which must be in `binds` of [`export_module!`](crate::export_module!).
+            /// The interface of another module, which must be in `binds` of
+            /// [`export_module!`](crate::export_module!).
             ///
             /// # Errors
-            /// If it is not.
+            /// If it is not in `binds`.
             pub fn interface<I: Interface>(&self) -> Result<I> {
                 interface::required()
             }
 
-            /// The interface of another module, if there is one that exports it; it must be in `binds_if_present` of
-            /// [`export_module!`](crate::export_module!).
+            /// The interface of another module; none if no module exports it. It must be in
+            /// `binds_if_present` of [`export_module!`](crate::export_module!).
             pub fn interface_if_present<I: Interface>(&self) -> Option<I> {
                 interface::find()
             }
 
             /// Calls `function` in a timer process, with that process's child state.
             ///
-            /// An error that it returns is logged and the timer goes on; a panic ends the timer process, which is restarted.
+            /// If it returns an error, the error is logged and the timer goes on. A panic ends the
+            /// timer process, which is restarted.
             ///
             /// # Errors
             /// If the period is zero or longer than 500 years.
@@ -181,14 +191,16 @@ impl<M: Module> ProcMain<'_, M> {
         ProcMain { cell, phase: PhantomData }
     }
 
-    /// Forks one of the processes that the module registered in `init`, and returns its id.
+    /// Forks one of the processes that the module registered in `init`, and returns its process id.
     ///
-    /// In the new process `child_init` of every module runs with `rank`, then `entry` with the module and its child state. When
-    /// `entry` returns the process ends: with success for `Ok`, with failure for an error or a panic; the restart policy decides
-    /// what happens next. `entry` stays in main for restarts. `name` stands in the process title, at most 31 bytes.
+    /// In the new process `child_init` of every module runs with `rank`, then `entry` with the
+    /// module and its child state. When `entry` returns, the process ends: with success for `Ok`,
+    /// with failure for an error or a panic. The restart policy decides what happens next; main
+    /// keeps `entry` for restarts. `name`, at most 31 bytes, is shown in the process title.
     ///
     /// # Errors
-    /// If the module registered fewer processes, and for a rank that cannot be forked: 0 and the ranks of main.
+    /// If the module registered fewer processes, or `rank` cannot be forked: 0 and the ranks of
+    /// main.
     pub fn fork_process<F>(&mut self, rank: impl Into<Rank>, name: &str, make_sock: MakeSock, entry: F) -> Result<Pid>
     where
         F: Fn(&M, &mut M::Child, &mut Process<'_>) -> Result<()> + 'static,
@@ -202,8 +214,8 @@ impl<M: Module> ProcMain<'_, M> {
         })
     }
 
-    /// As [`fork_process`](ProcMain::fork_process), for a process in which no module's `child_init` runs. `entry` gets no child state,
-    /// and no other module knows of the process.
+    /// As [`fork_process`](ProcMain::fork_process), but no module's `child_init` runs in the
+    /// process: `entry` gets no child state, and no other module knows of the process.
     ///
     /// # Errors
     /// If the module registered fewer processes.
@@ -220,7 +232,8 @@ impl<M: Module> ProcMain<'_, M> {
 impl_sized_table!(ProcInit[M: Module] ['_, M], ProcMain[M: Module] ['_, M]);
 impl_random!(ModInit[M: Module] ['_, M], ProcInit[M: Module] ['_, M], ProcMain[M: Module] ['_, M]);
 
-/// What the host passes back to a callback: the module and the author's function. Leaked, because every later fork may use it.
+/// The data that is passed back to a callback: the module and the author's function. Leaked,
+/// because every later fork may use it.
 struct Kept<M: Module, F> {
     cell: &'static ModuleCell<M>,
     function: F,
@@ -232,9 +245,9 @@ impl<M: Module, F> Kept<M, F> {
     }
 
     /// # Safety
-    /// `data` must come from `leak` of the same types.
+    /// `data` must come from `leak` with the same types.
     unsafe fn from_data(data: *mut c_void) -> &'static Self {
-        // SAFETY: `leak` made it, nobody frees it and nobody has it mutably.
+        // SAFETY: the caller's contract; nobody frees it or has a mutable reference to it.
         unsafe { &*data.cast::<Self>() }
     }
 }
@@ -253,16 +266,17 @@ where
     {
         interface::blamed(|| {
             if subject.is_null() {
-                return Err("another module called back about nothing".into());
+                return Err("another module called back without a subject".into());
             }
-            // SAFETY: `callback` passed this very data with this very function.
+            // SAFETY: `callback` passed data of these types with this function.
             let kept = unsafe { Kept::<M, F>::from_data(data) };
-            // SAFETY: whoever calls back vouches for the subject until this returns.
+            // SAFETY: the calling module keeps the subject valid, and for this call alone, until
+            // this returns.
             kept.cell.with_child(|module, child| (kept.function)(module, child, unsafe { S::view(subject) }))
         })
     }
 
-    // SAFETY: the data is of the function's type and kept for good.
+    // SAFETY: the data has the types that the function expects, and is kept for good.
     unsafe { Callback::new(run::<M, S, F>, Kept::leak(cell, function)) }
 }
 
@@ -273,11 +287,11 @@ where
 {
     extern "C" fn run<M: Module, F: Fn(&'static ModuleCell<M>) -> Result<()> + 'static>(data: *mut c_void) -> i32 {
         let code = guard(|| {
-            // SAFETY: `fork` passed this very data with this very function.
+            // SAFETY: `fork` passed data of these types with this function.
             let callback = unsafe { Kept::<M, F>::from_data(data) };
             (callback.function)(callback.cell)
         });
-        // The process leaves without running the destructors that would write this out.
+        // The process exits without the destructors that would write the buffer out.
         crate::export::flush_stdout();
         code
     }
@@ -287,12 +301,12 @@ where
         size: size_of::<ForkSpec>() as u32,
         flags: make_sock.flags(),
         rank: rank.number(),
-        reserved: 0,
         name: name.as_ptr(),
         entry: Some(run::<M, F>),
         data: Kept::leak(cell, entry),
+        ..ForkSpec::EMPTY
     };
-    // Text left in the buffer would be printed by the child too.
+    // The child, too, would print text that is left in the buffer.
     crate::export::flush_stdout();
     let host = host();
     let pid = check("fork_process", (host.api.fork_process_entry)(host.module, &raw const spec))?;
@@ -310,7 +324,7 @@ where
         F: Fn(&M, &mut M::Child, &mut TimerCx<'_>) -> Result<()> + 'static,
     {
         guard(|| {
-            // SAFETY: `add_timer` passed this very data with this very function.
+            // SAFETY: `add_timer` passed data of these types with this function.
             let callback = unsafe { Kept::<M, F>::from_data(data) };
             callback.cell.with_child(|module, child| (callback.function)(module, child, &mut TimerCx::new(expirations)))
         })

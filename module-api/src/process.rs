@@ -1,6 +1,6 @@
-//! Processes: ranks, identities, and the contexts of code that runs after a fork.
+//! Processes: ranks, process ids, and the contexts of code that runs after a fork.
 //!
-//! Runs in every process. Forks nothing: that is `ProcMain`'s.
+//! Runs in every process. Forks nothing; `ProcMain` does.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +11,7 @@ use crate::listener::Listener;
 use crate::rng::Rng;
 use crate::{Result, phase::NotSend};
 
-/// What kind of process `child_init` runs in. Positive ranks are ordinary workers; ranks are not unique,
+/// The kind of a process. Positive ranks are ordinary workers. Ranks are not unique;
 /// [`process_no`](ChildInit::process_no) is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(i32);
@@ -31,14 +31,9 @@ impl Rank {
         Rank(number)
     }
 
-    /// Its number.
+    /// The rank as a number.
     pub const fn number(self) -> i32 {
         self.0
-    }
-
-    /// Whether this is an ordinary process: 1, 2, 3, ...
-    pub const fn is_worker(self) -> bool {
-        self.0 > 0
     }
 }
 
@@ -76,7 +71,7 @@ impl Pid {
         Pid(pid)
     }
 
-    /// The number.
+    /// The process id as a number.
     pub fn get(self) -> i32 {
         self.0
     }
@@ -88,8 +83,9 @@ impl fmt::Display for Pid {
     }
 }
 
-/// Whether a forked process gets a link to the TCP main process, over which it can send on TCP connections that it does not own.
-/// Without TCP listeners there is nothing to link to, and the wish is ignored.
+/// Whether a forked process gets a link to the TCP main process, over which it can send on TCP
+/// connections that it does not own. Without TCP listeners there is no such process, and the
+/// request is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MakeSock {
     /// A link.
@@ -111,7 +107,8 @@ impl MakeSock {
 macro_rules! impl_sized_table {
     ($($context:ident [$($generics:tt)*] [$($arguments:tt)*]),* $(,)?) => {$(
         impl<$($generics)*> $context<$($arguments)*> {
-            /// Size of the process table: main, workers, timers, control, TCP processes and everything registered. It does not change.
+            /// Size of the process table: main, workers, timers, control, TCP processes and
+            /// everything registered. It does not change.
             pub fn max_procs(&self) -> usize {
                 host().max_procs()
             }
@@ -129,7 +126,7 @@ pub(crate) use impl_sized_table;
 macro_rules! impl_random {
     ($($context:ident [$($generics:tt)*] [$($arguments:tt)*]),* $(,)?) => {$(
         impl<$($generics)*> $context<$($arguments)*> {
-            /// A generator with a seed of its own, in this process and at every call; see [`Rng`].
+            /// A generator with its own seed, in each process and at every call; see [`Rng`].
             ///
             /// # Errors
             /// If the kernel's generator cannot be read.
@@ -137,7 +134,7 @@ macro_rules! impl_random {
                 Rng::from_host()
             }
 
-            /// Fills `buffer` from the kernel's generator, for keys and tokens.
+            /// Fills `buffer` from the kernel's generator. For keys and tokens.
             ///
             /// # Errors
             /// If the kernel's generator cannot be read.
@@ -153,17 +150,18 @@ pub(crate) use impl_random;
 macro_rules! impl_identity {
     ($($context:ident),*) => {$(
         impl $context<'_> {
-            /// Index of this process in the process table; unique, and the same after a restart. Main is 0.
+            /// Index of this process in the process table. Unique, and kept by a restart. Main is
+            /// 0.
             pub fn process_no(&self) -> usize {
                 usize::try_from(host().process_info().process_no).expect("a process of the host")
             }
 
-            /// How often this process was restarted before.
+            /// How often the slot of this process was restarted before.
             pub fn restarts(&self) -> u32 {
                 host().process_info().restarts
             }
 
-            /// The id of this process.
+            /// The process id.
             pub fn pid(&self) -> Pid {
                 Pid::new(host().process_info().pid)
             }
@@ -171,9 +169,10 @@ macro_rules! impl_identity {
     )*};
 }
 
-/// Context of [`Module::child_init`](crate::Module::child_init): a process that was just forked, before it does any work.
+/// Context of [`Module::child_init`](crate::Module::child_init): a process that was just forked,
+/// before it does any work.
 ///
-/// In no-fork mode main gets this call too, with rank 1.
+/// In no-fork mode main, too, gets this call, with rank 1.
 pub struct ChildInit<'a> {
     rank: Rank,
     phase: PhantomData<&'a NotSend>,
@@ -184,13 +183,14 @@ impl ChildInit<'_> {
         ChildInit { rank, phase: PhantomData }
     }
 
-    /// What kind of process this is.
+    /// The rank that the process was forked with.
     pub fn rank(&self) -> Rank {
         self.rank
     }
 }
 
-/// Context of the entry function of a process that [`ProcMain::fork_process`](crate::ProcMain::fork_process) made.
+/// Context of the entry function of a process that
+/// [`ProcMain::fork_process`](crate::ProcMain::fork_process) made.
 pub struct Process<'a> {
     phase: PhantomData<&'a NotSend>,
 }
@@ -200,7 +200,7 @@ impl Process<'_> {
         Process { phase: PhantomData }
     }
 
-    /// The rank that it was forked with.
+    /// The rank that the process was forked with.
     pub fn rank(&self) -> Rank {
         Rank(host().process_info().rank)
     }
@@ -217,13 +217,14 @@ impl TimerCx<'_> {
         TimerCx { expirations, phase: PhantomData }
     }
 
-    /// Number of periods that are due since the last call: 1, or more if calls were missed.
+    /// Number of periods due since the last call: 1, or more if calls were missed.
     pub fn expirations(&self) -> u64 {
         self.expirations
     }
 }
 
-/// Context of [`Module::post_child_init`](crate::Module::post_child_init): main, when every child has finished its own init.
+/// Context of [`Module::post_child_init`](crate::Module::post_child_init): main, when every child
+/// has finished its own init.
 pub struct PostChildInit<'a> {
     phase: PhantomData<&'a NotSend>,
 }

@@ -1,4 +1,4 @@
-//! Reading the process table: thin calls to the host, and rows as they are shown.
+//! Reading the process table: thin calls to the host, and rows for display.
 //!
 //! Any process and thread, from `proc_init` on.
 
@@ -11,8 +11,8 @@ use crate::process::{Pid, Rank};
 use crate::stats::quoted;
 use crate::{Batch, ChildInit, Destroy, Module, PostChildInit, ProcInit, ProcMain, Process, TimerCx};
 
-/// The process table, and what runs the module. Made by `cx.processes()` and [`Batch::processes`](crate::Batch::processes); can be kept and
-/// used in any thread.
+/// Reads the process table and facts about the host. Made by `cx.processes()` and
+/// [`Batch::processes`](crate::Batch::processes); can be kept and used in any thread.
 ///
 /// ```
 /// # use module_api::prelude::*;
@@ -26,41 +26,32 @@ use crate::{Batch, ChildInit, Destroy, Module, PostChildInit, ProcInit, ProcMain
 pub struct Processes(());
 
 impl Processes {
-    /// For contexts of phases in which they can be read.
+    /// For contexts of phases in which the table can be read.
     pub(crate) fn new() -> Processes {
         Processes(())
     }
 
-    /// The rows in the order of `process_no`, main's first, each as it is when it is reached. A row is read word by word while others
-    /// write: of a process that is being replaced, the pid may be the new one's and the uptime the old one's.
+    /// The rows in the order of `process_no`, main's first; each row is read when the iterator
+    /// reaches it. A row is read word by word while others write: while a process is being
+    /// replaced, its row may have the new pid and the old uptime.
     pub fn iter(self) -> ProcessRows {
         ProcessRows { next: 0 }
     }
 
-    /// One row. None if the table has not so many.
+    /// One row; none past the last.
     pub fn row(self, process_no: usize) -> Option<ProcessRow> {
-        let mut row = abi::ProcessRow {
-            size: size_of::<abi::ProcessRow>() as u32,
-            process_no: 0,
-            rank: 0,
-            pid: 0,
-            state: 0,
-            restarts: 0,
-            uptime_ns: 0,
-            name: [0; 48],
-            phase: [0; 40],
-            module: [0; 32],
-        };
+        let mut row = abi::ProcessRow { size: size_of::<abi::ProcessRow>() as u32, ..abi::ProcessRow::EMPTY };
         let host = host();
         let code = (host.api.process_at)(host.module, u32::try_from(process_no).ok()?, &raw mut row);
         (code == abi::OK).then(|| ProcessRow::of(&row))
     }
 
-    /// What runs the module.
+    /// The host that runs the module.
     pub fn host(self) -> HostInfo {
-        let mut info = abi::HostInfo { size: size_of::<abi::HostInfo>() as u32, pid: 0, version: [0; 32] };
+        let mut info = abi::HostInfo { size: size_of::<abi::HostInfo>() as u32, ..abi::HostInfo::EMPTY };
         let host = host();
-        // It cannot fail: this value is there from `proc_init` on, and the size is right. If it did, there would be nothing to say.
+        // This cannot fail: a `Processes` exists from `proc_init` on only, and the size is right.
+        // If it did, the info stays empty.
         let _ = (host.api.host_info)(host.module, &raw mut info);
         HostInfo { pid: Pid::new(info.pid), version: text(&info.version) }
     }
@@ -75,7 +66,7 @@ impl IntoIterator for Processes {
     }
 }
 
-/// Iterator over the rows, read one after the other.
+/// Iterator over the rows, each read when it is reached.
 #[derive(Debug)]
 pub struct ProcessRows {
     next: usize,
@@ -91,7 +82,7 @@ impl Iterator for ProcessRows {
     }
 }
 
-/// What a slot's process is doing.
+/// State of a slot of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProcessState {
@@ -105,7 +96,7 @@ pub enum ProcessState {
     Waiting,
     /// Ended, not to be restarted.
     Ended,
-    /// One that only a newer host knows.
+    /// A state that only a newer host knows.
     Unknown,
 }
 
@@ -138,45 +129,45 @@ impl ProcessState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessRow {
-    /// Which row it is; the slot in `modhost ps`.
+    /// Index of the row: the slot in `modhost ps`.
     pub process_no: usize,
-    /// As in its title.
+    /// As in the process title.
     pub name: String,
-    /// What `child_init` got; 0 for main, and for a process that was never forked.
+    /// The rank that `child_init` got; 0 for main, and for a process that was never forked.
     pub rank: Rank,
-    /// None: there is no process now.
+    /// Process id; none: there is no process now.
     pub pid: Option<Pid>,
-    /// What it is doing.
+    /// State of the slot.
     pub state: ProcessState,
     /// How often the slot was forked again.
     pub restarts: u32,
-    /// Since this process was forked. None: there is no process now.
+    /// Time since this process was forked; none: there is no process now.
     pub uptime: Option<Duration>,
-    /// The call into a module that it is in, or died in.
+    /// The call into a module that the process is in, or died in.
     pub last: Option<LastCall>,
 }
 
 /// A call into a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastCall {
-    /// What for, in the words of the log: `a datagram handler`.
+    /// What the call is for, in the words of the log: `a datagram handler`.
     pub phase: String,
     /// The module's name.
     pub module: String,
 }
 
-/// What runs the module.
+/// The host that runs the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostInfo {
     /// The process to send signals to: the supervisor, or main in no-fork mode.
     pub pid: Pid,
-    /// Its version: `0.1.0`.
+    /// The host's version: `0.1.0`.
     pub version: String,
 }
 
 impl ProcessRow {
-    /// A slot without a process, for tests: the other fields are there to be changed.
+    /// A slot without a process, for tests, which set the other fields.
     pub fn new(process_no: usize, name: &str) -> ProcessRow {
         ProcessRow {
             process_no,
@@ -204,12 +195,12 @@ impl ProcessRow {
         }
     }
 
-    /// The object of `modhost ps --json`: `slot`, `pid`, `rank`, `name`, `state`, `uptime_ms`, `restarts`, and `last` with `phase` and
-    /// `module`.
+    /// The object of `modhost ps --json`: `slot`, `pid`, `rank`, `name`, `state`, `uptime_ms`,
+    /// `restarts`, and `last` with `phase` and `module`.
     pub fn write_json(&self, json: &mut String) {
         let or_null = |number: Option<u128>| number.map_or_else(|| "null".to_owned(), |number| number.to_string());
         let pid = or_null(self.pid.map(|pid| u128::from(pid.get().unsigned_abs())));
-        // A string takes everything.
+        // Writing to a `String` does not fail.
         let _ = write!(json, "{{\"slot\":{},\"pid\":{pid},\"rank\":{},\"name\":", self.process_no, self.rank);
         quoted(json, &self.name);
         let (state, uptime) = (self.state.name(), or_null(self.uptime.map(|uptime| uptime.as_millis())));
@@ -228,7 +219,7 @@ impl ProcessRow {
     }
 }
 
-/// What stands before the NUL.
+/// The text before the NUL.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
@@ -237,7 +228,7 @@ fn text(bytes: &[u8]) -> String {
 macro_rules! impl_processes {
     ($($context:ident [$($generics:tt)*] [$($arguments:tt)*]),* $(,)?) => {$(
         impl<$($generics)*> $context<$($arguments)*> {
-            /// The process table, and what runs the module.
+            /// The process table, and facts about the host.
             pub fn processes(&self) -> Processes {
                 Processes::new()
             }
@@ -267,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_what_the_host_has() {
+    fn rows_are_the_hosts() {
         install();
         assert_eq!(Processes::new().iter().count(), 0, "before there is a table");
         let rows = vec![ProcessRow::new(0, "main"), busy(), ProcessRow { state: ProcessState::Waiting, ..ProcessRow::new(2, "") }];
@@ -279,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_too_long_is_cut_and_garbage_is_text() {
+    fn a_text_without_nul_is_read_to_its_end_and_garbage_becomes_text() {
         assert_eq!(text(b"ab\0c"), "ab");
         assert_eq!(text(b"ab"), "ab");
         assert_eq!(text(b"\xffb\0"), "\u{fffd}b");

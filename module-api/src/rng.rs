@@ -1,21 +1,23 @@
 //! A small fast random generator, seeded by the host in the process that uses it.
 //!
-//! Not for keys, tokens or anything an attacker must not guess: those come from `fill_random`.
+//! Not for keys, tokens or anything that an attacker must not guess: `fill_random` is for those.
 
 use crate::Result;
 use crate::host::host;
 
-/// Random numbers for spreading, sampling and identifiers: xoshiro256++, seeded from the kernel through the host.
+/// Random numbers for spreading, sampling and identifiers: xoshiro256++, seeded from the kernel
+/// through the host.
 ///
-/// Make one in [`Module::child_init`](crate::Module::child_init) with `cx.rng()` and keep it in the child's state: every process,
-/// and every restart of one, then has its own sequence.
+/// Make one in [`Module::child_init`](crate::Module::child_init) with `cx.rng()` and keep it in the
+/// child state: then every process, and every restart of one, has its own sequence.
 ///
 /// # Why not a generator of another crate
-/// A process that is forked is a copy, and the state of a random generator is copied with it. `rand`'s thread generator, once used
-/// in main, gives *the same numbers in every worker*; so do the keys of the standard library's `RandomState`, which decide the order
-/// and the collisions of every `HashMap`. The SDK cannot reach those. A generator that is made in `child_init` does not have the
-/// problem. For the same reason `Rng` is not `Clone`, and one that a module keeps from `init` cannot be used after the fork, because
-/// the module is frozen by then.
+/// A fork copies the process, and the state of its random generators with it. `rand`'s thread
+/// generator, once used in main, gives *the same numbers in every worker*. So do the keys of the
+/// standard library's `RandomState`, which decide the order and the collisions of every `HashMap`.
+/// The SDK cannot reseed those. A generator that is made in `child_init` does not have the problem.
+/// For the same reason `Rng` is not `Clone`, and one that a module keeps from `init` cannot be used
+/// after the fork, because the module is frozen by then.
 #[derive(Debug)]
 pub struct Rng {
     state: [u64; 4],
@@ -33,7 +35,7 @@ impl Rng {
     }
 
     fn from_state(mut state: [u64; 4]) -> Rng {
-        // All zero is the one state that the generator never leaves.
+        // The generator would never leave the state of all zeros.
         state[0] |= u64::from(state == [0; 4]);
         Rng { state }
     }
@@ -53,16 +55,10 @@ impl Rng {
         next
     }
 
-    /// The next 32 bits.
-    #[inline]
-    pub fn next_u32(&mut self) -> u32 {
-        (self.next_u64() >> 32) as u32
-    }
-
-    /// A number from 0 up to, but not including, `limit`, each with the same probability; 0 for a limit of 0.
+    /// A number from 0 up to, but not including, `limit`, all equally likely; 0 for a limit of 0.
     #[inline]
     pub fn below(&mut self, limit: u64) -> u64 {
-        // Lemire's multiplication; the rejected part makes it exact.
+        // Lemire's multiplication; rejecting the surplus makes all numbers equally likely.
         let mut product = u128::from(self.next_u64()) * u128::from(limit);
         if (product as u64) < limit {
             let reject = limit.wrapping_neg() % limit;
@@ -71,12 +67,6 @@ impl Rng {
             }
         }
         (product >> 64) as u64
-    }
-
-    /// A number from 0.0 up to, but not including, 1.0.
-    #[inline]
-    pub fn unit_f64(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Fills `buffer`.
@@ -105,7 +95,6 @@ mod tests {
         for limit in [1, 2, 3, 10, u64::MAX] {
             for _ in 0..200 {
                 assert!(rng.below(limit) < limit);
-                assert!((0.0..1.0).contains(&rng.unit_f64()));
             }
         }
         assert_eq!(rng.below(0), 0);

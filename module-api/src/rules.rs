@@ -1,6 +1,7 @@
-//! What a phase does not allow does not compile. Each example here is a test, with the code of the compiler's error.
+//! Calls that a phase does not allow do not compile. Each example is a test that names the
+//! compiler's error code.
 //!
-//! All of them are variations of this module, which does compile:
+//! All of them are variations of this module, which compiles:
 //! ```
 //! use module_api::prelude::*;
 //!
@@ -88,7 +89,7 @@
 //! # }
 //! ```
 //!
-//! nor to `child_init`:
+//! It does not belong to `child_init` either:
 //! ```compile_fail,E0599
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -105,7 +106,7 @@
 //!
 //! # Counting processes
 //!
-//! The number of processes is not known in `init`:
+//! `init` cannot ask for the number of processes, which is not known yet:
 //! ```compile_fail,E0599
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -120,7 +121,7 @@
 //! # }
 //! ```
 //!
-//! and neither is there memory per process:
+//! nor for memory per process:
 //! ```compile_fail,E0599
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -137,7 +138,8 @@
 //!
 //! # Counting
 //!
-//! Counters are registered in `init` and `proc_init`, when every process can still get its cells; not in `proc_main`:
+//! Counters are registered in `init` and `proc_init`, while every process can still get its cells;
+//! not in `proc_main`:
 //! ```compile_fail,E0599
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -168,7 +170,7 @@
 //! # }
 //! ```
 //!
-//! They cannot be read in `init`, where other modules have not registered theirs:
+//! They cannot be read in `init`, when other modules have not registered theirs yet:
 //! ```compile_fail,E0599
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -267,7 +269,7 @@
 //!
 //! # Keeping a context
 //!
-//! A context ends with its phase. It cannot become part of the module:
+//! A context is valid in its phase only. It cannot become part of the module:
 //! ```compile_fail
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad { cx: Option<&'static mut ModInit<'static, Bad>> }
@@ -281,7 +283,7 @@
 //! # }
 //! ```
 //!
-//! nor can a later function use it:
+//! No later function can use it:
 //! ```compile_fail,E0521
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -300,7 +302,7 @@
 //! # }
 //! ```
 //!
-//! nor a thread:
+//! No thread can use it:
 //! ```compile_fail,E0277
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad;
@@ -319,7 +321,7 @@
 //!
 //! # Changing the module
 //!
-//! After `proc_init` there is a copy of the module in each process, and it does not change any more:
+//! After `proc_init` each process has a copy of the module, and the module can no longer change:
 //! ```compile_fail,E0594
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad { processes: usize }
@@ -335,7 +337,7 @@
 //! # }
 //! ```
 //!
-//! In no child either:
+//! It cannot change in a child either:
 //! ```compile_fail,E0594
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad { processes: usize }
@@ -350,7 +352,7 @@
 //! # }
 //! ```
 //!
-//! What a process changes is its own state, which only its functions get:
+//! An entry function changes its process's child state, not the module:
 //! ```compile_fail,E0594
 //! # use module_api::prelude::*;
 //! # #[derive(Default)] struct Bad { processes: usize }
@@ -380,7 +382,7 @@
 //! }
 //! ```
 //!
-//! A connection can be used during a call of its handler and no longer; what is kept is its id:
+//! A connection can be used during a call of its handler only; a module keeps its id:
 //! ```
 //! # use module_api::prelude::*;
 //! # use module_api::StreamId;
@@ -398,7 +400,7 @@
 //! fn keep(stream: Stream<'_>) -> Kept { Kept(stream) }
 //! ```
 //!
-//! Nor does the room that `write_with` lends leave the closure:
+//! The buffer that `write_with` lends does not leave the closure:
 //! ```compile_fail,E0521
 //! # use module_api::prelude::*;
 //! fn keep<'a>(stream: &'a mut Stream<'_>, kept: &mut Option<&'a mut [u8]>) -> Result<()> {
@@ -409,7 +411,7 @@
 //! }
 //! ```
 //!
-//! The module is shared by all connections of the process, and cannot be changed by one:
+//! All connections of a process share the module, and none can change it:
 //! ```compile_fail,E0594
 //! # use module_api::prelude::*;
 //! # struct Good { count: u64 }
@@ -430,7 +432,7 @@
 //!
 //! # Shared memory
 //!
-//! What belongs to one process cannot be put there:
+//! A value that belongs to one process cannot be put there:
 //! ```compile_fail,E0277
 //! # use module_api::prelude::*;
 //! fn share<M: Module>(cx: &mut ProcInit<'_, M>) -> Result<()> {
@@ -439,9 +441,9 @@
 //! }
 //! ```
 //!
-//! # The state of a process
+//! # The child state
 //!
-//! Without a call of `child_init` nobody makes one:
+//! Without a call of `child_init` there is none:
 //! ```compile_fail,E0277
 //! # use module_api::prelude::*;
 //! # struct Bad;

@@ -1,4 +1,5 @@
-//! Socket addresses as the kernel and the binary interface have them: `struct sockaddr_in`, `sockaddr_in6` and `sockaddr_un`.
+//! Socket addresses in the form of the kernel and the binary interface: `struct sockaddr_in`,
+//! `sockaddr_in6` and `sockaddr_un`.
 //!
 //! Pure conversions on bytes.
 
@@ -15,7 +16,7 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPV4_BYTES: usize = 16;
 const IPV6_BYTES: usize = 28;
-/// Where the name of a `sockaddr_un` begins.
+/// Offset of the name in a `sockaddr_un`.
 const PATH_OFFSET: usize = 2;
 const PATH_BYTES: usize = 108;
 
@@ -34,7 +35,7 @@ impl RawAddress {
         RawAddress { bytes: [0; PATH_OFFSET + PATH_BYTES], len: 0 }
     }
 
-    /// None for a name that no socket can have.
+    /// None for an unnamed address, and for a name that no socket can have.
     pub fn new(address: &Address<'_>) -> Option<RawAddress> {
         let mut raw = RawAddress::empty();
         match address {
@@ -54,7 +55,7 @@ impl RawAddress {
         Some(raw)
     }
 
-    /// An internet address; all of them fit.
+    /// An internet address; every one fits.
     pub fn inet(address: SocketAddr) -> RawAddress {
         let mut raw = RawAddress::empty();
         raw.set_inet(&address);
@@ -72,7 +73,8 @@ impl RawAddress {
             }
             SocketAddr::V6(v6) => {
                 bytes[0..2].copy_from_slice(&AF_INET6.to_ne_bytes());
-                // As the kernel's headers and `SocketAddrV6` both have it: network order, as a number.
+                // The kernel's headers and `SocketAddrV6` agree: the number is in network byte
+                // order.
                 bytes[4..8].copy_from_slice(&v6.flowinfo().to_ne_bytes());
                 bytes[8..24].copy_from_slice(&v6.ip().octets());
                 bytes[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
@@ -81,7 +83,8 @@ impl RawAddress {
         }
     }
 
-    /// A Unix name with so many NULs before and after it; together at most `PATH_BYTES`.
+    /// A Unix name with `before` NULs before and `after` NULs after it; together at most
+    /// `PATH_BYTES`.
     fn set_name(&mut self, name: &[u8], before: usize, after: usize) {
         self.bytes[0..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
         let start = PATH_OFFSET + before;
@@ -101,13 +104,15 @@ impl RawAddress {
         self.len
     }
 
-    /// The address that the host wrote, if it is one.
+    /// The address in the first `len` bytes, which the host has written; none if it is not an
+    /// address.
     pub fn filled(&self, len: usize) -> Option<Address<'_>> {
         decode(self.bytes.get(..len)?)
     }
 }
 
-/// The address in `bytes`, if it is whole and of a known family. No bytes at all are a peer without a name.
+/// The address in `bytes`, if it is complete and of a known family. No bytes mean a peer without a
+/// name.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Address<'_>> {
     if bytes.is_empty() {
         return Some(Address::Unnamed);
@@ -128,7 +133,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Address<'_>> {
     }
 }
 
-/// What follows the family of a `sockaddr_un`.
+/// Decodes the part of a `sockaddr_un` after the family.
 fn decode_name(name: &[u8]) -> Address<'_> {
     match name {
         [] => Address::Unnamed,

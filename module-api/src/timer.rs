@@ -1,6 +1,6 @@
-//! What a timer is: when, how often, and in which of the two timer processes.
+//! Description of a timer: when, how often, and in which of the two timer processes.
 //!
-//! A plain description; `ModInit::timer` and `ProcInit::timer` hand it to the host.
+//! `ModInit::timer` and `ProcInit::timer` pass it to the host.
 
 use std::time::Duration;
 
@@ -23,29 +23,32 @@ pub struct Timer<'a> {
 }
 
 impl<'a> Timer<'a> {
-    /// A call every `period`, the first one after the first period. `name` is for the log, at most 31 bytes.
+    /// A call every `period`, the first one after the first period. `name` is for the log, at most
+    /// 31 bytes.
     pub fn every(name: &'a str, period: Duration) -> Timer<'a> {
         Timer { name, process: abi::TIMER_FAST, first: period, period: Some(period) }
     }
 
-    /// One call, `delay` after the timer process has started. If that process is restarted, there is one more.
+    /// One call, `delay` after the start of the timer process. If that process is restarted, there
+    /// is another call.
     pub fn once(name: &'a str, delay: Duration) -> Timer<'a> {
         Timer { name, process: abi::TIMER_FAST, first: delay, period: None }
     }
 
-    /// Time from the start of the timer process to the first call.
+    /// Sets the time from the start of the timer process to the first call.
     #[must_use]
     pub fn first_after(self, delay: Duration) -> Timer<'a> {
         Timer { first: delay, ..self }
     }
 
-    /// In the slow timer process: for functions that may block or take long.
+    /// Runs it in the slow timer process: for functions that may block or take long.
     #[must_use]
     pub fn slow(self) -> Timer<'a> {
         Timer { process: abi::TIMER_SLOW, ..self }
     }
 
-    /// In the timer process for functions that finish in well under a millisecond. The default.
+    /// Runs it in the timer process for functions that finish in well under a millisecond. The
+    /// default.
     #[must_use]
     pub fn fast(self) -> Timer<'a> {
         Timer { process: abi::TIMER_FAST, ..self }

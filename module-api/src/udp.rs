@@ -1,6 +1,6 @@
 //! Datagrams: what a UDP handler gets, and how it answers.
 //!
-//! Runs in workers (in main in no-fork mode). Allocates nothing, copies nothing but what `reply` says it copies.
+//! Runs in workers (in main in no-fork mode). Allocates nothing, and copies only in `reply`.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -9,17 +9,18 @@ use std::slice;
 
 use crate::abi;
 use crate::address::Address;
-use crate::host::{Host, host};
+use crate::host::{HostHandle, host};
 use crate::listener::{Listener, SendError};
 use crate::{Result, sockaddr};
 
-/// Keeps `'b` from being shortened: what has this lifetime lives until the batch is sent.
+/// Keeps the compiler from shortening `'b`: a reference of this lifetime lives until the batch is
+/// sent.
 type Invariant<'b> = PhantomData<Cell<&'b ()>>;
 
-/// The datagrams that arrived together at one listener, at least one.
+/// The datagrams that a worker received together at one listener, at least one.
 ///
-/// A handler is called in a worker process with each batch; its answers are sent when it returns. The lifetime `'b` covers the
-/// datagrams, the module itself and the sending:
+/// A handler is called in a worker process with each batch; its answers are sent when it returns.
+/// The lifetime `'b` covers the datagrams, the module itself and the sending:
 ///
 /// ```
 /// # use module_api::prelude::*;
@@ -38,14 +39,16 @@ pub struct Batch<'b> {
     stride: usize,
     count: u32,
     listener: u32,
-    /// Whether the host's answer buffer is lent to a closure, during which the host must not touch its answers.
+    /// Whether the host's answer buffer is lent to a closure. Meanwhile the host must not change
+    /// its answers.
     buffer_lent: Cell<bool>,
     lifetime: Invariant<'b>,
 }
 
 impl<'b> Batch<'b> {
     /// # Safety
-    /// `raw` is what the host passed to the handler that is running, and `'b` ends before its answers are discarded.
+    /// `raw` is what the host passed to the handler that is running, and `'b` ends before its
+    /// answers are discarded.
     #[inline]
     pub(crate) unsafe fn new(raw: *mut abi::UdpBatch) -> Batch<'b> {
         // SAFETY: the host passes a batch that is valid until the handler returns.
@@ -68,7 +71,7 @@ impl<'b> Batch<'b> {
         self.count as usize
     }
 
-    /// The listener they arrived at.
+    /// The listener that they arrived at.
     #[inline]
     pub fn listener(&self) -> Listener {
         Listener::new(self.listener)
@@ -125,7 +128,7 @@ impl<'a, 'b> Iterator for Datagrams<'a, 'b> {
 
 impl ExactSizeIterator for Datagrams<'_, '_> {}
 
-/// One datagram of a [`Batch`]: `'a` is the borrow of the batch, `'b` the life of its contents.
+/// One datagram of a [`Batch`]: `'a` is the borrow of the batch, `'b` the lifetime of its contents.
 #[derive(Clone, Copy)]
 pub struct Datagram<'a, 'b> {
     batch: &'a Batch<'b>,
@@ -136,7 +139,8 @@ pub struct Datagram<'a, 'b> {
 impl<'b> Datagram<'_, 'b> {
     #[inline]
     fn raw(&self) -> &'b abi::Datagram {
-        // SAFETY: the host passed `count` datagrams at this stride, valid and unchanged during `'b`, and `index` is below `count`.
+        // SAFETY: the host passed `count` datagrams at this stride, valid and unchanged during
+        // `'b`, and `index` is below `count`.
         unsafe { &*self.batch.datagrams.add(self.index as usize * self.batch.stride).cast::<abi::Datagram>() }
     }
 
@@ -147,51 +151,56 @@ impl<'b> Datagram<'_, 'b> {
         if raw.len == 0 {
             return &[];
         }
-        // SAFETY: the host says where its bytes are and how many; nobody changes them during `'b`.
+        // SAFETY: the host passes the address of as many bytes as it says; nobody changes them
+        // during `'b`.
         unsafe { slice::from_raw_parts(raw.data, raw.len as usize) }
     }
 
-    /// Who sent it. At a listener of the internet that is always [`Address::Inet`]; at one of a Unix socket it may be
-    /// [`Address::Unnamed`].
+    /// Address of the sender. At a listener on an internet address it is always [`Address::Inet`];
+    /// at one on a Unix socket it may be [`Address::Unnamed`].
     pub fn peer(&self) -> Address<'b> {
         let raw = self.raw();
         // SAFETY: the host passes a socket address of this length, valid during `'b`.
         unsafe { address(raw.peer, raw.peer_len) }
     }
 
-    /// Whether the sender has an address, so that an answer can be sent. It has, at a listener of the internet.
+    /// Whether the sender has an address to which an answer can be sent. At a listener on an
+    /// internet address it always has.
     #[inline]
     pub fn is_answerable(&self) -> bool {
         self.raw().peer_len > 0
     }
 
-    /// The address that it was sent to, which is the one that answers come from: also at a listener that is bound to every address of
-    /// the machine. A datagram that was sent to a multicast group has the group here, and answers come from an address of the
-    /// interface.
+    /// The address that the datagram was sent to. Answers are sent from it, also at a listener that
+    /// is bound to every address of the machine. For a datagram that was sent to a multicast group
+    /// it is the group; answers are then sent from an address of the network interface.
     pub fn local(&self) -> Address<'b> {
         let raw = self.raw();
         // SAFETY: as above.
         unsafe { address(raw.local, raw.local_len) }
     }
 
-    /// The listener it arrived at.
+    /// The listener that it arrived at.
     #[inline]
     pub fn listener(&self) -> Listener {
         self.batch.listener()
     }
 
-    /// Answers with a copy of `data`. More than one answer is allowed; they are sent in order when the handler returns.
+    /// Answers with a copy of `data`. A datagram may have several answers; they are sent in order
+    /// when the handler returns.
     ///
     /// # Errors
-    /// [`SendError::Invalid`] if it is longer than 65,507 bytes; [`SendError::NoPeer`] if the sender is [`Address::Unnamed`];
-    /// [`SendError::Nested`] inside of [`reply_with`](Datagram::reply_with).
+    /// [`SendError::Invalid`] if it is longer than 65,507 bytes; [`SendError::NoPeer`] if the
+    /// sender is [`Address::Unnamed`]; [`SendError::Nested`] inside
+    /// [`reply_with`](Datagram::reply_with).
     #[inline]
     pub fn reply(&self, data: &[u8]) -> Result<(), SendError> {
-        let Host { api, module } = self.idle()?;
+        let HostHandle { api, module } = self.idle()?;
         SendError::from_code((api.udp_reply)(module, self.batch.raw, self.index, data.as_ptr(), data.len()))
     }
 
-    /// Answers with `data` itself, without a copy: a part of the batch, of the module, or a constant.
+    /// Answers with `data` itself, without a copy: a part of the batch, of the module, or a
+    /// constant.
     ///
     /// # Errors
     /// As [`reply`](Datagram::reply).
@@ -208,7 +217,7 @@ impl<'b> Datagram<'_, 'b> {
     ///     Ok(())
     /// }
     /// ```
-    /// What the module holds since `init` does, if the handler says so:
+    /// Data that the module has held since `init` does, if the handler's signature says so:
     /// ```
     /// # use module_api::prelude::*;
     /// # struct Fixed { answer: Vec<u8> }
@@ -223,25 +232,26 @@ impl<'b> Datagram<'_, 'b> {
     /// ```
     #[inline]
     pub fn reply_borrowed(&self, data: &'b [u8]) -> Result<(), SendError> {
-        let Host { api, module } = self.idle()?;
+        let HostHandle { api, module } = self.idle()?;
         SendError::from_code((api.udp_reply_borrowed)(module, self.batch.raw, self.index, data.as_ptr(), data.len()))
     }
 
-    /// Answers with what `write` puts into a buffer of the host: it gets `size` bytes of arbitrary contents and returns how many of
-    /// them are the answer.
+    /// Answers with what `write` puts into a host buffer: it gets `size` bytes with arbitrary
+    /// content and returns how many of them are the answer. Nothing is copied.
     ///
     /// # Errors
-    /// [`SendError::Invalid`] if `size` is above 65,507 or `write` returns more than `size`; [`SendError::NoPeer`] as for
-    /// [`reply`](Datagram::reply); [`SendError::Nested`] inside of another `write` of the same batch.
+    /// [`SendError::Invalid`] if `size` is above 65,507 or `write` returns more than `size`;
+    /// [`SendError::NoPeer`] as for [`reply`](Datagram::reply); [`SendError::Nested`] inside
+    /// another `write` of the same batch.
     #[inline]
     pub fn reply_with(&self, size: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Result<(), SendError> {
-        let Host { api, module } = self.idle()?;
+        let HostHandle { api, module } = self.idle()?;
         let buffer = (api.udp_reply_buffer)(module, self.batch.raw, size);
         if buffer.is_null() {
             return Err(SendError::Invalid);
         }
-        // SAFETY: the host gives `size` initialised bytes that are this module's until its next call about this batch, and no such
-        // call gets past `buffer_lent`.
+        // SAFETY: the host gives `size` initialised bytes, which are this module's until its next
+        // call about this batch; `buffer_lent` prevents such a call.
         let bytes = unsafe { slice::from_raw_parts_mut(buffer, size) };
         let lent = Lent::new(&self.batch.buffer_lent);
         let len = write(bytes);
@@ -254,7 +264,7 @@ impl<'b> Datagram<'_, 'b> {
 
     /// The host, unless a closure is writing to its buffer.
     #[inline]
-    fn idle(&self) -> Result<Host, SendError> {
+    fn idle(&self) -> Result<HostHandle, SendError> {
         if self.batch.buffer_lent.get() { Err(SendError::Nested) } else { Ok(host()) }
     }
 }
@@ -268,11 +278,12 @@ unsafe fn address<'b>(address: *const c_void, len: u16) -> Address<'b> {
         // SAFETY: the caller's contract.
         unsafe { slice::from_raw_parts(address.cast::<u8>(), usize::from(len)) }
     };
-    // The host passes no other family.
+    // The host passes known families only.
     sockaddr::decode(bytes).unwrap_or(Address::Unnamed)
 }
 
-/// Marks the host's buffer as lent, also if the closure panics and the author catches it.
+/// Marks the host's buffer as lent until it is dropped, also if the closure panics and the author
+/// catches the panic.
 struct Lent<'a>(&'a Cell<bool>);
 
 impl<'a> Lent<'a> {

@@ -1,94 +1,32 @@
-//! The binary interface is what it was: sizes, offsets and numbers in Rust, in C, and in the golden file of this version.
+//! The binary interface has not changed: sizes, offsets and numbers in Rust, in C, and in the
+//! golden file of this version.
 //!
-//! To write the golden file anew, while the interface is not released: `UPDATE_GOLDEN=1 cargo test -p module-api --test abi`.
+//! The structs describe themselves (`abi::LAYOUTS`). To regenerate the golden file while the
+//! interface is not released: `UPDATE_GOLDEN=1 cargo test -p module-api --test abi`.
 
 use std::fmt::Write as _;
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use module_api::abi;
+use module_api::abi::{self, StructLayout};
+use module_api::interface::{Bytes, Interface, RawCallback};
+use module_api::interfaces::http::{RawExchange, Routes};
 
-/// Every struct that the headers have: those of the host, and those of interfaces of general use.
-mod structs {
-    pub use module_api::abi::*;
-    pub use module_api::interface::Bytes;
-    use module_api::interface::{Interface as Declared, RawCallback};
-    use module_api::interfaces::http::{RawExchange, Routes};
-
-    pub type HttpExchange = RawExchange;
-    pub type HttpCallback = RawCallback<RawExchange>;
-    pub type HttpRoutes = <Routes as Declared>::Table;
-}
-
-/// A struct as both languages have it.
-struct Layout {
-    /// Name in C, after `struct`.
-    name: &'static str,
-    size: usize,
-    align: usize,
-    fields: Vec<(&'static str, usize)>,
-}
-
-macro_rules! layouts {
-    ($($name:ident = $rust:ident { $($field:ident),* $(,)? })*) => {
-        vec![$( Layout {
-            name: stringify!($name),
-            size: size_of::<structs::$rust>(),
-            align: align_of::<structs::$rust>(),
-            fields: vec![$( (stringify!($field), std::mem::offset_of!(structs::$rust, $field)) ),*],
-        } ),*]
+/// Every struct of the headers: the host's, and those of the interfaces of general use.
+fn layouts() -> Vec<StructLayout> {
+    type Callback = RawCallback<RawExchange>;
+    type Table = <Routes as Interface>::Table;
+    let callback = StructLayout {
+        name: "modhost_http_callback",
+        size: size_of::<Callback>(),
+        align: align_of::<Callback>(),
+        fields: &[("function", offset_of!(Callback, function)), ("data", offset_of!(Callback, data))],
     };
-}
-
-fn layouts() -> Vec<Layout> {
-    layouts! {
-        modhost_header = Header { magic, abi_major, abi_minor, size, flags, needs_host_minor, reserved, rust }
-        modhost_slot = HostSlot { api, module, log_level, stat_home }
-        modhost_stat_home = StatHome { thread, own, threads }
-        modhost_str = Str { ptr, len }
-        modhost_param = Param { name, kind, flags, target, default_text, min, max, help, words, of, reserved }
-        modhost_list = List { items, len }
-        modhost_table = Table { values, len, keys }
-        modhost_handler = Handler { name, kind, reserved, help, on_datagrams, stream }
-        modhost_stream_functions = StreamFunctions { size, reserved, on_open, on_data, on_writable, on_end, on_close }
-        modhost_stream = Stream { size, listener, id, user, peer, peer_len, alpn_len, alpn, server_name, server_name_len, tls }
-        modhost_dependency = Dependency { name, kind, reserved }
-        modhost_interface = Interface { name, major, minor, size, table, layout }
-        modhost_bind = Bind { name, major, minor, size, kind, reserved, slot, layout }
-        module_exports = ModuleExports {
-            header, host_slot, name, version, summary, params, param_count, param_stride, handlers, handler_count, handler_stride,
-            depends, depend_count, depend_stride, init_f, init_child_f, destroy_f,
-            interfaces, interface_count, interface_stride, binds, bind_count, bind_stride,
-        }
-        modhost_datagram = Datagram { data, len, peer_len, local_len, peer, local }
-        modhost_udp_batch = UdpBatch { size, count, datagrams, stride, listener }
-        modhost_mutex = Mutex { opaque }
-        modhost_dead_owner = DeadOwner { pid, process_no }
-        modhost_process_info = ProcessInfo { size, process_no, rank, pid, restarts, reserved }
-        modhost_fork_spec = ForkSpec { size, flags, rank, reserved, name, entry, data }
-        modhost_timer_spec = TimerSpec { size, process, name, first_ns, period_ns, function, data }
-        modhost_listen_spec = ListenSpec { size, kind, address, handler, workers, reserved }
-        modhost_stat_spec = StatSpec { size, kind, flags, unit, name, help, bounds, bound_count, reserved }
-        modhost_stat_info = StatInfo { size, kind, flags, unit, module, name, help, bounds, bound_count, words }
-        modhost_process_row = ProcessRow { size, process_no, rank, pid, state, restarts, uptime_ns, name, phase, module }
-        modhost_host_info = HostInfo { size, pid, version }
-        modhost_api = HostApi {
-            magic, abi_major, abi_minor, size, log, set_error, random, process_info, max_procs, register_procs, fork_process,
-            fork_process_entry, interface_enter, interface_leave, error_text, shm_alloc, shm_malloc, shm_realloc, shm_free, mutex_init, mutex_lock, mutex_trylock, mutex_repaired, mutex_unlock, timer_add, listen,
-            listener_find, listener_address, udp_reply, udp_reply_borrowed, udp_reply_buffer, udp_reply_commit, udp_send,
-            stream_write, stream_buffer, stream_commit, stream_write_file, stream_queued, stream_read, stream_close, stream_send,
-            listener_address_at, udp_send_from,
-            stat_register, stat_info, stat_read,
-            process_at, host_info,
-        }
-        modhost_note_descriptor = NoteDescriptor { abi_major, abi_minor, needs_host_minor, reserved, flags, exports_size, sdk, compiler }
-        modhost_note = Note { name_size, descriptor_size, note_type, name, descriptor }
-        modhost_bytes = Bytes { ptr, len }
-        modhost_http_exchange = HttpExchange { size, reserved, method, path, query, body, server, header, set_status, add_header, write, peer }
-        modhost_http_callback = HttpCallback { function, data }
-        modhost_http_routes = HttpRoutes {}
-    }
+    // Its fields are the interface's own affair.
+    let routes = StructLayout { name: "modhost_http_routes", size: size_of::<Table>(), align: align_of::<Table>(), fields: &[] };
+    [abi::LAYOUTS, &[Bytes::LAYOUT, RawExchange::LAYOUT, callback, routes]].concat()
 }
 
 /// Numbers by their names in C.
@@ -131,10 +69,10 @@ fn manifest_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What Rust says.
+/// The interface as this build of the crate has it.
 fn description() -> String {
     let mut text = String::new();
-    for Layout { name, size, align, fields } in layouts() {
+    for StructLayout { name, size, align, fields } in layouts() {
         writeln!(text, "{name} size={size} align={align}").unwrap();
         for (field, offset) in fields {
             writeln!(text, "{name}.{field} {offset}").unwrap();
@@ -146,10 +84,10 @@ fn description() -> String {
     text
 }
 
-/// A C program that says the same.
+/// A C program that prints the same.
 fn c_program() -> String {
     let mut text = String::from("#include <modhost.h>\n#include <modhost/http.h>\n\nint main(void) {\n");
-    for Layout { name, fields, .. } in layouts() {
+    for StructLayout { name, fields, .. } in layouts() {
         let align = format!("offsetof(struct {{ char c; struct {name} s; }}, s)");
         writeln!(text, "    printf(\"{name} size=%zu align=%zu\\n\", sizeof(struct {name}), {align});").unwrap();
         for (field, _) in fields {

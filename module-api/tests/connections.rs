@@ -1,4 +1,5 @@
-//! The fake host's connections, with a handler that does what lines tell it, and tests of it as its author would write them.
+//! The fake host's connections, with a handler that does what lines tell it, and tests of it as its
+//! author would write them.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! The fake host, with a module that does everything, and tests of it as its author would write them.
+//! The fake host, with a module that does everything, and tests of it as its author would write
+//! them.
 
 #![forbid(unsafe_code)]
 

@@ -202,7 +202,7 @@ impl fmt::Display for ModuleSource {
 pub type ParamSetting = Setting<Position>;
 
 /// A configured value, before it is checked against the module's declaration.
-pub type Value = module_api::check::Value<Position>;
+pub type Value = module_api::check::SettingValue<Position>;
 
 /// `handler = "module"` or `"module:handler"`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,9 @@
-//! The rules for parameters: what a value in the configuration means to a declaration, and what is wrong with it.
+//! The rules for parameters: converts a configured value to the type that the module declares, or
+//! says what is wrong with it.
 //!
-//! Used by the host over configuration and modules, and by [`testing`](crate::testing) over an author's test, so that both say the same.
-//! Pure but for [`write`](write::write): no system call, no clock. Not part of the interface of modules.
+//! The host applies them to its configuration, and [`testing`](crate::testing) to an author's test,
+//! so that both accept the same values. Pure except for [`write`](write::write): no system call, no
+//! clock. Not part of the interface of modules.
 
 pub mod convert;
 pub mod nearest;
@@ -14,16 +16,17 @@ use std::time::Duration;
 
 use crate::abi;
 
-/// A parameter as a module declares it, whoever read the declaration.
+/// A parameter as a module declares it. The host reads it from the file and from the loaded table,
+/// the fake host from the table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParamDecl {
-    /// Its name.
+    /// Key in `[module.params]`.
     pub name: String,
-    /// `PARAM_BOOL` ...
+    /// `PARAM_BOOL` to `PARAM_TABLE`.
     pub kind: u32,
     /// `PARAM_REQUIRED`, `PARAM_RANGE`.
     pub flags: u32,
-    /// The default, as it would stand on the command line.
+    /// The default, as it would be written on the command line.
     pub default: Option<String>,
     /// Smallest allowed value with `PARAM_RANGE`.
     pub min: i64,
@@ -31,45 +34,46 @@ pub struct ParamDecl {
     pub max: i64,
     /// One sentence, may be empty.
     pub help: String,
-    /// The words of an enum as they are declared, `|` between two; may be empty.
+    /// The words of an enum as they are declared, separated by `|`; may be empty.
     pub words: String,
-    /// `PARAM_*` of what a list or table holds.
+    /// Kind of a list's items or a table's values, `PARAM_BOOL` to `PARAM_ENUM`.
     pub of: u32,
 }
 
-/// One parameter as configured; `P` says where something stands.
+/// One parameter as configured; `P` is the type of a position in the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting<P> {
     /// Name in `[module.params]`.
     pub name: String,
-    /// What was written.
-    pub value: Value<P>,
-    /// Where.
+    /// Value as it was written.
+    pub value: SettingValue<P>,
+    /// Position of the setting.
     pub position: P,
 }
 
 /// A configured value, before it is checked against the module's declaration.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value<P> {
+pub enum SettingValue<P> {
     /// `true` or `false`.
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A number that is not whole; no parameter takes one, so the error can say so.
+    /// A number that is not whole. No parameter takes one; the error says so.
     Float(f64),
     /// A string.
     String(String),
-    /// A date or a time; no parameter takes one.
+    /// A date or a time. No parameter takes one.
     Time(String),
-    /// Text of `--set` or of a default, read as the parameter's kind wants it.
+    /// Text of `--set` or of a default, to be read according to the parameter's kind.
     Text(String),
-    /// A list, each value with its place.
-    List(Vec<(Value<P>, P)>),
-    /// A table: keys and values, each value with its place, in the order in which they were written.
-    Table(Vec<(String, Value<P>, P)>),
+    /// A list, each value with its position.
+    List(Vec<(SettingValue<P>, P)>),
+    /// A table: keys and values, each value with its position, in the order in which they were
+    /// written.
+    Table(Vec<(String, SettingValue<P>, P)>),
 }
 
-/// A checked value, as its target wants it.
+/// A checked value, in the form of its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParamValue {
     /// 0 or 1.
@@ -84,38 +88,43 @@ pub enum ParamValue {
     Size(i64),
     /// Without NUL; absolute if the folders are.
     Path(PathBuf),
-    /// Index of a word.
+    /// Index of a word of the declaration.
     Word(u32),
-    /// The items.
+    /// The items, all of one kind.
     List(Vec<ParamValue>),
     /// The entries, each key once and without NUL.
     Table(Vec<(String, ParamValue)>),
 }
 
-/// What relative paths are relative to.
+/// The folders that relative paths start from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Folders {
-    /// Paths of the configuration file, and of defaults: the file's folder, or the working directory if there is no file.
+    /// For paths of the configuration file, and for defaults: the file's folder, or the working
+    /// directory if there is no file.
     pub file: PathBuf,
-    /// Paths of the command line: the working directory.
+    /// For paths of the command line: the working directory.
     pub command: PathBuf,
 }
 
-/// Something wrong, in the parts of an error.
+/// An error in the configuration or the declaration, in the parts of an error message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint<P> {
-    /// Where, if it is about something that was written.
+    /// Position in the configuration, if it is about something that was written there.
     pub position: Option<P>,
     /// What is wrong.
     pub what: String,
-    /// How exactly.
+    /// The reason.
     pub detail: String,
-    /// What to do about it; may be empty.
+    /// What the operator can do; may be empty.
     pub hint: String,
 }
 
-/// The values that a module gets: each with the index of its declaration, in the order of the declarations. All complaints at once.
-/// A parameter that is neither set nor has a default is left out: its target keeps what it has.
+/// The values that a module gets: each with the index of its declaration, in the order of the
+/// declarations. A parameter that is neither set nor has a default is left out: its target keeps
+/// its value.
+///
+/// # Errors
+/// All complaints at once.
 pub fn check<P: Clone>(
     module: &str,
     declared: &[ParamDecl],
@@ -126,7 +135,7 @@ pub fn check<P: Clone>(
     let mut chosen: Vec<Option<&Setting<P>>> = vec![None; declared.len()];
     for setting in settings {
         match declared.iter().position(|decl| decl.name == setting.name) {
-            // A later one wins: the command line stands behind the file.
+            // A later setting wins: those of the command line come after the file's.
             Some(index) => chosen[index] = Some(setting),
             None => complaints.push(unknown(module, declared, setting)),
         }
@@ -177,7 +186,7 @@ fn unknown<P: Clone>(module: &str, declared: &[ParamDecl], setting: &Setting<P>)
     }
 }
 
-/// The name of a kind, as help and errors call it.
+/// The name of a kind in help texts and errors.
 pub fn kind_name(kind: u32) -> &'static str {
     match kind {
         abi::PARAM_BOOL => "bool",
@@ -194,7 +203,7 @@ pub fn kind_name(kind: u32) -> &'static str {
 }
 
 impl ParamDecl {
-    /// The kind of its values: of its items if it has any, its own otherwise.
+    /// The kind of a single value: of the items of a list or table, otherwise its own.
     pub fn scalar(&self) -> u32 {
         if self.is_container() { self.of } else { self.kind }
     }
@@ -204,7 +213,7 @@ impl ParamDecl {
         matches!(self.kind, abi::PARAM_LIST | abi::PARAM_TABLE)
     }
 
-    /// What `modhost inspect` calls it: `int`, `list of size`.
+    /// The kind as `modhost inspect` shows it: `int`, `list of size`.
     pub fn kind_text(&self) -> String {
         match self.is_container() {
             true => format!("{} of {}", kind_name(self.kind), kind_name(self.of)),
@@ -212,7 +221,7 @@ impl ParamDecl {
         }
     }
 
-    /// The words of an enum; empty for everything else.
+    /// The words of an enum; empty for other kinds.
     pub fn words(&self) -> Vec<&str> {
         match self.scalar() {
             abi::PARAM_ENUM if !self.words.is_empty() => self.words.split('|').collect(),
@@ -220,7 +229,7 @@ impl ParamDecl {
         }
     }
 
-    /// Its range for people, if it has one.
+    /// Its range for display, if it has one.
     pub fn range(&self) -> Option<String> {
         let format = |value: i64| match self.scalar() {
             abi::PARAM_DURATION => units::format_duration(Duration::from_nanos(value.max(0).cast_unsigned())),
@@ -230,11 +239,11 @@ impl ParamDecl {
         self.has_range().then(|| format!("{}..{}", format(self.min), format(self.max)))
     }
 
-    /// Why the declaration itself cannot be right.
+    /// The reason why the declaration itself is invalid, if it is.
     pub fn problem(&self) -> Option<String> {
         let name = &self.name;
         if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '=')) {
-            return Some(format!("a parameter is called {name:?}"));
+            return Some(format!("a parameter has the name {name:?}"));
         }
         if kind_name(self.kind) == "unknown" {
             return Some(format!("the parameter \"{name}\" is of kind {}; known are 1 to {}", self.kind, abi::PARAM_TABLE));

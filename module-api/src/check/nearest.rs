@@ -1,8 +1,9 @@
-//! Proposes the known name that an unknown one was probably meant to be, if it shares enough with what was written.
+//! Proposes the known name that an unknown one was probably meant to be, if the two are similar
+//! enough.
 
-/// The nearest of `known` to `written`, if any is near enough to be a slip of the keyboard.
+/// The name of `known` nearest to `written`, if one is near enough for a typing error.
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // Comparing is quadratic in the lengths; nobody slips into a name this long.
+    // The comparison is quadratic in the lengths; a name this long is not a typing error.
     if written.len() > 64 {
         return None;
     }
@@ -17,7 +18,8 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
         .map(|(_, candidate)| candidate)
 }
 
-/// `did you mean "..."?`, or what is known if nothing is near, or nothing if that would be a long list.
+/// `did you mean "..."?`; if no name is near, the known names; nothing if that would be a long
+/// list.
 pub fn hint<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(written, known.iter().copied()) {
@@ -27,13 +29,14 @@ pub fn hint<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Stri
     }
 }
 
-/// A word cut short or drawn out (`warning` for `warn`) is one slip, however long the rest.
+/// Number of typing errors between two words. A shortened or lengthened word (`warning` for `warn`)
+/// counts as one, however long the rest.
 fn distance(a: &str, b: &str) -> usize {
     let shared_start = a.len().min(b.len()) >= 3 && (a.starts_with(b) || b.starts_with(a));
     if shared_start { usize::from(a != b) } else { strsim::osa_distance(a, b) }
 }
 
-/// Case and the choice between `-` and `_` are the commonest slips and count for nothing.
+/// Ignores case and the difference between `-` and `_`, the most common errors.
 fn fold(name: &str) -> String {
     name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }
@@ -43,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proposes_slips_only() {
+    fn proposes_names_for_typing_errors_only() {
         let known = ["workers", "user", "group", "pid_file"];
         for (written, want) in [
             ("wrkers", Some("workers")),

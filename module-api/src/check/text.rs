@@ -1,11 +1,13 @@
-//! Lists and tables in one text, as they stand on the command line and in defaults: `a, b, "c, d"` and `key = value, "k 2" = "v, 2"`.
+//! Lists and tables written as one text, on the command line and in defaults: `a, b, "c, d"` and
+//! `key = value, "k 2" = "v, 2"`.
 
-/// The items. Commas stand between them; an item in double quotes may hold commas, `\"` and `\\`. A blank text has none.
+/// The items, separated by commas. An item in double quotes may contain commas, `\"` and `\\`. A
+/// blank text has no items.
 pub fn items(text: &str) -> Result<Vec<String>, String> {
     split(text, |rest| word(rest, &[',']))
 }
 
-/// The entries, each key once.
+/// The entries. A key may appear only once.
 pub fn entries(text: &str) -> Result<Vec<(String, String)>, String> {
     let entries = split(text, |rest| {
         let (key, rest) = word(rest, &['=', ','])?;
@@ -16,7 +18,7 @@ pub fn entries(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
     match keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(format!("the key \"{}\" stands twice", pair[0].escape_debug())),
+        Some(pair) => Err(format!("the key \"{}\" appears twice", pair[0].escape_debug())),
         None => Ok(entries),
     }
 }
@@ -37,14 +39,14 @@ fn split<T>(text: &str, part: impl Fn(&str) -> Result<(T, &str), String>) -> Res
     }
 }
 
-/// One word, and what begins with a delimiter or is empty.
+/// One word, and the rest of the text, which begins with a delimiter or is empty.
 fn word<'t>(text: &'t str, delimiters: &[char]) -> Result<(String, &'t str), String> {
     let text = text.trim_start();
     let Some(quoted) = text.strip_prefix('"') else {
         let (word, rest) = text.split_at(text.find(delimiters).unwrap_or(text.len()));
         let word = word.trim_end();
         return match word {
-            "" => Err("there is nothing where an item should be; an empty one is \"\"".to_string()),
+            "" => Err("an item is missing; an empty one is written \"\"".to_string()),
             _ => Ok((word.to_string(), rest)),
         };
     };
@@ -55,13 +57,13 @@ fn word<'t>(text: &'t str, delimiters: &[char]) -> Result<(String, &'t str), Str
             Some((at, '"')) => {
                 let rest = quoted[at + 1..].trim_start();
                 return match rest.chars().next() {
-                    Some(c) if !delimiters.contains(&c) => Err(format!("behind the closing quote stands \"{}\"", c.escape_debug())),
+                    Some(c) if !delimiters.contains(&c) => Err(format!("there is \"{}\" after the closing quote", c.escape_debug())),
                     _ => Ok((word, rest)),
                 };
             }
             Some((_, '\\')) => match characters.next() {
                 Some((_, c @ ('"' | '\\'))) => word.push(c),
-                _ => return Err("a backslash in quotes stands before a quote or a backslash".to_string()),
+                _ => return Err("in quotes a backslash must precede a quote or a backslash".to_string()),
             },
             Some((_, c)) => word.push(c),
             None => return Err("a quote is not closed".to_string()),
@@ -84,11 +86,11 @@ mod tests {
             (r#""\"\\" , """#, Ok(&["\"\\", ""])),
             ("a=b", Ok(&["a=b"])),
             ("é,\"é\"", Ok(&["é", "é"])),
-            ("a,,b", Err("nothing where an item")),
-            ("a,", Err("nothing where an item")),
-            (",", Err("nothing where an item")),
+            ("a,,b", Err("item is missing")),
+            ("a,", Err("item is missing")),
+            (",", Err("item is missing")),
             ("\"a", Err("not closed")),
-            ("\"a\" b", Err("stands \"b\"")),
+            ("\"a\" b", Err("\"b\" after the closing")),
             ("\"\\n\"", Err("backslash")),
             ("\"\\", Err("backslash")),
         ] {
@@ -110,9 +112,9 @@ mod tests {
             ("\"a, =\" = \"\" , b=2", Ok("a, => b>2")),
             ("a", Err("\"a\" has no \"=\"")),
             ("a,b=1", Err("\"a\" has no \"=\"")),
-            ("=1", Err("nothing where an item")),
-            ("a=", Err("nothing where an item")),
-            ("a=1,a=2", Err("\"a\" stands twice")),
+            ("=1", Err("item is missing")),
+            ("a=", Err("item is missing")),
+            ("a=1,a=2", Err("\"a\" appears twice")),
         ] {
             match (pairs(text), want) {
                 (Ok(found), Ok(want)) => assert_eq!(found, want, "{text}"),

@@ -1,4 +1,5 @@
-//! Sizes and durations as operators write them: `64MiB`, `1m30s`. A missing unit of a duration is not guessed; nothing wraps or saturates.
+//! Sizes and durations as operators write them: `64MiB`, `1m30s`. A duration without a unit is an
+//! error; nothing wraps or saturates.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("TB", 1_000_000_000_000),
 ];
 
-/// Longer units first where one begins another: `ms` before `m` is decided by comparing whole words, so order is for reading only.
+/// Whole words are compared, so the order does not matter (`ms`, `m`).
 const DURATION_UNITS: &[(&str, u64)] = &[
     ("ns", 1),
     ("us", 1_000),
@@ -29,8 +30,9 @@ const DURATION_UNITS: &[(&str, u64)] = &[
     ("d", 86_400 * 1_000_000_000),
 ];
 
-/// Bytes: a whole number and a unit (`B`, `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`, `GB`, `TB`), with or without a space, or plain bytes.
-/// The error is the reason, to stand behind a colon.
+/// Reads a size as bytes: a whole number and a unit (`B`, `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`,
+/// `GB`, `TB`), with or without a space, or a number of bytes. The error is the reason, to follow a
+/// colon.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let (number, rest) = leading_number(text).map_err(|reason| reason.to_string())?;
@@ -41,9 +43,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(*factor).ok_or_else(|| "more than 16 EiB".to_string())
 }
 
-/// A duration: one or more whole numbers, each with its unit (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`), largest first: `1m30s`. A bare `0` is zero.
-/// At most `i64::MAX` nanoseconds (292 years), so that it fits a parameter.
-/// The error is the reason, to stand behind a colon.
+/// Reads a duration: one or more whole numbers, each with its unit (`ns`, `us`, `ms`, `s`, `m`,
+/// `h`, `d`), largest unit first: `1m30s`. A bare `0` is zero. At most `i64::MAX` nanoseconds (292
+/// years), so that it fits a parameter. The error is the reason, to follow a colon.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = text.trim();
     if rest == "0" {
@@ -79,7 +81,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration for people and for `parse_duration`: the largest units that express it exactly.
+/// A duration for display and for `parse_duration`: in the largest units that express it exactly.
 pub fn format_duration(duration: Duration) -> String {
     let mut rest_ns = duration.as_nanos();
     if rest_ns == 0 {
@@ -96,7 +98,8 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
-/// A size for people and for `parse_size`: in the largest unit of the powers of two that expresses it exactly.
+/// A size for display and for `parse_size`: in the largest power-of-two unit that expresses it
+/// exactly.
 pub fn format_size(bytes: u64) -> String {
     let shift = [40, 30, 20, 10].into_iter().find(|shift| bytes > 0 && bytes.trailing_zeros() >= *shift).unwrap_or(0);
     let unit = SIZE_UNITS.iter().find(|(name, factor)| !name.is_empty() && *factor == 1 << shift).map_or("B", |(name, _)| name);

@@ -1,4 +1,4 @@
-//! Checked values to the targets of a module's parameters.
+//! Writes checked values to the targets of a module's parameters.
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -8,12 +8,14 @@ use std::ptr;
 use super::ParamValue;
 use crate::abi::{List, Str, Table};
 
-/// Writes a value. What the target leads to stays for ever: the module keeps the pointers.
+/// Writes a value. Memory that the target points to is never freed, because the module keeps the
+/// pointers.
 ///
 /// # Safety
-/// `target` must be valid for a write of what the value's kind has as its target, and nobody else may use it meanwhile.
+/// `target` must be valid for a write of the target type of the value's kind, and nobody else may
+/// use it meanwhile.
 pub unsafe fn write(target: *mut c_void, value: &ParamValue) {
-    // SAFETY: the caller promises a writable target of the kind's type.
+    // SAFETY: the caller's contract: a writable target of the kind's type.
     unsafe {
         match value {
             ParamValue::Bool(value) | ParamValue::Word(value) => target.cast::<u32>().write(*value),
@@ -38,7 +40,7 @@ fn leak(text: &[u8]) -> Str {
     Str { ptr: bytes.as_ptr().cast::<c_char>(), len: text.len() }
 }
 
-/// The values, all of one kind, one behind the other. Null for none.
+/// An array of the values, which are all of one kind. Null if there are none.
 fn leak_all<'v>(values: impl ExactSizeIterator<Item = &'v ParamValue>) -> *const c_void {
     let mut values = values.peekable();
     let step = match values.peek() {
@@ -47,11 +49,12 @@ fn leak_all<'v>(values: impl ExactSizeIterator<Item = &'v ParamValue>) -> *const
         Some(ParamValue::Int(_) | ParamValue::DurationNs(_) | ParamValue::Size(_)) => size_of::<i64>(),
         Some(_) => size_of::<Str>(),
     };
-    // In words of eight bytes, which are aligned for each of the three.
+    // Allocated as words of eight bytes, whose alignment is enough for each of the three types.
     let words = vec![MaybeUninit::<u64>::zeroed(); (values.len() * step).div_ceil(size_of::<u64>())];
     let first = Vec::leak(words).as_mut_ptr().cast::<c_void>();
     for (index, value) in values.enumerate() {
-        // SAFETY: there is room for that many values of `step` bytes; all are of one kind, and no list stands in a list.
+        // SAFETY: there is room for that many values of `step` bytes; all are of one kind, and a
+        // list has no list as an item.
         unsafe { write(first.byte_add(index * step), value) };
     }
     first

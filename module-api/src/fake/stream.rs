@@ -1,4 +1,4 @@
-//! The fake host's functions about connections: what a handler queues during one call.
+//! The fake host's connections: what a handler queues during one call.
 
 use std::ffi::{c_int, c_void};
 use std::fs::File;
@@ -17,23 +17,37 @@ const MAX_SEND_BYTES: usize = 64 << 10;
 /// A connection of the fake host.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// The process that has it.
+    /// The process that serves it.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "read by authors' tests"))]
     pub process_no: i32,
-    /// What is queued and was not taken by the peer.
+    /// Queued bytes that the peer has not taken.
     pub queue: Vec<u8>,
+    /// In bytes.
     pub high_water: usize,
-    /// Something was refused in this call because the queue was full.
+    /// Whether this call of the handler was refused something because the queue was full.
     pub refused: bool,
-    /// How the handler has ended it.
+    /// How the handler has ended it, `CLOSE_*`.
     pub close: Option<u32>,
     pub paused: bool,
-    /// A queued file was shorter than the handler said.
+    /// Whether a queued file was shorter than the handler said.
     pub cut_off: bool,
+    /// The last `stream_buffer`.
     pub lent: Vec<u8>,
 }
 
-/// Calls `f` with the connection if `stream` is that of the call that is running.
+pub(super) const fn fill(mut api: HostApi) -> HostApi {
+    api.stream_write = stream_write;
+    api.stream_buffer = stream_buffer;
+    api.stream_commit = stream_commit;
+    api.stream_write_file = stream_write_file;
+    api.stream_queued = stream_queued;
+    api.stream_read = stream_read;
+    api.stream_close = stream_close;
+    api.stream_send = stream_send;
+    api
+}
+
+/// Calls `f` with the connection if a handler is running about `stream`.
 fn during<R>(stream: *mut Stream, f: impl FnOnce(&mut Connection) -> R) -> Option<R> {
     fake(|fake| {
         let (address, id) = fake.stream_call?;
@@ -61,12 +75,12 @@ fn queue(connection: &mut Connection, data: &[u8]) -> i32 {
     code
 }
 
-pub extern "C" fn stream_write(_: *mut c_void, stream: *mut Stream, data: *const u8, len: usize) -> i32 {
+extern "C" fn stream_write(_: *mut c_void, stream: *mut Stream, data: *const u8, len: usize) -> i32 {
     let data = bytes(data, len);
     during(stream, |connection| queue(connection, &data)).unwrap_or(E_INVALID)
 }
 
-pub extern "C" fn stream_buffer(_: *mut c_void, stream: *mut Stream, size: usize) -> *mut u8 {
+extern "C" fn stream_buffer(_: *mut c_void, stream: *mut Stream, size: usize) -> *mut u8 {
     let lend = |connection: &mut Connection| {
         connection.lent = vec![b'.'; size];
         match size <= MAX_BUFFER_BYTES && open_for_more(connection) == OK {
@@ -77,7 +91,7 @@ pub extern "C" fn stream_buffer(_: *mut c_void, stream: *mut Stream, size: usize
     during(stream, lend).unwrap_or(std::ptr::null_mut())
 }
 
-pub extern "C" fn stream_commit(_: *mut c_void, stream: *mut Stream, len: usize) -> i32 {
+extern "C" fn stream_commit(_: *mut c_void, stream: *mut Stream, len: usize) -> i32 {
     let commit = |connection: &mut Connection| {
         let lent = std::mem::take(&mut connection.lent);
         let Some(data) = lent.get(..len) else { return E_INVALID };
@@ -87,11 +101,12 @@ pub extern "C" fn stream_commit(_: *mut c_void, stream: *mut Stream, len: usize)
     during(stream, commit).unwrap_or(E_INVALID)
 }
 
-pub extern "C" fn stream_write_file(_: *mut c_void, stream: *mut Stream, descriptor: c_int, offset: u64, len: u64) -> i32 {
+extern "C" fn stream_write_file(_: *mut c_void, stream: *mut Stream, descriptor: c_int, offset: u64, len: u64) -> i32 {
     if descriptor < 0 {
         return E_INVALID;
     }
-    // SAFETY: only borrowed: the descriptor is the caller's for the length of the call, and is not closed here.
+    // SAFETY: the descriptor stays the caller's: it is open for the length of the call, and not
+    // closed here.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
     let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
     let (mut filled, mut failed) = (0, false);
@@ -109,17 +124,17 @@ pub extern "C" fn stream_write_file(_: *mut c_void, stream: *mut Stream, descrip
     during(stream, append).unwrap_or(E_INVALID)
 }
 
-pub extern "C" fn stream_queued(_: *mut c_void, stream: *mut Stream) -> i64 {
+extern "C" fn stream_queued(_: *mut c_void, stream: *mut Stream) -> i64 {
     during(stream, |connection| connection.queue.len() as i64).unwrap_or(i64::from(E_INVALID))
 }
 
-pub extern "C" fn stream_read(_: *mut c_void, stream: *mut Stream, on: u32) -> i32 {
+extern "C" fn stream_read(_: *mut c_void, stream: *mut Stream, on: u32) -> i32 {
     during(stream, |connection| connection.paused = on == 0).map_or(E_INVALID, |()| OK)
 }
 
-pub extern "C" fn stream_close(_: *mut c_void, stream: *mut Stream, how: u32) -> i32 {
+extern "C" fn stream_close(_: *mut c_void, stream: *mut Stream, how: u32) -> i32 {
     let close = |connection: &mut Connection| {
-        // The stronger wish stands.
+        // The strongest request so far holds.
         connection.close = Some(match (connection.close, how) {
             (Some(CLOSE_NOW), _) | (_, CLOSE_NOW) => CLOSE_NOW,
             (Some(CLOSE_AFTER_SENDING), _) | (_, CLOSE_AFTER_SENDING) => CLOSE_AFTER_SENDING,
@@ -132,7 +147,7 @@ pub extern "C" fn stream_close(_: *mut c_void, stream: *mut Stream, how: u32) ->
     during(stream, close).map_or(E_INVALID, |()| OK)
 }
 
-pub extern "C" fn stream_send(_: *mut c_void, id: u64, data: *const u8, len: usize) -> i32 {
+extern "C" fn stream_send(_: *mut c_void, id: u64, data: *const u8, len: usize) -> i32 {
     if len > MAX_SEND_BYTES {
         return E_INVALID;
     }

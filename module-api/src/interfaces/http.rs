@@ -1,10 +1,11 @@
 //! `http.routes`: other modules answer requests of a web server.
 //!
-//! The user binds [`Routes`] and adds routes in `init`. Each has a function that is called in the process that got the request:
+//! The importer of [`Routes`] adds its routes in `init`. Each route has a function, which is called
+//! in the process that got the request:
 //!
 //! ```standalone_crate
 //! use module_api::interface::Callback;
-//! use module_api::interfaces::http::{Answering, Exchange, Routes};
+//! use module_api::interfaces::http::{Answering, Exchange, RouteMatch, Routes};
 //! use module_api::prelude::*;
 //!
 //! struct Hello;
@@ -17,7 +18,7 @@
 //!             exchange.add_header(b"content-type", b"text/plain")?;
 //!             exchange.write(b"hello\n")
 //!         });
-//!         routes.add("GET", "/hello", false, hello)?;
+//!         routes.add("GET", "/hello", RouteMatch::Exact, hello)?;
 //!         Ok(Hello)
 //!     }
 //!     fn child_init(&self, _: &mut ChildInit<'_>) -> Result<()> {
@@ -28,61 +29,90 @@
 //! # fn main() {}
 //! ```
 //!
-//! The exporter implements [`ExportRoutes`], keeps the callbacks, and [`serve`]s each request with a [`Server`] of its own.
+//! The exporter implements [`ExportRoutes`], keeps the callbacks, and passes each request to
+//! [`serve`] as a [`Server`].
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 
-use crate::interface::{Bytes, Callback, Subject, blamed};
+use crate::interface::{Arg, Bytes, Callback, Subject, blamed};
 use crate::sockaddr::{self, RawAddress};
 use crate::{Error, Result, abi};
 
 crate::interface! {
     /// Routes of a web server.
     pub interface Routes "http.routes" 1.0, exported by ExportRoutes {
-        /// Requests for `path` are answered by `answer`: for that path alone, or also for all below it. `%XX` in it stands for that byte, as
-        /// in requests. `method` is in capitals; `GET` answers `HEAD` too, and an empty one every method. In `init` and `proc_init` only. A
-        /// route that is there already is an error, and so is a path that no request can have: without a slash at its beginning, with a
-        /// query, control characters, a wrong `%`, `%2F`, or a part `.` or `..`.
-        fn add(method: &str, path: &str, prefix: bool, answer: Callback<Answering>);
+        /// Has requests for `path` answered by `answer`. `%XX` in `path` is decoded to that byte,
+        /// as in requests. `method` is in capitals; `GET` also answers `HEAD`, and an empty method
+        /// answers every one. In `init` and `proc_init` only. It is an error if the route exists
+        /// already, or if no request can have the path: without a slash at its beginning, with a
+        /// query, control characters, a malformed `%`, `%2F`, or a segment `.` or `..`.
+        fn add(method: &str, path: &str, matching: RouteMatch, answer: Callback<Answering>);
     }
 }
 
-/// What an answering function is called about: the request, and how to answer. `struct modhost_http_exchange` in C.
-#[repr(C)]
-pub struct RawExchange {
-    /// Size of this struct in bytes.
-    pub size: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// `GET`.
-    pub method: Bytes,
-    /// Decoded, without the query.
-    pub path: Bytes,
-    /// What is behind the question mark, as it was sent.
-    pub query: Bytes,
-    /// All of it.
-    pub body: Bytes,
-    /// The server's.
-    pub server: *mut c_void,
-    /// Writes the value of a request's header, whose name is compared without regard to case. 0, or `E_INVALID` if there is none.
-    pub header: Option<extern "C" fn(exchange: *mut RawExchange, name: Bytes, value: *mut Bytes) -> i32>,
-    /// The answer's status code, 200 if it is not called. 0 or a negative code.
-    pub set_status: Option<extern "C" fn(exchange: *mut RawExchange, status: u32) -> i32>,
-    /// Adds a header to the answer. 0 or a negative code.
-    pub add_header: Option<extern "C" fn(exchange: *mut RawExchange, name: Bytes, value: Bytes) -> i32>,
-    /// Adds to the answer's body. 0 or a negative code.
-    pub write: Option<extern "C" fn(exchange: *mut RawExchange, data: Bytes) -> i32>,
-    /// Who asks: a `struct sockaddr_in` or `sockaddr_in6`; none over a Unix socket.
-    pub peer: Bytes,
+/// Which paths a route answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteMatch {
+    /// Its path alone.
+    Exact,
+    /// Its path and every path below.
+    Prefix,
 }
 
-/// The subject of an answering function.
+// SAFETY: a `u32` in C, as `bool` is, whose name it has: `Exact` is 0, and every other value is
+// read as `Prefix`.
+unsafe impl Arg for RouteMatch {
+    type Raw = u32;
+    const NAME: &'static str = <bool as Arg>::NAME;
+    fn lower(self) -> u32 {
+        (self == RouteMatch::Prefix).into()
+    }
+    unsafe fn lift(raw: u32) -> Result<RouteMatch> {
+        Ok(if raw == 0 { RouteMatch::Exact } else { RouteMatch::Prefix })
+    }
+}
+
+c_struct! {
+    /// The argument of an answering function: the request, and how to answer it.
+    #[repr(C)]
+    pub struct RawExchange as modhost_http_exchange without EMPTY {
+        /// Size of this struct in bytes.
+        pub size: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// Such as `GET`.
+        pub method: Bytes,
+        /// Decoded, without the query.
+        pub path: Bytes,
+        /// The part after the question mark, as it was sent.
+        pub query: Bytes,
+        /// The whole body.
+        pub body: Bytes,
+        /// For the server's use.
+        pub server: *mut c_void,
+        /// Writes the value of a request's header; the name is compared case-insensitively. Returns
+        /// 0, or `E_INVALID` if there is no such header.
+        pub header: Option<extern "C" fn(exchange: *mut RawExchange, name: Bytes, value: *mut Bytes) -> i32>,
+        /// Sets the answer's status code; without this call it is 200. Returns 0 or a negative
+        /// code.
+        pub set_status: Option<extern "C" fn(exchange: *mut RawExchange, status: u32) -> i32>,
+        /// Adds a header to the answer. Returns 0 or a negative code.
+        pub add_header: Option<extern "C" fn(exchange: *mut RawExchange, name: Bytes, value: Bytes) -> i32>,
+        /// Appends to the answer's body. Returns 0 or a negative code.
+        pub write: Option<extern "C" fn(exchange: *mut RawExchange, data: Bytes) -> i32>,
+        /// Address of the client: a `struct sockaddr_in` or `sockaddr_in6`; empty over a Unix
+        /// socket.
+        pub peer: Bytes,
+    }
+}
+
+/// The subject of an answering function: its [`Callback`] gets an [`Exchange`].
 #[derive(Debug)]
 pub enum Answering {}
 
-// SAFETY: the name stands for the struct above, which grows at its end only.
+// SAFETY: the name belongs to the struct above, which grows at its end only.
 unsafe impl Subject for Answering {
     type Raw = RawExchange;
     type View<'a> = Exchange<'a>;
@@ -92,7 +122,7 @@ unsafe impl Subject for Answering {
     }
 }
 
-/// A request, and the way to answer it. Valid until the answering function returns.
+/// A request, and how to answer it. Valid until the answering function returns.
 pub struct Exchange<'a> {
     raw: *mut RawExchange,
     call: PhantomData<&'a mut RawExchange>,
@@ -100,13 +130,13 @@ pub struct Exchange<'a> {
 
 impl Exchange<'_> {
     fn raw(&self) -> &RawExchange {
-        // SAFETY: the subject of a callback, valid for the lifetime of this.
+        // SAFETY: the subject of a callback, valid for the lifetime of `self`.
         unsafe { &*self.raw }
     }
 
-    /// `GET`.
+    /// The method, such as `GET`.
     pub fn method(&self) -> &[u8] {
-        // SAFETY: the server's, valid as long as this.
+        // SAFETY: the server's bytes, valid as long as `self`.
         unsafe { self.raw().method.slice() }
     }
 
@@ -116,7 +146,7 @@ impl Exchange<'_> {
         unsafe { self.raw().path.slice() }
     }
 
-    /// What is behind the question mark, as it was sent.
+    /// The part after the question mark, as it was sent.
     pub fn query(&self) -> &[u8] {
         // SAFETY: as above.
         unsafe { self.raw().query.slice() }
@@ -128,13 +158,14 @@ impl Exchange<'_> {
         unsafe { self.raw().body.slice() }
     }
 
-    /// Who asks, as the server sees it: behind a proxy, that is the proxy. None over a Unix socket.
+    /// Address of the client as the server sees it: of the proxy, if there is one. None over a Unix
+    /// socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         // SAFETY: as above.
         sockaddr::decode(unsafe { self.raw().peer.slice() })?.inet()
     }
 
-    /// A header of the request, whatever the case of its name.
+    /// The value of a header of the request; the name is compared case-insensitively.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut value = Bytes::of(&[]);
         let code = (self.raw().header?)(self.raw, Bytes::of(name.as_bytes()), &raw mut value);
@@ -142,25 +173,25 @@ impl Exchange<'_> {
         (code == abi::OK).then(|| unsafe { value.slice() })
     }
 
-    /// The answer's status code, 100 to 599; 200 if it is not called.
+    /// Sets the answer's status code, 200 to 599. Without this call it is 200.
     ///
     /// # Errors
-    /// For another number.
+    /// If `status` is out of that range.
     pub fn set_status(&mut self, status: u16) -> Result<()> {
         let function = self.raw().set_status.ok_or_else(incomplete)?;
         crate::interface::outcome("http.exchange", "set_status", function(self.raw, status.into()))
     }
 
-    /// Adds a header to the answer. Its length is the server's to say.
+    /// Adds a header to the answer. The server adds the one for its length.
     ///
     /// # Errors
-    /// For what cannot stand in a header.
+    /// If `name` or `value` contains bytes that a header cannot have.
     pub fn add_header(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
         let function = self.raw().add_header.ok_or_else(incomplete)?;
         crate::interface::outcome("http.exchange", "add_header", function(self.raw, Bytes::of(name), Bytes::of(value)))
     }
 
-    /// Adds to the answer's body.
+    /// Appends to the answer's body.
     ///
     /// # Errors
     /// If the server takes no more.
@@ -175,41 +206,42 @@ fn incomplete() -> Error {
     Error::new("the web server left out a function of the exchange")
 }
 
-/// What a server has of one request, for [`serve`].
+/// One request as its server sees it, for [`serve`].
 pub trait Server {
-    /// `GET`.
+    /// The method, such as `GET`.
     fn method(&self) -> &[u8];
     /// The path, decoded, without the query.
     fn path(&self) -> &[u8];
-    /// What is behind the question mark, as it was sent.
+    /// The part after the question mark, as it was sent.
     fn query(&self) -> &[u8];
     /// The whole body.
     fn body(&self) -> &[u8];
-    /// Who asks. None over a Unix socket.
+    /// Address of the client. None over a Unix socket.
     fn peer(&self) -> Option<SocketAddr>;
-    /// A header of the request, whatever the case of its name.
+    /// The value of a header of the request; the name is compared case-insensitively.
     fn header(&self, name: &[u8]) -> Option<&[u8]>;
-    /// The answer's status code.
+    /// Sets the answer's status code.
     ///
     /// # Errors
-    /// For one that cannot be.
+    /// If no answer can have it.
     fn set_status(&mut self, status: u32) -> Result<()>;
     /// Adds a header to the answer.
     ///
     /// # Errors
-    /// For what cannot stand in a header.
+    /// If `name` or `value` contains bytes that a header cannot have.
     fn add_header(&mut self, name: &[u8], value: &[u8]) -> Result<()>;
-    /// Adds to the answer's body.
+    /// Appends to the answer's body.
     ///
     /// # Errors
-    /// For more than the server takes.
+    /// If the server takes no more.
     fn write(&mut self, data: &[u8]) -> Result<()>;
 }
 
-/// Lets the module that added a route answer a request. Any process, in the thread that the host calls modules in.
+/// Lets the module that added a route answer a request. Any process, in the thread in which the
+/// host calls modules.
 ///
 /// # Errors
-/// Those of the answering function; what it wrote until then is not an answer.
+/// The error of the answering function; what it wrote before is not an answer.
 pub fn serve(answer: &Callback<Answering>, server: &mut dyn Server) -> Result<()> {
     let (method, path) = (Bytes::of(server.method()), Bytes::of(server.path()));
     let (query, body) = (Bytes::of(server.query()), Bytes::of(server.body()));
@@ -229,14 +261,16 @@ pub fn serve(answer: &Callback<Answering>, server: &mut dyn Server) -> Result<()
         write: Some(write),
         peer: Bytes { ptr: peer.as_ptr(), len: peer.len() as usize },
     };
-    // SAFETY: the exchange is this function's, and used by the callback alone until it returns.
+    // SAFETY: the exchange is a local of this function, and only the callback uses it until it
+    // returns.
     unsafe { answer.call(&raw mut exchange) }
 }
 
-/// Calls the server that an exchange is of.
+/// Calls the server of an exchange.
 fn with_server(exchange: *mut RawExchange, body: impl FnOnce(&mut dyn Server) -> Result<()>) -> i32 {
     blamed(|| {
-        // SAFETY: `serve` made the exchange, and its server outlives it. The answering module calls one function at a time.
+        // SAFETY: `serve` made the exchange from a `&mut dyn Server` that outlives it. The
+        // answering module calls one function at a time.
         body(unsafe { *(*exchange).server.cast::<&mut dyn Server>() })
     })
 }
@@ -244,10 +278,10 @@ fn with_server(exchange: *mut RawExchange, body: impl FnOnce(&mut dyn Server) ->
 extern "C" fn header(exchange: *mut RawExchange, name: Bytes, value: *mut Bytes) -> i32 {
     let mut found = false;
     let code = with_server(exchange, |server| {
-        // SAFETY: the other module's, valid for the call; there is room for the value.
+        // SAFETY: the other module's bytes, valid for the call.
         if let Some(bytes) = server.header(unsafe { name.slice() }) {
             found = true;
-            // SAFETY: as above.
+            // SAFETY: the other module passes memory for the value.
             unsafe { value.write(Bytes::of(bytes)) };
         }
         Ok(())
@@ -260,11 +294,11 @@ extern "C" fn set_status(exchange: *mut RawExchange, status: u32) -> i32 {
 }
 
 extern "C" fn add_header(exchange: *mut RawExchange, name: Bytes, value: Bytes) -> i32 {
-    // SAFETY: the other module's, valid for the call.
+    // SAFETY: the other module's bytes, valid for the call.
     with_server(exchange, |server| server.add_header(unsafe { name.slice() }, unsafe { value.slice() }))
 }
 
 extern "C" fn write(exchange: *mut RawExchange, data: Bytes) -> i32 {
-    // SAFETY: the other module's, valid for the call.
+    // SAFETY: the other module's bytes, valid for the call.
     with_server(exchange, |server| server.write(unsafe { data.slice() }))
 }

@@ -1,3 +1,3 @@
-//! Interfaces of general use, declared once for those who export and those who bind them.
+//! Interfaces of general use, declared here for both exporters and importers.
 
 pub mod http;

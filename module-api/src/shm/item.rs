@@ -1,25 +1,26 @@
-//! What keys and values of a map may be, and how they lie in shared memory.
+//! Types of a map's keys and values, and their form in shared memory.
 
 use super::ShmSafe;
 
-/// What can be a key of a [`ShmMap`](crate::ShmMap): `[u8]`, `str`, integers, and arrays of bytes.
+/// Types of a key of a [`ShmMap`](crate::ShmMap): `[u8]`, `str`, integers, and arrays of bytes.
 ///
-/// Keys are the same if their bytes are.
+/// Two keys are equal if their bytes are.
 #[diagnostic::on_unimplemented(message = "`{Self}` cannot be a key of a `ShmMap`", note = "keys are `[u8]`, `str`, integers and `[u8; N]`")]
-pub trait MapKey: sealed::Key {}
+pub trait MapKey: sealed::StoredKey {}
 
-/// What can be a value of a [`ShmMap`](crate::ShmMap): `[u8]`, `str`, and every sized [`ShmSafe`] type without a destructor.
+/// Types of a value of a [`ShmMap`](crate::ShmMap): `[u8]`, `str`, [`Tagged`], and every sized
+/// [`ShmSafe`] type without a destructor.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a value of a `ShmMap`",
     note = "values are `[u8]`, `str`, numbers, atomics, arrays of them, and structs declared with `shm_struct!`"
 )]
-pub trait MapValue: sealed::Value {}
+pub trait MapValue: sealed::StoredValue {}
 
-impl<K: sealed::Key + ?Sized> MapKey for K {}
-impl<V: sealed::Value + ?Sized> MapValue for V {}
+impl<K: sealed::StoredKey + ?Sized> MapKey for K {}
+impl<V: sealed::StoredValue + ?Sized> MapValue for V {}
 
-/// Bytes of any length with a tag of a fixed size in front: a value of a [`ShmMap`](crate::ShmMap). What is atomic in the tag can be
-/// changed in place, by who looks at the entry.
+/// A tag of a fixed size, then bytes of any length: a value of a [`ShmMap`](crate::ShmMap). A
+/// reader of the entry can change atomics in the tag in place.
 ///
 /// ```
 /// # use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,38 +32,39 @@ impl<V: sealed::Value + ?Sized> MapValue for V {}
 /// ```
 #[repr(C)]
 pub struct Tagged<T: ShmSafe> {
-    /// The tag.
+    /// Plain numbers and atomics.
     pub tag: T,
-    /// The bytes.
+    /// Never changed in place.
     pub bytes: [u8],
 }
 
 pub(super) mod sealed {
     use super::{ShmSafe, Tagged};
 
-    pub trait Key {
+    pub trait StoredKey {
         fn with_bytes<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R;
-        /// Only for bytes that `with_bytes` gave.
+        /// `bytes` must come from `with_bytes`.
         fn with_key<R>(bytes: &[u8], take: impl FnOnce(&Self) -> R) -> R;
     }
 
     /// # Safety
-    /// `bytes` is what `write` will write, and what it wrote can be read in every process.
-    pub unsafe trait Value {
-        /// How a value is handed in.
+    /// `write` writes `bytes` bytes, and every process can read them.
+    pub unsafe trait StoredValue {
+        /// Type of a value that is passed in.
         type In<'v>;
         const ALIGN: usize;
-        /// None: too large.
+        /// Number of bytes that `write` will write.
         fn bytes(value: &Self::In<'_>) -> usize;
         /// # Safety
-        /// `to` has room for `bytes` and is aligned.
+        /// `to` has room for `bytes` bytes and is aligned.
         unsafe fn write(value: Self::In<'_>, to: *mut u8);
         /// # Safety
-        /// `write` wrote `bytes` bytes there, and they stay as they are for the life of the reference.
+        /// `write` wrote `bytes` bytes there, and they do not change for the lifetime of the
+        /// reference.
         unsafe fn read<'v>(from: *const u8, bytes: usize) -> &'v Self;
     }
 
-    impl Key for [u8] {
+    impl StoredKey for [u8] {
         #[inline]
         fn with_bytes<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R {
             take(self)
@@ -74,7 +76,7 @@ pub(super) mod sealed {
         }
     }
 
-    impl Key for str {
+    impl StoredKey for str {
         #[inline]
         fn with_bytes<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R {
             take(self.as_bytes())
@@ -82,12 +84,12 @@ pub(super) mod sealed {
 
         #[inline]
         fn with_key<R>(bytes: &[u8], take: impl FnOnce(&str) -> R) -> R {
-            // SAFETY: the bytes of a `str`, as this function asks for.
+            // SAFETY: the bytes come from `with_bytes`, and so from a `str`.
             take(unsafe { std::str::from_utf8_unchecked(bytes) })
         }
     }
 
-    impl<const N: usize> Key for [u8; N] {
+    impl<const N: usize> StoredKey for [u8; N] {
         #[inline]
         fn with_bytes<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R {
             take(self)
@@ -101,7 +103,7 @@ pub(super) mod sealed {
 
     macro_rules! integer_keys {
         ($($kind:ty),*) => {$(
-            impl Key for $kind {
+            impl StoredKey for $kind {
                 #[inline]
                 fn with_bytes<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R {
                     take(&self.to_ne_bytes())
@@ -116,8 +118,8 @@ pub(super) mod sealed {
     }
     integer_keys!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
 
-    // SAFETY: bytes as they are.
-    unsafe impl Value for [u8] {
+    // SAFETY: written and read unchanged.
+    unsafe impl StoredValue for [u8] {
         type In<'v> = &'v [u8];
         const ALIGN: usize = 1;
 
@@ -139,8 +141,8 @@ pub(super) mod sealed {
         }
     }
 
-    // SAFETY: bytes as they are.
-    unsafe impl Value for str {
+    // SAFETY: written and read unchanged.
+    unsafe impl StoredValue for str {
         type In<'v> = &'v str;
         const ALIGN: usize = 1;
 
@@ -157,13 +159,14 @@ pub(super) mod sealed {
 
         #[inline]
         unsafe fn read<'v>(from: *const u8, bytes: usize) -> &'v str {
-            // SAFETY: the caller's contract: `write` took them from a `str`.
+            // SAFETY: the caller's contract; `write` copied the bytes of a `str`.
             unsafe { std::str::from_utf8_unchecked(std::slice::from_raw_parts(from, bytes)) }
         }
     }
 
-    // SAFETY: a `ShmSafe` type, and bytes as they are. The map's blocks end where the alignment of the tag says, as a `Tagged` does.
-    unsafe impl<T: ShmSafe + Send + Sync> Value for Tagged<T> {
+    // SAFETY: a `ShmSafe` type and unchanged bytes. The size of the map's blocks is rounded up to
+    // the tag's alignment, as is the size of a `Tagged`.
+    unsafe impl<T: ShmSafe + Send + Sync> StoredValue for Tagged<T> {
         type In<'v> = (T, &'v [u8]);
         const ALIGN: usize = align_of::<T>();
 
@@ -175,7 +178,8 @@ pub(super) mod sealed {
 
         #[inline]
         unsafe fn write((tag, bytes): (T, &[u8]), to: *mut u8) {
-            // SAFETY: the caller's contract; `bytes` stands behind `tag` without a gap, for it has the alignment 1.
+            // SAFETY: the caller's contract; `bytes` follows `tag` without a gap, because its
+            // alignment is 1.
             unsafe {
                 to.cast::<T>().write(tag);
                 to.add(size_of::<T>()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
@@ -185,13 +189,15 @@ pub(super) mod sealed {
         #[inline]
         unsafe fn read<'v>(from: *const u8, bytes: usize) -> &'v Tagged<T> {
             let value = std::ptr::slice_from_raw_parts(from, bytes - size_of::<T>()) as *const Tagged<T>;
-            // SAFETY: the caller's contract; the length of the slice is that of the last field.
+            // SAFETY: the caller's contract; the length of the slice is the length of the last
+            // field.
             unsafe { &*value }
         }
     }
 
-    // SAFETY: `ShmSafe` types mean the same in every process, and are reached from several of them, thus `Send` and `Sync`.
-    unsafe impl<T: ShmSafe + Send + Sync> Value for T {
+    // SAFETY: `ShmSafe` types mean the same in every process. Several threads use them, hence
+    // `Send` and `Sync`.
+    unsafe impl<T: ShmSafe + Send + Sync> StoredValue for T {
         type In<'v> = T;
         const ALIGN: usize = align_of::<T>();
 

@@ -1,12 +1,12 @@
 //! Shared memory: values that every process of the host sees at the same address.
 //!
-//! Allocated in main by `ModInit` and `ProcInit`, never freed. Makes sure that only types that survive this can be put there.
+//! Allocated in main by `ModInit` and `ProcInit`, never freed. Only types that are safe to share
+//! can be put there.
 
 mod item;
 mod map;
 mod owned;
 mod shard;
-mod siphash;
 
 pub use item::{MapKey, MapValue, Tagged};
 pub(crate) use map::new as new_map;
@@ -22,14 +22,16 @@ use std::sync::atomic;
 use crate::host::host;
 use crate::{Error, Result};
 
-/// Types that may lie in shared memory: plain numbers, atomics, arrays of those, and structs made by
-/// [`shm_struct!`](crate::shm_struct!). No pointers, no `String`, no `Vec`: what they lead to belongs to one process.
+/// Types that may be in shared memory: plain numbers, atomics, arrays of those, and structs made by
+/// [`shm_struct!`](crate::shm_struct!). No pointers, no `String`, no `Vec`: their memory belongs to
+/// one process.
 ///
 /// # Safety
-/// A value must mean the same in every process (no pointer, descriptor or thread), zero bytes must be a valid value, and nothing
-/// may depend on its destructor: shared memory is never freed.
+/// A value must mean the same in every process (no pointer, descriptor or thread), zero bytes must
+/// be a valid value, and nothing may depend on its destructor, because shared memory is never
+/// freed.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot lie in shared memory",
+    message = "`{Self}` cannot be put into shared memory",
     note = "shared memory takes numbers, atomics, arrays of them, and structs declared with `shm_struct!`"
 )]
 pub unsafe trait ShmSafe: 'static {}
@@ -37,7 +39,7 @@ pub unsafe trait ShmSafe: 'static {}
 macro_rules! shm_safe {
     ($($kind:ty),* $(,)?) => {
         $(
-            // SAFETY: plain bits for which zero is valid, with no destructor.
+            // SAFETY: plain bits without a destructor; zero is a valid value.
             unsafe impl ShmSafe for $kind {}
         )*
     };
@@ -46,20 +48,21 @@ shm_safe!(bool, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, 
 shm_safe!(atomic::AtomicBool, atomic::AtomicU8, atomic::AtomicU16, atomic::AtomicU32, atomic::AtomicU64, atomic::AtomicUsize);
 shm_safe!(atomic::AtomicI8, atomic::AtomicI16, atomic::AtomicI32, atomic::AtomicI64, atomic::AtomicIsize);
 
-// SAFETY: as its elements.
+// SAFETY: its elements are `ShmSafe`.
 unsafe impl<T: ShmSafe, const N: usize> ShmSafe for [T; N] {}
 
-/// A value in shared memory, the same one in every process. It is reached through a plain reference, so what changes in it must be
-/// atomic; put anything else under a [`ShmMutex`](crate::ShmMutex).
+/// A value in shared memory, the same one in every process. Access is by shared reference, so
+/// fields that change must be atomic; put anything else under a [`ShmMutex`](crate::ShmMutex).
 ///
-/// Made by `cx.shm(..)`, `cx.shm_zeroed()` or `cx.shm_slice(..)` in [`ModInit`](crate::ModInit) and [`ProcInit`](crate::ProcInit).
-/// The memory is never freed and survives the restart of any process but main.
+/// Made by `cx.shm(..)`, `cx.shm_zeroed()` or `cx.shm_slice(..)` in [`ModInit`](crate::ModInit) and
+/// [`ProcInit`](crate::ProcInit). The memory is never freed and survives the restart of any process
+/// but main.
 pub struct Shm<T: ?Sized + 'static> {
     value: &'static T,
 }
 
 impl<T: ?Sized> Shm<T> {
-    /// The reference, which is valid for good.
+    /// A reference to the value, valid for good.
     pub fn as_static(self) -> &'static T {
         self.value
     }
@@ -88,10 +91,11 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Shm<T> {
     }
 }
 
-/// One value per process, each in a cache line of its own, so that processes that count do not slow each other down.
+/// One value per process, each in its own cache line, so that processes that write often do not
+/// slow each other down.
 ///
-/// Made by [`ProcInit::per_process`](crate::ProcInit::per_process), when the number of processes is known. A restarted process finds
-/// the value that its predecessor in the same slot left.
+/// Made by [`ProcInit::per_process`](crate::ProcInit::per_process), when the number of processes is
+/// known. A restarted process finds the value that its predecessor in the slot left.
 pub struct PerProcess<T: 'static> {
     cells: &'static [CacheLine<T>],
 }
@@ -100,12 +104,12 @@ pub struct PerProcess<T: 'static> {
 #[repr(align(64))]
 struct CacheLine<T>(T);
 
-// SAFETY: as the value, plus padding.
+// SAFETY: the value is `ShmSafe`; the rest is padding.
 unsafe impl<T: ShmSafe> ShmSafe for CacheLine<T> {}
 
 impl<T> PerProcess<T> {
-    /// The value of the calling process. Asks the host which one that is; code that counts often keeps the reference in its child
-    /// state.
+    /// The value of the calling process. Calls the host to learn which process that is; code that
+    /// needs it often should keep the reference in its child state.
     ///
     /// # Panics
     /// In a process that the host did not fork.
@@ -115,7 +119,7 @@ impl<T> PerProcess<T> {
         own.unwrap_or_else(|| panic!("no value for process_no {process_no}: the host did not fork this process"))
     }
 
-    /// The value of the process `process_no`.
+    /// The value of the process `process_no`; none past the last.
     pub fn of(&self, process_no: usize) -> Option<&'static T> {
         self.cells.get(process_no).map(|cell| &cell.0)
     }
@@ -139,7 +143,7 @@ fn alloc<T>(len: usize) -> Result<*mut T> {
     let host = host();
     let size = size_of::<T>().checked_mul(len);
     let memory = match size {
-        // There is nothing to share; any aligned address will do.
+        // No bytes to share: any aligned address is valid.
         Some(0) => std::ptr::NonNull::<T>::dangling().as_ptr(),
         Some(size) => (host.api.shm_alloc)(host.module, size, align_of::<T>()).cast(),
         None => std::ptr::null_mut(),
@@ -161,14 +165,15 @@ pub(crate) fn value<T: ShmSafe + Sync>(value: T) -> Result<Shm<T>> {
 /// Moves `value` to shared memory.
 pub(crate) fn allocate<T: ShmSafe>(value: T) -> Result<&'static T> {
     let memory = alloc::<MaybeUninit<T>>(1)?;
-    // SAFETY: the host gave out this aligned memory for good and nobody else knows it yet.
+    // SAFETY: the host gave this aligned memory for good, and no other reference to it exists yet.
     let memory: &'static mut MaybeUninit<T> = unsafe { &mut *memory };
     Ok(memory.write(value))
 }
 
 pub(crate) fn zeroed<T: ShmSafe + Sync>() -> Result<Shm<T>> {
     let memory = alloc::<T>(1)?;
-    // SAFETY: aligned, zeroed memory that is never freed, and `ShmSafe` says that zero is a valid value.
+    // SAFETY: aligned, zeroed memory that is never freed, and `ShmSafe` says that zero is a valid
+    // value.
     Ok(Shm { value: unsafe { &*memory } })
 }
 
@@ -182,13 +187,13 @@ pub(crate) fn per_process<T: ShmSafe + Sync>(processes: usize) -> Result<PerProc
     zeroed_slice::<CacheLine<T>>(processes).map(|cells| PerProcess { cells: cells.as_static() })
 }
 
-/// Declares a struct that may lie in shared memory: every field's type must be [`ShmSafe`].
+/// Declares a struct for shared memory: every field's type must be [`ShmSafe`].
 ///
 /// ```
 /// use std::sync::atomic::AtomicU64;
 ///
 /// module_api::shm_struct! {
-///     /// What a worker counts.
+///     /// Counts of a worker.
 ///     #[derive(Debug)]
 ///     pub struct Counters {
 ///         /// Datagrams answered.
@@ -198,7 +203,7 @@ pub(crate) fn per_process<T: ShmSafe + Sync>(processes: usize) -> Result<PerProc
 /// }
 /// ```
 ///
-/// Anything that belongs to one process does not compile:
+/// A type that belongs to one process does not compile:
 /// ```compile_fail,E0277
 /// module_api::shm_struct! { struct Names { first: String } }
 /// ```

@@ -1,6 +1,7 @@
 //! Values in shared memory that are allocated and freed while running: a box, a vector, a string.
 //!
-//! Any process, phase and thread. A process that dies leaves what it owned alone; what lies in shared structures stays usable.
+//! Any process, phase and thread. When a process dies, memory that it alone owned is lost; values
+//! in shared structures stay usable.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,14 +19,15 @@ fn exhausted(what: &str, bytes: usize) -> Error {
     Error::new(format_args!("no shared memory for {bytes} bytes of {what}; `shared_memory` in the configuration is the limit"))
 }
 
-/// Allocates; the address is also written to `into`, which the host keeps in step with the allocation if it lies in shared memory.
+/// Allocates. The host also writes the address to `into`; if that is in shared memory, both happen
+/// or neither, even if the process dies.
 pub(super) fn allocate(size: usize, align: usize, flags: u32, into: Option<&AtomicU64>) -> Option<NonNull<u8>> {
     let host = host();
     let into = into.map_or(std::ptr::null_mut(), |into| into.as_ptr().cast());
     NonNull::new((host.api.shm_malloc)(host.module, size, align.max(16), flags, into).cast())
 }
 
-/// Frees the block whose address stands in `from`, if there is one.
+/// Frees the block whose address is in `from`, if it is not 0.
 pub(super) fn free(from: &AtomicU64) {
     let address = from.load(Relaxed);
     if address != 0 {
@@ -38,10 +40,11 @@ pub(super) fn free(from: &AtomicU64) {
     }
 }
 
-/// A value in shared memory that one owner has, who may give it to all.
+/// A value in shared memory with one owner, who can share it with all processes.
 ///
-/// It is freed when it is dropped. A process that dies does not drop it, and the memory is lost until main restarts; what is to outlive
-/// a process belongs in a [`ShmMap`](crate::ShmMap), or in a [`ShmVec`] within a shared structure.
+/// It is freed when it is dropped. If the process dies, it is not dropped, and the memory is lost
+/// until main restarts. A value that is to outlive a process belongs in a
+/// [`ShmMap`](crate::ShmMap), or in a [`ShmVec`] inside a shared structure.
 pub struct ShmBox<T: ShmSafe> {
     value: NonNull<T>,
     owned: PhantomData<T>,
@@ -65,13 +68,13 @@ impl<T: ShmSafe> ShmBox<T> {
         Ok(ShmBox { value: memory, owned: PhantomData })
     }
 
-    /// Gives the value to all processes that get to know it, for good.
+    /// Makes the value readable by every process that gets the reference; it is never freed.
     pub fn into_shared(self) -> Shm<T>
     where
         T: Sync,
     {
         let value = std::mem::ManuallyDrop::new(self).value;
-        // SAFETY: it is never freed now, and nobody has it mutably.
+        // SAFETY: it is never freed now, and no mutable reference exists.
         Shm { value: unsafe { &*value.as_ptr() } }
     }
 }
@@ -94,7 +97,7 @@ impl<T: ShmSafe> DerefMut for ShmBox<T> {
 
 impl<T: ShmSafe> Drop for ShmBox<T> {
     fn drop(&mut self) {
-        // SAFETY: nobody can use it any more.
+        // SAFETY: owned, and nothing uses it after the drop.
         unsafe { self.value.drop_in_place() };
         free(&AtomicU64::new(self.value.as_ptr().expose_provenance() as u64));
     }
@@ -106,11 +109,13 @@ impl<T: ShmSafe + fmt::Debug> fmt::Debug for ShmBox<T> {
     }
 }
 
-/// A vector whose elements lie in shared memory.
+/// A vector whose elements are in shared memory.
 ///
-/// It may itself lie there: all zero is an empty one, so a field of a [`shm_struct!`](crate::shm_struct!) can be a `ShmVec`, under a
-/// [`ShmMutex`](crate::ShmMutex). A process that dies while it changes one there leaves it as it was before or after the step: an element
-/// is there or is not, and a block that was to replace a smaller one is freed by the next that makes it grow.
+/// It may itself be there: all zero is an empty vector, so a field of a
+/// [`shm_struct!`](crate::shm_struct!) can be a `ShmVec`, under a [`ShmMutex`](crate::ShmMutex). If
+/// a process dies while it changes such a vector, the vector is in the state before or after the
+/// step: an element is there or is not. A larger block that was to replace the current one is freed
+/// when the vector next grows.
 ///
 /// ```
 /// # use module_api::prelude::*;
@@ -122,22 +127,22 @@ impl<T: ShmSafe + fmt::Debug> fmt::Debug for ShmBox<T> {
 /// ```
 #[repr(C)]
 pub struct ShmVec<T: ShmSafe> {
-    /// Address of the block: its capacity, then the elements. 0: none.
+    /// Address of the block, which has its capacity, then the elements. 0: none.
     block: AtomicU64,
     len: AtomicU64,
-    /// A block that is not in use yet.
+    /// Address of a block that is not in use yet.
     next: AtomicU64,
-    /// A block that is not in use any more.
+    /// Address of a block that is no longer in use.
     last: AtomicU64,
     elements: PhantomData<T>,
 }
 
-// SAFETY: addresses in shared memory, which is at the same address in every process; zeros are an empty vector. What is not dropped stays
-// allocated, and that is all.
+// SAFETY: addresses in shared memory, which is at the same address in every process; zeros are an
+// empty vector. Without the destructor its blocks stay allocated, which harms nothing else.
 unsafe impl<T: ShmSafe> ShmSafe for ShmVec<T> {}
 
 impl<T: ShmSafe> ShmVec<T> {
-    /// Where the elements begin in a block.
+    /// Offset of the elements in a block, in bytes.
     const OFFSET: usize = size_of::<u64>().next_multiple_of(align_of::<T>());
 
     /// An empty vector. Takes no memory yet.
@@ -145,16 +150,16 @@ impl<T: ShmSafe> ShmVec<T> {
         ShmVec { block: AtomicU64::new(0), len: AtomicU64::new(0), next: AtomicU64::new(0), last: AtomicU64::new(0), elements: PhantomData }
     }
 
-    /// How many elements fit without more memory.
+    /// Number of elements that fit without more memory.
     pub fn capacity(&self) -> usize {
         // SAFETY: a block starts with its capacity.
         self.start().map_or(0, |start| unsafe { *start.cast::<u64>().as_ptr() } as usize)
     }
 
-    /// Makes room for `more` elements.
+    /// Makes room for `more` further elements.
     ///
     /// # Errors
-    /// If shared memory is exhausted; nothing has changed then.
+    /// If shared memory is exhausted; then nothing has changed.
     pub fn reserve(&mut self, more: usize) -> Result<()> {
         let wanted = self.len().saturating_add(more);
         if wanted <= self.capacity() {
@@ -165,7 +170,8 @@ impl<T: ShmSafe> ShmVec<T> {
         let bytes = capacity.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(Self::OFFSET));
         let fail = || exhausted(std::any::type_name::<T>(), bytes.unwrap_or(usize::MAX));
         let new = allocate(bytes.ok_or_else(fail)?, align_of::<T>(), 0, Some(&self.next)).ok_or_else(fail)?;
-        // SAFETY: the new block has room for the capacity and that many elements; both blocks are this vector's.
+        // SAFETY: the new block has room for the capacity and that many elements; both blocks
+        // belong to this vector.
         unsafe {
             new.cast::<u64>().write(capacity as u64);
             new.add(Self::OFFSET).cast::<T>().copy_from_nonoverlapping(self.elements(), self.len());
@@ -177,7 +183,7 @@ impl<T: ShmSafe> ShmVec<T> {
         Ok(())
     }
 
-    /// Frees what a process left that died while the vector grew.
+    /// Frees blocks that a process left when it died while the vector grew.
     fn tidy(&mut self) {
         for left in [&self.next, &self.last] {
             if left.load(Relaxed) == self.block.load(Relaxed) {
@@ -187,28 +193,28 @@ impl<T: ShmSafe> ShmVec<T> {
         }
     }
 
-    /// Puts `value` at the end.
+    /// Appends `value`.
     ///
     /// # Errors
     /// If shared memory is exhausted.
     pub fn push(&mut self, value: T) -> Result<()> {
         self.reserve(1)?;
         let len = self.len();
-        // SAFETY: there is room behind the last element.
+        // SAFETY: `reserve` made room after the last element.
         unsafe { self.elements().add(len).write(value) };
         self.len.store(len as u64 + 1, Release);
         Ok(())
     }
 
-    /// Takes the last element.
+    /// Removes and returns the last element.
     pub fn pop(&mut self) -> Option<T> {
         let len = self.len().checked_sub(1)?;
         self.len.store(len as u64, Release);
-        // SAFETY: it was the last element a moment ago, and is none any more.
+        // SAFETY: it was the last element; the shorter length makes it this caller's.
         Some(unsafe { self.elements().add(len).read() })
     }
 
-    /// Copies `values` to the end: all of them or none.
+    /// Appends copies of `values`: all of them or none.
     ///
     /// # Errors
     /// If shared memory is exhausted.
@@ -218,13 +224,14 @@ impl<T: ShmSafe> ShmVec<T> {
     {
         self.reserve(values.len())?;
         let len = self.len();
-        // SAFETY: there is room behind the last element.
+        // SAFETY: `reserve` made room after the last element.
         unsafe { self.elements().add(len).copy_from_nonoverlapping(NonNull::from(values).cast(), values.len()) };
         self.len.store((len + values.len()) as u64, Release);
         Ok(())
     }
 
-    /// Takes the element at `index` and puts the last one in its place; none past the end.
+    /// Removes and returns the element at `index`, and moves the last one to its place; none past
+    /// the end.
     pub fn swap_remove(&mut self, index: usize) -> Option<T> {
         let last = self.len().checked_sub(1)?;
         if index > last {
@@ -238,16 +245,17 @@ impl<T: ShmSafe> ShmVec<T> {
     pub fn truncate(&mut self, len: usize) {
         let old = self.len();
         if len < old {
-            // First this: whoever dies below loses what the elements own at worst.
+            // First the length: if the process dies below, the worst loss is the memory that the
+            // elements own.
             self.len.store(len as u64, Release);
             for index in len..old {
-                // SAFETY: it was an element a moment ago, and is none any more.
+                // SAFETY: it was an element; the shorter length makes it this caller's.
                 unsafe { self.elements().add(index).drop_in_place() };
             }
         }
     }
 
-    /// Removes all elements; the memory stays for the next.
+    /// Removes all elements; the memory is kept for later ones.
     pub fn clear(&mut self) {
         self.truncate(0);
     }
@@ -276,7 +284,8 @@ impl<T: ShmSafe> Deref for ShmVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: as many elements are there; who shares the vector cannot change it.
+        // SAFETY: the block has that many elements, and none can change while the vector is
+        // borrowed.
         unsafe { std::slice::from_raw_parts(self.elements().as_ptr(), self.len()) }
     }
 }
@@ -302,14 +311,14 @@ impl<T: ShmSafe + fmt::Debug> fmt::Debug for ShmVec<T> {
     }
 }
 
-/// Text in shared memory: a [`ShmVec`] of bytes that are UTF-8, with the same promises.
+/// Text in shared memory: a [`ShmVec`] of UTF-8 bytes, with the same guarantees.
 #[repr(transparent)]
 #[derive(Default)]
 pub struct ShmString {
     bytes: ShmVec<u8>,
 }
 
-// SAFETY: as the vector; no bytes are valid text.
+// SAFETY: as the vector; an empty vector is valid text.
 unsafe impl ShmSafe for ShmString {}
 
 impl ShmString {
@@ -326,7 +335,7 @@ impl ShmString {
         self.bytes.extend_from_slice(text.as_bytes())
     }
 
-    /// Empties it; the memory stays for the next text.
+    /// Empties it; the memory is kept for later text.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }

@@ -1,11 +1,13 @@
 //! One shard of a map: a lock, a hash table with chains, and a journal.
 //!
-//! Nodes hang in chains from buckets. Buckets lie in segments of a fixed size, and a directory leads to those. The table grows by linear
-//! hashing: one bucket at a time is split in two, in the order of their numbers, so the table is never rebuilt.
+//! Each bucket has a chain of nodes. Buckets are in segments of a fixed size, and a directory has
+//! the addresses of the segments. The table grows by linear hashing: one bucket at a time is split
+//! in two, in the order of their numbers, so the table is never rebuilt.
 //!
-//! Each change has one store that makes it true: the pointer to a node. What goes before and after is in the journal, and `repair` takes
-//! it back or finishes it. Everything is stored as atomics with release, which keeps the order of the stores as it stands here; there is
-//! no other process to race with while the lock is held.
+//! One store makes a change take effect: the pointer to a node. The journal records the steps
+//! before and after it; `repair` undoes or finishes them. All fields are atomics and stored with
+//! release, which keeps the stores in program order. While the lock is held, no other process
+//! accesses the shard.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -13,16 +15,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::ShmSafe;
-use super::item::sealed::Value;
+use super::item::sealed::StoredValue;
 use super::map::{MapError, Scan};
 use super::owned::{self, free};
 use crate::abi::{self, DeadOwner};
 use crate::host::host;
+use crate::phase::NotSend;
 use crate::{LockFailure, Result};
 
-/// Buckets of a segment.
+/// Number of buckets of a segment.
 const SEGMENT: u64 = 128;
-/// Entries of the first directory; each later one has twice as many.
+/// Number of entries of the first directory; each later one has twice as many.
 const FIRST_DIRECTORY: u64 = 8;
 
 /// `Shard::op`.
@@ -30,58 +33,60 @@ const INSERT: u64 = 1;
 const REPLACE: u64 = 2;
 const REMOVE: u64 = 3;
 
-/// Lies in shared memory. All zero, apart from the lock, is an empty shard.
+/// In shared memory. Apart from the lock, all zero is an empty shard.
 #[repr(C, align(64))]
 pub(super) struct Shard {
     lock: UnsafeCell<abi::Mutex>,
+    /// Number of entries.
     count: AtomicU64,
-    /// Buckets in use; 0 as long as there is no segment.
+    /// Number of buckets in use; 0 before there is a segment.
     buckets: AtomicU64,
-    /// Address of the directory: its length, then the addresses of the segments.
+    /// Address of the directory, which has its length, then the addresses of the segments.
     directory: AtomicU64,
-    /// The node that is being put in.
+    /// Address of the node that is being inserted.
     fresh: AtomicU64,
-    /// The node that is being taken out.
+    /// Address of the node that is being removed.
     retired: AtomicU64,
-    /// What `fresh` and `retired` are there for.
+    /// The operation that `fresh` and `retired` belong to.
     op: AtomicU64,
-    /// The bucket that they belong to.
+    /// Number of the bucket that they belong to.
     bucket: AtomicU64,
-    /// What `count` was before.
+    /// `count` before the operation.
     before: AtomicU64,
-    /// Bytes of all nodes.
+    /// Size of all nodes in bytes.
     bytes: AtomicU64,
-    /// What `bytes` was before, and what it will be.
+    /// `bytes` before the operation.
     bytes_before: AtomicU64,
+    /// `bytes` after the operation.
     bytes_after: AtomicU64,
-    /// The node that changes its bucket.
+    /// Address of the node that is being moved to another bucket.
     moving: AtomicU64,
-    /// A directory that is not in use yet.
+    /// Address of a directory that is not in use yet.
     next_directory: AtomicU64,
-    /// A directory that is not in use any more.
+    /// Address of a directory that is no longer in use.
     last_directory: AtomicU64,
 }
 
-// SAFETY: the host's lock is opaque to the module and made for shared memory; the rest is atomics, and addresses in shared memory, which is
-// at the same address in every process.
+// SAFETY: the host's lock is opaque to the module and made for shared memory. The rest is atomics;
+// the addresses in them are in shared memory, which is at the same address in every process.
 unsafe impl ShmSafe for Shard {}
-// SAFETY: all that is not atomic is reached under the lock.
+// SAFETY: fields that are not atomic are used under the lock only.
 unsafe impl Sync for Shard {}
 
-/// An entry. The key's bytes follow, then the value at the next address that suits it.
+/// An entry. The key's bytes follow, then the value at the next suitably aligned address.
 #[repr(C)]
 struct Node {
-    /// Address of the next one in the chain.
+    /// Address of the next node in the chain; 0: none.
     next: AtomicU64,
     hash: u64,
     key_len: u32,
     value_len: u32,
 }
 
-/// A node, and the word that leads to it.
+/// A node, and the word that has its address.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    link: *const AtomicU64,
+    pointer: *const AtomicU64,
     node: *const Node,
 }
 
@@ -89,13 +94,13 @@ pub(super) struct Place {
 pub(super) struct Held<'s> {
     shard: &'s Shard,
     /// The host's lock belongs to the thread that took it.
-    not_send: PhantomData<*const ()>,
+    not_send: PhantomData<NotSend>,
 }
 
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        // In a panic, too: what the author's code ran in was whole.
+        // Also in a panic: the author's code runs only while the shard is consistent.
         let host = host();
         let code = (host.api.mutex_unlock)(host.module, self.shard.lock.get());
         if code != abi::OK {
@@ -105,7 +110,7 @@ impl Drop for Held<'_> {
 }
 
 impl Shard {
-    /// Once, before the first use.
+    /// To be called once, before the first use.
     pub(super) fn initialise(&self) -> Result<()> {
         let host = host();
         crate::host::check("mutex_init", (host.api.mutex_init)(host.module, self.lock.get())).map(drop)
@@ -116,12 +121,12 @@ impl Shard {
         self.count.load(Relaxed) as usize
     }
 
-    /// Bytes of all entries.
+    /// Size of all entries in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// Waits for the lock, and repairs what its last owner left.
+    /// Waits for the lock. If its last owner died, repairs the shard first.
     #[inline]
     pub(super) fn lock(&self) -> Result<Held<'_>, LockFailure> {
         let host = host();
@@ -141,7 +146,7 @@ impl Shard {
     }
 }
 
-/// Where the value begins, from the beginning of the node.
+/// Offset of the value in a node, in bytes.
 #[inline(always)]
 fn value_offset(key_len: usize, align: usize) -> usize {
     (size_of::<Node>() + key_len).next_multiple_of(align)
@@ -151,37 +156,45 @@ impl Held<'_> {
     /// The node of a key.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
-        let mut link: *const AtomicU64 = self.bucket(self.bucket_of(hash)?)?;
+        let mut pointer: *const AtomicU64 = self.bucket(self.bucket_of(hash)?)?;
         loop {
-            let node = self.follow(link)?;
-            // SAFETY: what a chain leads to is a node, which stays as long as the lock is held.
+            let node = self.follow(pointer)?;
+            // SAFETY: a chain has nodes only, which stay valid while the lock is held.
             let header = unsafe { &*node };
-            if header.hash == hash && self.key(&Place { link, node }) == key {
-                return Some(Place { link, node });
+            if header.hash == hash && self.key(&Place { pointer, node }) == key {
+                return Some(Place { pointer, node });
             }
-            link = &raw const header.next;
+            pointer = &raw const header.next;
         }
     }
 
     /// The key of a node.
     #[inline]
     pub(super) fn key<'k>(&'k self, place: &Place) -> &'k [u8] {
-        // SAFETY: `key_len` bytes were written behind the node before it was linked; nobody changes them.
+        // SAFETY: `key_len` bytes were written after the node before it became part of a chain;
+        // nobody changes them.
         unsafe { std::slice::from_raw_parts(place.node.cast::<u8>().add(size_of::<Node>()), (*place.node).key_len as usize) }
     }
 
     /// The value of a node.
     #[inline]
-    pub(super) fn value<'v, V: Value + ?Sized>(&'v self, place: &Place) -> &'v V {
-        // SAFETY: `store` of this type wrote it there before the node was linked; nobody changes it.
+    pub(super) fn value<'v, V: StoredValue + ?Sized>(&'v self, place: &Place) -> &'v V {
+        // SAFETY: `store` of this type wrote it there before the node became part of a chain;
+        // nobody changes it.
         unsafe {
             let (key_len, value_len) = ((*place.node).key_len as usize, (*place.node).value_len as usize);
             V::read(place.node.cast::<u8>().add(value_offset(key_len, V::ALIGN)), value_len)
         }
     }
 
-    /// Puts an entry in, in the place of `old` if there is one.
-    pub(super) fn store<V: Value + ?Sized>(&self, hash: u64, key: &[u8], old: Option<Place>, value: V::In<'_>) -> Result<(), MapError> {
+    /// Inserts an entry, in place of `old` if there is one.
+    pub(super) fn store<V: StoredValue + ?Sized>(
+        &self,
+        hash: u64,
+        key: &[u8],
+        old: Option<Place>,
+        value: V::In<'_>,
+    ) -> Result<(), MapError> {
         let value_len = V::bytes(&value);
         let (Ok(key_len), Ok(short_len)) = (u32::try_from(key.len()), u32::try_from(value_len)) else { return Err(MapError::TooLarge) };
         let shard = self.shard;
@@ -199,16 +212,16 @@ impl Held<'_> {
         let old_bytes = old.as_ref().map_or(0, |place| self.node_bytes::<V>(place));
         shard.bytes_before.store(bytes, Release);
         shard.bytes_after.store(bytes.wrapping_sub(old_bytes).wrapping_add((offset + value_len) as u64), Release);
-        // To the end of the last unit of its alignment, where a value with a tag ends.
+        // Rounded up to the alignment, as the size of a value with a tag is.
         let size = (offset + value_len).next_multiple_of(V::ALIGN);
         let block = allocate(size, V::ALIGN, 0, &shard.fresh).ok_or(MapError::NoMemory)?;
         let node: *mut Node = block.cast();
-        let (link, next): (*const AtomicU64, u64) = match &old {
-            // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
-            Some(place) => (place.link, unsafe { (*place.node).next.load(Relaxed) }),
+        let (pointer, next): (*const AtomicU64, u64) = match &old {
+            // SAFETY: nodes of a chain, and the words in them, stay valid while the lock is held.
+            Some(place) => (place.pointer, unsafe { (*place.node).next.load(Relaxed) }),
             None => (head, head.load(Relaxed)),
         };
-        // SAFETY: the block is new, aligned, large enough for all three parts, and nobody's yet.
+        // SAFETY: the block is new, aligned, large enough for all three parts, and not in use.
         unsafe {
             node.write(Node { next: AtomicU64::new(next), hash, key_len, value_len: short_len });
             block.add(size_of::<Node>()).copy_from_nonoverlapping(key.as_ptr(), key.len());
@@ -218,7 +231,7 @@ impl Held<'_> {
             shard.retired.store(place.node.expose_provenance() as u64, Release);
         }
         // SAFETY: as above.
-        unsafe { (*link).store(node.expose_provenance() as u64, Release) };
+        unsafe { (*pointer).store(node.expose_provenance() as u64, Release) };
         if old.is_none() {
             shard.count.store(count + 1, Release);
         }
@@ -232,11 +245,11 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// Takes an entry out.
-    pub(super) fn remove<V: Value + ?Sized>(&self, place: &Place) {
+    /// Removes an entry.
+    pub(super) fn remove<V: StoredValue + ?Sized>(&self, place: &Place) {
         let shard = self.shard;
-        // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
-        let (link, node) = unsafe { (&*place.link, &*place.node) };
+        // SAFETY: nodes of a chain, and the words in them, stay valid while the lock is held.
+        let (pointer, node) = unsafe { (&*place.pointer, &*place.node) };
         let count = shard.count.load(Relaxed);
         shard.before.store(count, Release);
         shard.bucket.store(self.bucket_of(node.hash).unwrap_or_default(), Release);
@@ -245,18 +258,25 @@ impl Held<'_> {
         shard.bytes_after.store(bytes.wrapping_sub(self.node_bytes::<V>(place)), Release);
         shard.op.store(REMOVE, Release);
         shard.retired.store(place.node.expose_provenance() as u64, Release);
-        link.store(node.next.load(Relaxed), Release);
+        pointer.store(node.next.load(Relaxed), Release);
         shard.count.store(count.wrapping_sub(1), Release);
         shard.bytes.store(shard.bytes_after.load(Relaxed), Release);
         free(&shard.retired);
     }
 
-    /// Visits the nodes of the buckets from `from` on, up to the end of the bucket in which `limit` nodes were visited, and not many more
-    /// buckets than that. The bucket to go on with; none: that was the last.
+    /// Visits the nodes of the buckets from `from` on, to the end of the bucket in which it has
+    /// visited `limit` nodes, and at most four times `limit` buckets. Returns the bucket to go on
+    /// with; none: there are no more.
     ///
-    /// A bucket is only ever split into itself and one behind the last, so who goes through the buckets by their numbers, however often
-    /// the table grows meanwhile, comes past each node that is there all the time.
-    pub(super) fn scan<V: Value + ?Sized>(&self, from: u64, limit: usize, mut visit: impl FnMut(&Self, &Place) -> Scan) -> Option<u64> {
+    /// A split leaves nodes in the old bucket or moves them to a new last one. Therefore a scan in
+    /// the order of the buckets' numbers visits every node that exists throughout the scan, however
+    /// often the table grows meanwhile.
+    pub(super) fn scan<V: StoredValue + ?Sized>(
+        &self,
+        from: u64,
+        limit: usize,
+        mut visit: impl FnMut(&Self, &Place) -> Scan,
+    ) -> Option<u64> {
         let mut visited = 0;
         let last = from.saturating_add((limit as u64).saturating_mul(4));
         let mut bucket = from;
@@ -264,14 +284,14 @@ impl Held<'_> {
             if visited >= limit || bucket >= last {
                 return Some(bucket);
             }
-            let mut link: *const AtomicU64 = self.bucket(bucket)?;
-            while let Some(node) = self.follow(link) {
-                let place = Place { link, node };
+            let mut pointer: *const AtomicU64 = self.bucket(bucket)?;
+            while let Some(node) = self.follow(pointer) {
+                let place = Place { pointer, node };
                 visited += 1;
                 match visit(self, &place) {
                     Scan::Remove => self.remove::<V>(&place),
                     // SAFETY: the node was not removed.
-                    Scan::Keep => link = unsafe { &raw const (*node).next },
+                    Scan::Keep => pointer = unsafe { &raw const (*node).next },
                 }
             }
             bucket += 1;
@@ -279,26 +299,27 @@ impl Held<'_> {
         None
     }
 
-    /// Bytes of a node: as they were when it was made.
-    fn node_bytes<V: Value + ?Sized>(&self, place: &Place) -> u64 {
-        // SAFETY: a node of a chain, which stays as long as the lock is held.
+    /// Size of a node in bytes, as it was when the node was made.
+    fn node_bytes<V: StoredValue + ?Sized>(&self, place: &Place) -> u64 {
+        // SAFETY: a node of a chain, which stays valid while the lock is held.
         let node = unsafe { &*place.node };
         value_offset(node.key_len as usize, V::ALIGN) as u64 + u64::from(node.value_len)
     }
 
-    /// The node that a word leads to.
+    /// The node whose address is in a word; none at the end of a chain.
     #[inline(always)]
-    fn follow(&self, link: *const AtomicU64) -> Option<*const Node> {
-        // SAFETY: a bucket or the first word of a node, which stay as long as the lock is held.
-        let address = unsafe { (*link).load(Acquire) };
+    fn follow(&self, pointer: *const AtomicU64) -> Option<*const Node> {
+        // SAFETY: a bucket or the first word of a node; both stay valid while the lock is held.
+        let address = unsafe { (*pointer).load(Acquire) };
         (address != 0).then(|| std::ptr::with_exposed_provenance(address as usize))
     }
 
-    /// The bucket of a hash; none as long as there is no segment.
+    /// The bucket of a hash; none before there is a segment.
     #[inline(always)]
     fn bucket_of(&self, hash: u64) -> Option<u64> {
         let buckets = self.shard.buckets.load(Relaxed);
-        // The largest power of two up to the number of buckets; those before it may have been split already.
+        // The largest power of two up to the number of buckets. Buckets below it may already be
+        // split.
         let round = 1_u64 << buckets.checked_ilog2()?;
         let bucket = hash & (2 * round - 1);
         Some(if bucket < buckets { bucket } else { hash & (round - 1) })
@@ -316,7 +337,7 @@ impl Held<'_> {
         Some(unsafe { &*words.add((bucket % SEGMENT) as usize) })
     }
 
-    /// The word of the directory that leads to a segment.
+    /// The word of the directory that has the address of a segment.
     #[inline(always)]
     fn segment(&self, segment: u64) -> Option<&AtomicU64> {
         let directory = self.shard.directory.load(Acquire);
@@ -324,11 +345,12 @@ impl Held<'_> {
             return None;
         }
         let words: *const AtomicU64 = std::ptr::with_exposed_provenance(directory as usize);
-        // SAFETY: a directory starts with the number of words that follow; it is replaced under the lock only.
+        // SAFETY: a directory starts with the number of words that follow. It is replaced under the
+        // lock only.
         unsafe { (segment < (*words).load(Relaxed)).then(|| &*words.add(1 + segment as usize)) }
     }
 
-    /// The first use of the shard.
+    /// Allocates the first segment, when the shard is first used.
     #[cold]
     fn first_segment(&self) -> Result<(), MapError> {
         if self.make_segment(0) {
@@ -339,7 +361,8 @@ impl Held<'_> {
         }
     }
 
-    /// Makes the segment exist, and the directory large enough for it.
+    /// Allocates the segment unless it exists, and makes the directory large enough for it. False
+    /// without memory.
     #[cold]
     fn make_segment(&self, segment: u64) -> bool {
         if self.segment(segment).is_none() && !self.grow_directory() {
@@ -349,7 +372,7 @@ impl Held<'_> {
         word.load(Relaxed) != 0 || allocate(SEGMENT as usize * size_of::<u64>(), 64, abi::SHM_ZEROED, word).is_some()
     }
 
-    /// Doubles the directory: one word for `SEGMENT` buckets is copied.
+    /// Doubles the directory. Copies one word for each `SEGMENT` buckets.
     fn grow_directory(&self) -> bool {
         let shard = self.shard;
         let old: *const AtomicU64 = std::ptr::with_exposed_provenance(shard.directory.load(Relaxed) as usize);
@@ -374,7 +397,7 @@ impl Held<'_> {
         true
     }
 
-    /// One more bucket. Without memory for it the chains get longer.
+    /// Adds a bucket. Without memory for it the chains get longer.
     #[cold]
     fn grow(&self) {
         let new = self.shard.buckets.load(Relaxed);
@@ -384,16 +407,17 @@ impl Held<'_> {
         self.split();
     }
 
-    /// Moves the nodes of the next bucket to be split that belong to the one behind the last, which begins to exist by that.
+    /// Splits the next bucket: adds a bucket after the last and moves the nodes to it that belong
+    /// there.
     fn split(&self) {
         let shard = self.shard;
         let new = shard.buckets.load(Relaxed);
         let Some(round) = new.checked_ilog2().map(|bits| 1_u64 << bits) else { return };
         let (Some(from), Some(to)) = (self.bucket(new - round), self.bucket(new)) else { return };
-        let mut link: *const AtomicU64 = from;
-        while let Some(node) = self.follow(link) {
-            // SAFETY: nodes of a chain, and the words in them, stay as long as the lock is held.
-            let (word, header) = unsafe { (&*link, &*node) };
+        let mut pointer: *const AtomicU64 = from;
+        while let Some(node) = self.follow(pointer) {
+            // SAFETY: nodes of a chain, and the words in them, stay valid while the lock is held.
+            let (word, header) = unsafe { (&*pointer, &*node) };
             if header.hash & (2 * round - 1) == new {
                 shard.moving.store(node.expose_provenance() as u64, Release);
                 word.store(header.next.load(Relaxed), Release);
@@ -401,38 +425,39 @@ impl Held<'_> {
                 to.store(node.expose_provenance() as u64, Release);
                 shard.moving.store(0, Release);
             } else {
-                link = &raw const header.next;
+                pointer = &raw const header.next;
             }
         }
         shard.buckets.store(new + 1, Release);
     }
 
-    /// Whether a node hangs in a bucket.
-    fn hangs_in(&self, bucket: u64, address: u64) -> bool {
+    /// Whether a node is in the chain of a bucket.
+    fn is_in_chain(&self, bucket: u64, address: u64) -> bool {
         let Some(head) = self.bucket(bucket) else { return false };
-        let mut link: *const AtomicU64 = head;
-        while let Some(node) = self.follow(link) {
+        let mut pointer: *const AtomicU64 = head;
+        while let Some(node) = self.follow(pointer) {
             if node.addr() as u64 == address {
                 return true;
             }
             // SAFETY: a node of a chain.
-            link = unsafe { &raw const (*node).next };
+            pointer = unsafe { &raw const (*node).next };
         }
         false
     }
 
-    /// Finishes or takes back what a dead process left. It may be interrupted anywhere itself, and is done again then.
+    /// Finishes or undoes what a dead process has left. If this process dies in here, at any
+    /// instruction, the next one repairs again.
     #[cold]
     fn repair(&self) {
         let shard = self.shard;
         let word = |word: &AtomicU64| word.load(Acquire);
-        // A bucket that was being split. Before the chains are looked at.
+        // A bucket that was being split. First, because the steps below search the chains.
         let moving = word(&shard.moving);
         let new = word(&shard.buckets);
         if let (Some(round), Some(to)) = (new.checked_ilog2().map(|bits| 1_u64 << bits), self.bucket(new)) {
-            if moving != 0 && !self.hangs_in(new - round, moving) && !self.hangs_in(new, moving) {
+            if moving != 0 && !self.is_in_chain(new - round, moving) && !self.is_in_chain(new, moving) {
                 let node: *const Node = std::ptr::with_exposed_provenance(moving as usize);
-                // SAFETY: it was in a chain a moment ago, and nobody frees a node that is being moved.
+                // SAFETY: it was in a chain, and no step frees a node that is being moved.
                 unsafe { (*node).next.store(word(to), Release) };
                 to.store(moving, Release);
             }
@@ -441,7 +466,7 @@ impl Held<'_> {
                 self.split();
             }
         }
-        // A directory: in use or not.
+        // A directory that was being replaced: keeps the one in use, frees the other.
         if word(&shard.next_directory) == word(&shard.directory) {
             shard.next_directory.store(0, Release);
         }
@@ -450,27 +475,28 @@ impl Held<'_> {
         }
         free(&shard.next_directory);
         free(&shard.last_directory);
-        // An entry. The count comes first, for as long as the journal says what it was.
+        // An entry. Count and size first, while the journal still has their old values.
         let (fresh, retired, bucket) = (word(&shard.fresh), word(&shard.retired), word(&shard.bucket));
-        let (fresh_hangs, retired_hangs) = (fresh != 0 && self.hangs_in(bucket, fresh), retired != 0 && self.hangs_in(bucket, retired));
+        let (fresh_in_chain, retired_in_chain) =
+            (fresh != 0 && self.is_in_chain(bucket, fresh), retired != 0 && self.is_in_chain(bucket, retired));
         let before = word(&shard.before);
         match word(&shard.op) {
-            INSERT if fresh != 0 => shard.count.store(before + u64::from(fresh_hangs), Release),
-            REMOVE if retired != 0 => shard.count.store(before.wrapping_sub(u64::from(!retired_hangs)), Release),
+            INSERT if fresh != 0 => shard.count.store(before + u64::from(fresh_in_chain), Release),
+            REMOVE if retired != 0 => shard.count.store(before.wrapping_sub(u64::from(!retired_in_chain)), Release),
             _ => {}
         }
         let (bytes_before, bytes_after) = (word(&shard.bytes_before), word(&shard.bytes_after));
         match word(&shard.op) {
-            INSERT | REPLACE if fresh != 0 => shard.bytes.store(if fresh_hangs { bytes_after } else { bytes_before }, Release),
-            REMOVE if retired != 0 => shard.bytes.store(if retired_hangs { bytes_before } else { bytes_after }, Release),
+            INSERT | REPLACE if fresh != 0 => shard.bytes.store(if fresh_in_chain { bytes_after } else { bytes_before }, Release),
+            REMOVE if retired != 0 => shard.bytes.store(if retired_in_chain { bytes_before } else { bytes_after }, Release),
             _ => {}
         }
-        if fresh_hangs {
+        if fresh_in_chain {
             shard.fresh.store(0, Release);
         } else {
             free(&shard.fresh);
         }
-        if retired_hangs {
+        if retired_in_chain {
             shard.retired.store(0, Release);
         } else {
             free(&shard.retired);
@@ -478,7 +504,7 @@ impl Held<'_> {
     }
 }
 
-/// A block whose address stands in `into`: also if this process dies now.
+/// Allocates a block and writes its address to `into`: both or neither, even if this process dies.
 #[inline]
 fn allocate(size: usize, align: usize, flags: u32, into: &AtomicU64) -> Option<*mut u8> {
     owned::allocate(size, align, flags, Some(into)).map(std::ptr::NonNull::as_ptr)

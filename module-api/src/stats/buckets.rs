@@ -1,4 +1,4 @@
-//! Buckets of histograms: which one a value belongs to, and what can be said of the values in it.
+//! Buckets of histograms: the bucket of a value, and the range of values of a bucket.
 //!
 //! Pure.
 
@@ -7,7 +7,7 @@ use crate::abi;
 /// Number of buckets of a histogram without bounds.
 pub const LOG_LINEAR: usize = abi::STAT_BUCKETS as usize;
 
-/// Number of buckets.
+/// Number of buckets of a histogram with these bounds.
 pub const fn count(bounds: &[u64]) -> usize {
     if bounds.is_empty() { LOG_LINEAR } else { bounds.len() + 1 }
 }
@@ -49,7 +49,7 @@ pub fn highest(bounds: &[u64], bucket: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// Numbers of every size, and the edges.
+    /// Numbers of every magnitude, and the edges between buckets.
     fn values() -> Vec<u64> {
         let mut values: Vec<u64> = (0..=300).collect();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;

@@ -1,6 +1,6 @@
-//! Which contexts can register, and which can read.
+//! The contexts' methods about counters.
 //!
-//! Registering: `init` and `proc_init`, in main. Reading: every context from `proc_init` on.
+//! `init` and `proc_init`, in main, can register. Every context from `proc_init` on can read.
 
 use crate::abi;
 use crate::stats::read;
@@ -9,18 +9,18 @@ use crate::{Batch, ChildInit, Destroy, ModInit, Module, PostChildInit, ProcInit,
 
 macro_rules! impl_register {
     ($($context:ident),*) => {$(
-        /// Counters. A name has 1 to 47 of `a-z`, `0-9` and `_` and begins with a letter; the module's name is put before it. `help` is one
-        /// sentence of at most 200 bytes.
+        /// Counters. A name has 1 to 47 of `a-z`, `0-9` and `_` and begins with a letter; the host
+        /// puts the module's name before it. `help` is one sentence of at most 200 bytes.
         impl<M: Module> $context<'_, M> {
             /// A number that only grows.
             ///
             /// # Errors
-            /// If the module has that name already, or it is no name.
+            /// If the module has used the name already, or it is not a valid name.
             pub fn counter(&mut self, name: &str, help: &str) -> Result<Counter> {
                 read::counter(name, Unit::One, help)
             }
 
-            /// A number of bytes or of nanoseconds that only grows.
+            /// A number that only grows, in bytes or nanoseconds.
             ///
             /// # Errors
             /// As [`counter`](Self::counter).
@@ -28,7 +28,8 @@ macro_rules! impl_register {
                 read::counter(name, unit, help)
             }
 
-            /// A number that goes up and down, made of what each process has; a part ends with its process.
+            /// A number that goes up and down: the sum of the processes' parts. A part ends with
+            /// its process.
             ///
             /// # Errors
             /// As [`counter`](Self::counter).
@@ -36,8 +37,8 @@ macro_rules! impl_register {
                 read::gauge(name, 0, unit, help)
             }
 
-            /// A number that goes up and down, for what processes share: a process may take away what another one has added, and what
-            /// a process has added remains when it ends.
+            /// A number that goes up and down, for something that processes share: one process may
+            /// subtract what another has added, and the part of a process that ends is kept.
             ///
             /// # Errors
             /// As [`counter`](Self::counter).
@@ -45,8 +46,8 @@ macro_rules! impl_register {
                 read::gauge(name, abi::STAT_SHARED, unit, help)
             }
 
-            /// How often values of which size are seen, in buckets that are at most a quarter as wide as the values in them. 2 KiB per
-            /// process, of which only what is written to is used.
+            /// Counts values by their size, in buckets at most a quarter as wide as the values in
+            /// them. Takes 2 KiB per process, of which only pages that are written to use memory.
             ///
             /// # Errors
             /// As [`counter`](Self::counter).
@@ -54,13 +55,14 @@ macro_rules! impl_register {
                 read::histogram(name, unit, &[], help)
             }
 
-            /// The same with buckets of your own: `bounds` has the largest value of each but the last, ascending, 1 to 64 of them.
+            /// A histogram with the given buckets: `bounds` has the largest value of each bucket
+            /// but the last, ascending, 1 to 64 of them.
             ///
             /// # Errors
-            /// As [`counter`](Self::counter), and for bounds that do not ascend.
+            /// As [`counter`](Self::counter); if the bounds do not ascend.
             pub fn histogram_with(&mut self, name: &str, unit: Unit, bounds: &'static [u64], help: &str) -> Result<Histogram> {
                 if bounds.is_empty() {
-                    return Err("a histogram with bounds of its own needs at least one".into());
+                    return Err("a histogram with its own bounds needs at least one".into());
                 }
                 read::histogram(name, unit, bounds, help)
             }
@@ -72,7 +74,7 @@ impl_register!(ModInit, ProcInit);
 macro_rules! impl_read {
     ($($context:ident [$($generics:tt)*] [$($arguments:tt)*]),* $(,)?) => {$(
         impl<$($generics)*> $context<$($arguments)*> {
-            /// The counters of all modules and of the host, to be read.
+            /// Reads the counters of all modules and of the host.
             pub fn stats(&self) -> Stats {
                 Stats::new()
             }

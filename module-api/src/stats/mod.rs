@@ -1,8 +1,8 @@
 //! Counting, and reading what was counted.
 //!
-//! A module registers its [`Counter`]s, [`Gauge`]s and [`Histogram`]s in `init` or `proc_init`, and counts wherever its code runs. Each
-//! process counts in memory of its own, which is added up when somebody reads: `modhost stats`, the `stats` module, or any module
-//! through [`Stats`].
+//! A module registers its [`Counter`]s, [`Gauge`]s and [`Histogram`]s in `init` or `proc_init`, and
+//! counts wherever its code runs. Each process counts in its own memory. A reader adds the memory
+//! of all processes up: `modhost stats`, the `stats` module, or any module through [`Stats`].
 //!
 //! ```
 //! # use module_api::prelude::*;
@@ -20,12 +20,12 @@
 //! }
 //!
 //! fn serve(&self, _: &mut (), batch: &Batch<'_>) -> Result<()> {
-//!     let begun = std::time::Instant::now();
+//!     let started = std::time::Instant::now();
 //!     for datagram in batch {
 //!         datagram.reply_borrowed(datagram.data())?;
 //!         self.answered.increment();
 //!     }
-//!     self.took.record_duration(begun.elapsed());
+//!     self.took.record_duration(started.elapsed());
 //!     Ok(())
 //! }
 //! # }

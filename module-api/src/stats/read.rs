@@ -1,17 +1,18 @@
 //! Registering and reading: thin calls to the host.
 //!
-//! Registering runs in main, in `init` and `proc_init`; reading in any process and thread from `proc_init` on.
+//! Registering runs in main, in `init` and `proc_init`; reading in any process and thread from
+//! `proc_init` on.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::{ptr, slice};
 
 use crate::abi::{self, StatInfo, StatSpec};
 use crate::host::{c_string, check, host};
-use crate::stats::cells::Cells;
+use crate::stats::cells::StatCells;
 use crate::stats::{Counter, Description, Gauge, Histogram, Kind, Sample, Unit};
 use crate::{Error, Result};
 
-fn register(kind: u32, flags: u32, unit: Unit, name: &str, help: &str, bounds: &'static [u64]) -> Result<Cells> {
+fn register(kind: u32, flags: u32, unit: Unit, name: &str, help: &str, bounds: &'static [u64]) -> Result<StatCells> {
     let (c_name, c_help) = (c_string("name", name)?, c_string("help", help)?);
     let spec = StatSpec {
         size: size_of::<StatSpec>() as u32,
@@ -22,7 +23,7 @@ fn register(kind: u32, flags: u32, unit: Unit, name: &str, help: &str, bounds: &
         help: c_help.as_ptr(),
         bounds: if bounds.is_empty() { ptr::null() } else { bounds.as_ptr() },
         bound_count: u32::try_from(bounds.len()).map_err(|_| Error::new("a histogram has too many bounds"))?,
-        reserved: 0,
+        ..StatSpec::EMPTY
     };
     let mut first: *mut c_void = ptr::null_mut();
     let host = host();
@@ -31,7 +32,7 @@ fn register(kind: u32, flags: u32, unit: Unit, name: &str, help: &str, bounds: &
     if first.is_null() {
         return Err("the host has no place to count".into());
     }
-    Ok(Cells::new(first.expose_provenance()))
+    Ok(StatCells::new(first.expose_provenance()))
 }
 
 pub(crate) fn counter(name: &str, unit: Unit, help: &str) -> Result<Counter> {
@@ -46,12 +47,12 @@ pub(crate) fn histogram(name: &str, unit: Unit, bounds: &'static [u64], help: &s
     register(abi::STAT_HISTOGRAM, 0, unit, name, help, bounds).map(|cells| Histogram { cells, bounds })
 }
 
-/// Whose counts are read.
+/// The processes whose counts are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// All processes together.
     All,
-    /// The process of that `process_no`, with those that had its slot before.
+    /// The process of that `process_no`, and the earlier ones of its slot.
     Process(usize),
     /// Processes that the host did not fork.
     Outside,
@@ -67,30 +68,30 @@ impl Part {
     }
 }
 
-/// All counters, gauges and histograms of the host and its modules, to be read. Made by `cx.stats()` and
+/// Reads the counters, gauges and histograms of the host and its modules. Made by `cx.stats()` and
 /// [`Batch::stats`](crate::Batch::stats); can be kept and used in any thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Stats(());
 
 impl Stats {
-    /// For contexts of phases in which they can be read.
+    /// For contexts of phases in which counters can be read.
     pub(crate) fn new() -> Stats {
         Stats(())
     }
 
-    /// Their values now, in the order of registration, the host's own first. Others go on counting meanwhile: what belongs together may
-    /// differ by what happens just then.
+    /// The values in the order of registration, the host's own first. Processes go on counting
+    /// meanwhile: numbers that belong together may differ by what happens during the reading.
     pub fn read(self) -> Samples {
         self.read_part(Part::All)
     }
 
-    /// The same for one process.
+    /// As [`read`](Stats::read), for a part of the processes.
     pub fn read_part(self, part: Part) -> Samples {
         Samples { part, next: 0, words: Vec::new() }
     }
 }
 
-/// Iterator over values, read one after the other.
+/// Iterator over values, each read when it is reached.
 #[derive(Debug)]
 pub struct Samples {
     part: Part,
@@ -106,22 +107,11 @@ impl Iterator for Samples {
         loop {
             let index = self.next;
             self.next = index.checked_add(1)?;
-            let mut info = StatInfo {
-                size: size_of::<StatInfo>() as u32,
-                kind: 0,
-                flags: 0,
-                unit: 0,
-                module: ptr::null(),
-                name: ptr::null(),
-                help: ptr::null(),
-                bounds: ptr::null(),
-                bound_count: 0,
-                words: 0,
-            };
+            let mut info = StatInfo { size: size_of::<StatInfo>() as u32, ..StatInfo::EMPTY };
             if (host.api.stat_info)(host.module, index, &raw mut info) != abi::OK {
                 return None;
             }
-            // A kind that only a newer host knows cannot be shown.
+            // Skips a kind that only a newer host knows.
             let Some(what) = described(&info) else { continue };
             self.words.clear();
             self.words.resize(what.words(), 0);
@@ -138,7 +128,7 @@ fn described(info: &StatInfo) -> Option<Description> {
     let bounds = if info.bounds.is_null() {
         &[]
     } else {
-        // SAFETY: the host says where as many bounds are, for good.
+        // SAFETY: the host gives the address of as many bounds as it says, valid for good.
         unsafe { slice::from_raw_parts(info.bounds, info.bound_count as usize) }
     };
     Some(Description {

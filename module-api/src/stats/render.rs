@@ -1,17 +1,18 @@
 //! Values as text for people, as JSON, and in the text format of Prometheus.
 //!
-//! Pure. Writes whole lines or objects, one sample at a time, so that a writer can stop where its room ends.
+//! Pure. Writes whole lines or objects, one sample at a time, so that a caller can stop when its
+//! buffer is full.
 
 use std::fmt::Write as _;
 
 use crate::stats::buckets;
 use crate::stats::{Description, Kind, Sample, Unit, Value};
 
-/// What is shown of a histogram, in percent.
+/// The quantiles that are shown of a histogram, in percent.
 pub const QUANTILES: [u32; 3] = [50, 90, 99];
 
 impl Sample {
-    /// One line: `module.name value`.
+    /// Writes one line: `module.name value`.
     pub fn write_text(&self, text: &mut String) {
         text.push_str(&self.what.full_name());
         match &self.value {
@@ -27,8 +28,9 @@ impl Sample {
         text.push('\n');
     }
 
-    /// One object: `module`, `name`, `kind`, `unit`, `help`, and `value` or `count`, `sum`, `p50`, `p90`, `p99`, `buckets` (pairs of
-    /// largest value and count, without the empty ones). `more` is put before the closing brace.
+    /// Writes one object: `module`, `name`, `kind`, `unit`, `help`, and `value` or `count`, `sum`,
+    /// `p50`, `p90`, `p99`, `buckets` (pairs of largest value and count, without the empty
+    /// buckets). `more` is written before the closing brace.
     pub fn write_json(&self, json: &mut String, more: &str) {
         let Description { module, name, help, kind, unit, .. } = &self.what;
         for (at, (key, value)) in
@@ -47,7 +49,8 @@ impl Sample {
         json.push('}');
     }
 
-    /// The value's fields of that object without the buckets, each with a comma before it.
+    /// Writes the fields of that object that depend on the value, without `buckets`, each with a
+    /// comma before it.
     pub fn write_json_value(&self, json: &mut String) {
         match &self.value {
             Value::Counter(value) => push(json, format_args!(",\"value\":{value}")),
@@ -61,7 +64,8 @@ impl Sample {
         }
     }
 
-    /// Its lines in the text format of Prometheus, version 0.0.4: `HELP`, `TYPE` and the values. Times are in seconds there.
+    /// Writes its lines in the text format of Prometheus, version 0.0.4: `HELP`, `TYPE` and the
+    /// values. Times are in seconds.
     pub fn write_prometheus(&self, text: &mut String) {
         let what = &self.what;
         let family = what.prometheus_family();
@@ -91,8 +95,9 @@ impl Sample {
 }
 
 impl Description {
-    /// The name in Prometheus: `modhost_MODULE_NAME`, with the unit and, for a counter, `_total` at its end.
-    pub fn prometheus_family(&self) -> String {
+    /// The name in Prometheus: `modhost_MODULE_NAME`, with the unit and, for a counter, `_total` at
+    /// its end.
+    fn prometheus_family(&self) -> String {
         let mut family = format!("modhost_{}_{}", self.module.replace('-', "_"), self.name);
         let mut end_in = |suffix: &str| {
             if !family.ends_with(suffix) {
@@ -110,7 +115,7 @@ impl Description {
         family
     }
 
-    /// All names that it takes in Prometheus.
+    /// All names that it occupies in Prometheus.
     pub fn prometheus_names(&self) -> Vec<String> {
         let family = self.prometheus_family();
         match self.kind {
@@ -120,11 +125,12 @@ impl Description {
     }
 }
 
-/// The same ones at every scrape, whatever was seen: the author's, or one less than each power of two.
+/// The same bounds at every scrape, whatever was recorded: the author's, or one less than each
+/// power of two.
 fn prometheus_bounds(bounds: &[u64]) -> Vec<u64> {
     if bounds.is_empty() {
         let mut bounds: Vec<u64> = (0..63).map(|power| (1 << power) - 1).collect();
-        // Each is the largest value of a bucket.
+        // Each bound is the largest value of a bucket.
         debug_assert!(bounds.iter().all(|bound| buckets::highest(&[], buckets::index(&[], *bound)) == *bound));
         bounds.dedup();
         bounds
@@ -133,7 +139,7 @@ fn prometheus_bounds(bounds: &[u64]) -> Vec<u64> {
     }
 }
 
-/// Nanoseconds become seconds, without a detour over numbers that cannot be exact.
+/// Converts nanoseconds to seconds exactly, without floating-point numbers.
 fn number(unit: Unit, value: i128) -> String {
     if unit != Unit::Nanoseconds {
         return value.to_string();
@@ -143,7 +149,7 @@ fn number(unit: Unit, value: i128) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A JSON string.
+/// Writes a JSON string.
 pub(crate) fn quoted(json: &mut String, text: &str) {
     json.push('"');
     for c in text.chars() {
@@ -158,7 +164,7 @@ pub(crate) fn quoted(json: &mut String, text: &str) {
 }
 
 fn push(text: &mut String, part: std::fmt::Arguments<'_>) {
-    // A string takes everything.
+    // Writing to a `String` does not fail.
     let _ = text.write_fmt(part);
 }
 
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_buckets_are_the_same_whatever_was_seen() {
+    fn prometheus_buckets_do_not_depend_on_the_values() {
         let mut words = vec![0; 1 + buckets::LOG_LINEAR];
         let lines = |words: &[u64]| {
             let text = written(|text| sample(Kind::Histogram, Unit::One, &[], words).write_prometheus(text));

@@ -1,15 +1,15 @@
-//! What counters say when they are read: names, values, quantiles.
+//! Counters as they are read: names, values, quantiles.
 //!
-//! Pure; used by modules and by the host alike, so that both say the same.
+//! Pure. Used by modules and by the host, so that both show the same.
 
 use crate::abi;
 use crate::stats::buckets;
 
-/// What a number counts.
+/// Unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unit {
-    /// Things.
+    /// A number of things.
     One,
     /// Bytes.
     Bytes,
@@ -26,7 +26,7 @@ impl Unit {
         }
     }
 
-    /// From a `UNIT_*`.
+    /// The unit of a `UNIT_*`; none for an unknown number.
     pub fn from_number(number: u32) -> Option<Unit> {
         match number {
             abi::UNIT_NONE => Some(Unit::One),
@@ -36,7 +36,7 @@ impl Unit {
         }
     }
 
-    /// The word in answers: `bytes`, `ns`, or nothing.
+    /// Its name in JSON: `bytes`, `ns`, or nothing.
     pub fn name(self) -> &'static str {
         match self {
             Unit::One => "",
@@ -46,7 +46,7 @@ impl Unit {
     }
 }
 
-/// Which of the three it is.
+/// Counter, gauge or histogram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// [`Counter`](crate::Counter).
@@ -58,7 +58,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// From a `STAT_*`.
+    /// The kind of a `STAT_*`; none for an unknown number.
     pub fn from_number(number: u32) -> Option<Kind> {
         match number {
             abi::STAT_COUNTER => Some(Kind::Counter),
@@ -68,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// The word in answers.
+    /// Its name in JSON and in Prometheus.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -81,27 +81,28 @@ impl Kind {
 /// A counter, gauge or histogram as it was registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Description {
-    /// The module; `host` for the host's own.
+    /// Name of the module that registered it; `host` for the host's own.
     pub module: &'static str,
-    /// The name without the module's.
+    /// Name without the module's.
     pub name: &'static str,
     /// One sentence.
     pub help: &'static str,
-    /// Which of the three.
+    /// Counter, gauge or histogram.
     pub kind: Kind,
-    /// What it counts.
+    /// Unit of its value.
     pub unit: Unit,
-    /// Of a histogram with bounds of its author: the largest value of each bucket but the last.
+    /// Of a histogram with its author's bounds: the largest value of each bucket but the last.
+    /// Empty otherwise.
     pub bounds: &'static [u64],
 }
 
 impl Description {
-    /// `module.name`, as people write it.
+    /// `module.name`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.module, self.name)
     }
 
-    /// Whether the full name begins like that.
+    /// Whether the full name begins with `prefix`.
     pub fn starts_with(&self, prefix: &str) -> bool {
         match prefix.strip_prefix(self.module) {
             Some(rest) => rest.is_empty() || rest.strip_prefix('.').is_some_and(|rest| self.name.starts_with(rest)),
@@ -129,7 +130,7 @@ pub enum Value {
     Histogram(Distribution),
 }
 
-/// What a histogram has seen.
+/// The values that a histogram has recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distribution {
     sum: u64,
@@ -140,14 +141,14 @@ pub struct Distribution {
 /// A value with its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Whose it is and what it means.
+    /// Module, name and meaning.
     pub what: Description,
-    /// What it was when it was read.
+    /// The value at the time of reading.
     pub value: Value,
 }
 
 impl Sample {
-    /// From words of shared memory, in which a module gone wild may have written anything.
+    /// From words of shared memory, into which a faulty module may have written anything.
     pub fn from_words(what: Description, words: &[u64]) -> Sample {
         let first = words.first().copied().unwrap_or(0);
         let value = match what.kind {
@@ -162,7 +163,7 @@ impl Sample {
         Sample { what, value }
     }
 
-    /// Whether nothing was counted.
+    /// Whether the value is zero, or the histogram empty.
     pub fn is_zero(&self) -> bool {
         match &self.value {
             Value::Counter(value) => *value == 0,
@@ -183,25 +184,21 @@ impl Distribution {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The buckets that are not empty: the largest value that belongs into each, and how many values are in it.
+    /// The buckets that are not empty: the largest value that belongs in each, and the number of
+    /// values in it.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let all = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         all.map(|(bucket, count)| (buckets::highest(self.bounds, bucket), *count))
     }
 
-    /// The bounds that were given; empty for the host's own buckets.
-    pub fn bounds(&self) -> &'static [u64] {
-        self.bounds
-    }
-
-    /// Number of values up to `value`, which is the largest one of a bucket.
-    pub fn count_up_to(&self, value: u64) -> u64 {
+    /// Number of values up to `value`, which must be the largest value of a bucket.
+    pub(crate) fn count_up_to(&self, value: u64) -> u64 {
         self.buckets().take_while(|(highest, _)| *highest <= value).fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
-    /// An estimate of the value that `percent` (0 to 100) of all values do not exceed; 0 if there are none. It lies in the same bucket as
-    /// the true one: without bounds it is off by a quarter at most, and by an eighth on average. Beyond the last bound there is only the
-    /// last bound to say.
+    /// An estimate of the value that `percent` (0 to 100) of all values do not exceed; 0 if there
+    /// are none. It lies in the same bucket as the exact one: without bounds it is off by a quarter
+    /// at most, and by an eighth on average. For values beyond the last bound it is the last bound.
     pub fn quantile(&self, percent: u32) -> u64 {
         let count = u128::from(self.count());
         let rank = (count * u128::from(percent.min(100))).div_ceil(100).max(1);
@@ -214,7 +211,8 @@ impl Distribution {
                     return *last;
                 }
                 let width = u128::from(buckets::highest(self.bounds, bucket) - low);
-                // Values are taken as spread evenly over the bucket, each in the middle of its share.
+                // The values are taken to be spread evenly over the bucket, each in the middle of
+                // its share.
                 let place = width * (2 * (rank - before) - 1) / (2 * in_bucket);
                 return low.saturating_add(u64::try_from(place).unwrap_or(u64::MAX));
             }

@@ -8,7 +8,7 @@ use crate::fake::{STAT_HOME, fake, install};
 use crate::stats::cells::thread_pointer;
 use crate::stats::{Kind, Part, Sample, Stats, Unit, Value, read};
 
-/// The home of a process is one for all test threads.
+/// All test threads share the process's one `StatHome`.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     install();
@@ -16,7 +16,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn live_in(thread: usize) {
-    // As the host does it where threads cannot be told apart.
+    // As the host does on machines where threads cannot be told apart.
     STAT_HOME.thread.store(if thread == 1 { 0 } else { thread }, Relaxed);
     STAT_HOME.own.store(if thread == 0 { 0 } else { 8192 }, Relaxed);
     STAT_HOME.threads.store(if thread == 0 { 0 } else { 16_384 }, Relaxed);

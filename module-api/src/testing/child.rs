@@ -1,4 +1,4 @@
-//! A process of the fake host: who it is, its child state, and what it is called with.
+//! A process of the fake host: its identity, its child state, and the calls into the module.
 
 use std::net::SocketAddr;
 
@@ -13,12 +13,14 @@ use crate::sockaddr::RawAddress;
 use crate::{Batch, Result};
 
 /// Longest datagram, in bytes.
-const DATAGRAM_MAX: usize = 65_507;
+const MAX_DATAGRAM_BYTES: usize = 65_507;
 
-/// A process of a [`Running`] host, with a child state of its own.
+/// A process of a [`Running`] host, with its own child state.
 ///
-/// What ends a real process ends this one too: an error or a panic of a handler or of an entry function, and a panic of a timer function.
-/// After that each call fails, until [`restart`](Child::restart). Locks that it held when it panicked have an owner that died.
+/// What ends a real process also ends this one: an error or a panic of a handler or of an entry
+/// function, and a panic of a timer function. After that each call fails, until
+/// [`restart`](Child::restart). For a lock that it held when it panicked, the next owner is told
+/// that the last one died.
 pub struct Child<'h, M: Exported> {
     host: &'h Running<M>,
     info: ProcessInfo,
@@ -48,33 +50,35 @@ impl<'h, M: Exported> Child<'h, M> {
         self.call("child_init", Ends::WithError, || init_child_f.map_or(abi::E_FAILED, |init_child_f| init_child_f(rank)))
     }
 
-    /// Its rank.
+    /// Rank of the process.
     pub fn rank(&self) -> Rank {
         Rank::new(self.info.rank)
     }
 
-    /// Its place in the process table.
+    /// Index in the process table.
     pub fn process_no(&self) -> usize {
         self.info.process_no.unsigned_abs() as usize
     }
 
-    /// Whether something has ended it.
+    /// Whether an error or a panic has ended it.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// What the module keeps for this process; none if it has ended, or never had a `child_init`.
+    /// The module's child state of this process; none if it has ended, or never had a `child_init`.
     pub fn state(&self) -> Option<&M::Child> {
         self.state.as_ref()
     }
 
-    /// The datagrams and connections that follow arrive at the listener of this number, not at the first one.
+    /// Makes later datagrams and connections arrive at the listener with this number, instead of
+    /// the first one.
     pub fn at_listener(&mut self, number: u32) -> &mut Self {
         self.listener = number;
         self
     }
 
-    /// Ends the process and starts another one in its place, as a host does: with the same rank and a new child state.
+    /// Ends the process and starts another one in its slot, as a host does: with the same rank and
+    /// a new child state.
     ///
     /// # Errors
     /// If `child_init` fails or panics.
@@ -91,19 +95,21 @@ impl<'h, M: Exported> Child<'h, M> {
         self.init()
     }
 
-    /// Calls the handler of that name with one batch: who sent each datagram, and its data. Returns the answers in their order.
+    /// Calls the handler of that name with one batch: sender and data of each datagram. Returns the
+    /// answers in the order in which they were given.
     ///
     /// # Errors
-    /// If the handler fails or panics, there is no such handler, the batch is empty, or a datagram is longer than 65,507 bytes.
+    /// If the handler fails or panics, there is no such handler, the batch is empty, or a datagram
+    /// is longer than 65,507 bytes.
     pub fn datagrams(&mut self, handler: &str, datagrams: &[(SocketAddr, impl AsRef<[u8]>)]) -> Result<Vec<Answer>, Failure> {
         let function = table::handler(self.host.exports, handler).map_err(|text| self.host.failure(handler, text))?;
         self.serve(handler, datagrams, |batch| function(batch.as_ptr()))
     }
 
-    /// As [`datagrams`](Child::datagrams), for a function that need not be among the handlers.
+    /// As [`datagrams`](Child::datagrams), for a function that need not be an exported handler.
     ///
     /// # Errors
-    /// As there.
+    /// As [`datagrams`](Child::datagrams).
     pub fn serve_with<H>(&mut self, handler: H, datagrams: &[(SocketAddr, impl AsRef<[u8]>)]) -> Result<Vec<Answer>, Failure>
     where
         H: for<'b> Fn(&'b M, &mut M::Child, &Batch<'b>) -> Result<()>,
@@ -117,8 +123,8 @@ impl<'h, M: Exported> Child<'h, M> {
         datagrams: &[(SocketAddr, impl AsRef<[u8]>)],
         call: impl FnOnce(&mut RawBatch<'_>) -> i32,
     ) -> Result<Vec<Answer>, Failure> {
-        if datagrams.is_empty() || datagrams.iter().any(|(_, data)| data.as_ref().len() > DATAGRAM_MAX) {
-            return Err(self.host.failure(name, format!("a host passes at least one datagram, and none above {DATAGRAM_MAX} bytes")));
+        if datagrams.is_empty() || datagrams.iter().any(|(_, data)| data.as_ref().len() > MAX_DATAGRAM_BYTES) {
+            return Err(self.host.failure(name, format!("a host passes at least one datagram, and none above {MAX_DATAGRAM_BYTES} bytes")));
         }
         let peers: Vec<RawAddress> = datagrams.iter().map(|(peer, _)| RawAddress::inet(*peer)).collect();
         let mut batch = RawBatch::new(self.listener, peers.iter().zip(datagrams.iter().map(|(_, data)| data.as_ref())));
@@ -132,7 +138,8 @@ impl<'h, M: Exported> Child<'h, M> {
         Ok(replies.into_iter().map(answer).collect())
     }
 
-    /// Calls the timer function of that name, as if so many of its periods were due. An error ends nothing: a host logs it.
+    /// Calls the timer function of that name, as if `expirations` of its periods were due. An error
+    /// does not end the process: a host logs it.
     ///
     /// # Errors
     /// If the function fails or panics, or there is no such timer.
@@ -145,24 +152,26 @@ impl<'h, M: Exported> Child<'h, M> {
         self.call(name, Ends::WithPanic, || (timer.function)(timer.data, expirations))
     }
 
-    /// A connection ends with its process.
+    /// Ends the connections of this process, as its end does.
     fn lose_connections(&self) {
         let process_no = self.info.process_no;
         self.host.fake(|fake| fake.connections.retain(|_, connection| connection.process_no != process_no));
     }
 
-    /// A client connects to the stream handler of that name, and reads all that it gets; see [`Dial`] for other ones.
+    /// Connects a client to the stream handler of that name. It reads everything that it gets; see
+    /// [`Dial`] for other clients.
     ///
     /// # Errors
-    /// If there is no such handler, it panics, or the process has ended. If `open` fails, the connection is closed at once.
+    /// If there is no such handler, the handler panics, or the process has ended. An error of
+    /// `open` closes the connection at once.
     pub fn connect(&mut self, handler: &str) -> Result<FakeStream, Failure> {
         self.dial(&Dial::new(handler))
     }
 
-    /// As [`connect`](Child::connect), for a client as described.
+    /// As [`connect`](Child::connect), for the client that `dial` describes.
     ///
     /// # Errors
-    /// As there.
+    /// As [`connect`](Child::connect).
     pub fn dial(&mut self, dial: &Dial) -> Result<FakeStream, Failure> {
         let functions = table::stream_handler(self.host.exports, &dial.handler).map_err(|text| self.host.failure(&dial.handler, text))?;
         FakeStream::open(self, dial, functions)
@@ -184,7 +193,7 @@ impl<'h, M: Exported> Child<'h, M> {
         self.call(name, Ends::WithError, entry)
     }
 
-    /// Makes this the process that the module finds itself in, for one call.
+    /// Makes this process the current one for one call into the module.
     pub(super) fn call(&mut self, step: &str, ends: Ends, function: impl FnOnce() -> i32) -> Result<(), Failure> {
         if self.ended {
             return Err(self.host.failure(step, format!("process {} has ended, and was not restarted", self.info.process_no)));
@@ -211,7 +220,7 @@ impl<'h, M: Exported> Child<'h, M> {
     }
 }
 
-/// What of a call ends the process.
+/// The outcome of a call that ends the process, besides a panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     WithError,
@@ -227,17 +236,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Index in the batch of the datagram that it answers.
+    /// Index of the answered datagram in the batch.
     pub fn datagram(&self) -> usize {
         self.datagram
     }
 
-    /// To whom it goes.
+    /// Address that it is sent to.
     pub fn to(&self) -> SocketAddr {
         self.to
     }
 
-    /// What it says.
+    /// The payload.
     pub fn data(&self) -> &[u8] {
         &self.data
     }

@@ -1,6 +1,7 @@
 //! A fake host, so that a module's own unit tests need no real one.
 //!
-//! With the feature `testing`, which a module asks for in its `[dev-dependencies]`, and a `#[cfg(test)] mod tests` inside the module:
+//! A module enables the feature `testing` in its `[dev-dependencies]`, and has its tests in a
+//! `#[cfg(test)] mod tests`:
 //!
 //! ```ignore
 //! #[cfg(test)]
@@ -19,29 +20,35 @@
 //! }
 //! ```
 //!
-//! The type must be one of the crate that exports it. A crate that exports another crate's type says `test = false` in its `[lib]`.
+//! The module's type must be declared in the crate that exports it. A crate that exports another
+//! crate's type says `test = false` in its `[lib]`.
 //!
-//! [`Host::start`] does what a host does in main: it checks and writes the parameters by the same rules, and calls `init`, `proc_init` and
-//! `proc_main` through the exports table. A [`Child`] is a process with a child state of its own; there may be several. Nothing is forked:
-//! all of them are in the thread of the test.
+//! [`Host::start`] does what a host does in main: it checks and writes the parameters by the same
+//! rules, and calls `init`, `proc_init` and `proc_main` through the exports table. A [`Child`] is a
+//! process with its own child state; there may be several. Nothing is forked: all of them run in
+//! the thread of the test.
 //!
 //! # What differs from a real host
-//! - **One fake host at a time.** A module is one value of its program, so tests with a fake host wait for each other, however many
-//!   threads the test program has. A second one in the same thread panics.
-//! - What a module changes through `&self` by a `static` or a cell is seen by every [`Child`]: there is one memory. In a real host each
-//!   process has its own.
-//! - The destructor of a child state runs when the [`Child`] is dropped; a real process ends without it.
+//! - **One fake host at a time.** A program has one value of the module, so tests with a fake host
+//!   wait for each other, however many threads the test program has. Starting a second one in the
+//!   same thread panics.
+//! - Changes that a module makes to a `static` or, through `&self`, to a cell are visible in every
+//!   [`Child`]: all share one memory. In a real host each process has its own.
+//! - The destructor of a child state runs when the [`Child`] is dropped; a real process ends
+//!   without it.
 //! - Timers do not run by themselves: see [`Child::fire_timer`].
-//! - A lock that is held, by whomever, is a deadlock to the next one, or busy to `try_lock`: nobody could let go of it.
+//! - Locking a held lock fails as a deadlock, whichever process holds it, and `try_lock` as busy:
+//!   nothing else runs that could release it.
 //! - Random numbers are the same in each run; see [`Host::seed`].
-//! - A connection's [`FakeStream`] that is dropped while it is open drops nothing of the handler, as in a process that is killed. Every
-//!   process has a link: [`StreamId::send`](crate::StreamId::send) does not say `NoLink`. Time limits strike when a test says so.
-//! - Threads that the module starts reach the same fake host. It must still be there: end them before the host is dropped.
+//! - Dropping a [`FakeStream`] while its connection is open does not drop the handler's value, as
+//!   when a process is killed. Every process has a link: [`StreamId::send`](crate::StreamId::send)
+//!   never fails with `NoLink`. Time limits expire when a test says so.
+//! - Threads that the module starts use the same fake host. End them before the host is dropped.
 
 mod child;
 mod processes;
 mod stream;
-mod table;
+pub(crate) mod table;
 
 use std::cell::Cell;
 use std::fmt;
@@ -65,14 +72,14 @@ use crate::process::{MakeSock, Rank};
 use crate::shm::ShmSafe;
 use crate::{ShmMutex, sockaddr};
 
-/// Whose turn it is to have a host: a test program has one module.
+/// Held by the test that has a host: a test program has one module.
 static TURN: Mutex<()> = Mutex::new(());
 
 thread_local! {
     static HAS_HOST: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A fake host that is not started yet: what a configuration would say.
+/// The configuration of a fake host, which is not started yet.
 #[derive(Debug, Clone)]
 pub struct Host {
     workers: u32,
@@ -91,7 +98,8 @@ impl Default for Host {
 }
 
 impl Host {
-    /// Two workers, one listener at 127.0.0.1:5060, 1 MiB of shared memory, records up to level debug, and no parameter set.
+    /// Two workers, one listener at 127.0.0.1:5060, 1 MiB of shared memory, records up to level
+    /// debug, and no parameters.
     pub fn new() -> Host {
         Host {
             workers: 2,
@@ -104,68 +112,72 @@ impl Host {
         }
     }
 
-    /// Sets a parameter, as text behind `--set`: `"3"`, `"1s"`, `"a, b"`, `"key = value"`. A later one wins.
+    /// Sets a parameter, with text as after `--set`: `"3"`, `"1s"`, `"a, b"`, `"key = value"`. A
+    /// later setting wins.
     #[must_use]
     pub fn param(mut self, name: &str, text: &str) -> Host {
         self.settings.push(table::setting(name, text));
         self
     }
 
-    /// Number of workers, and with it the size of the process table.
+    /// Sets the number of workers, and thereby the size of the process table.
     #[must_use]
     pub fn workers(mut self, count: u32) -> Host {
         self.workers = count;
         self
     }
 
-    /// What relative paths in parameters are relative to; without, the working directory of the test.
+    /// Sets the folder that relative paths in parameters start from. Without it: the working
+    /// directory of the test.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Host {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Size in bytes of the memory that can be shared; little of it tests what a module does without.
+    /// Sets the size of the shared memory in bytes. A small one tests how the module copes when it
+    /// is exhausted.
     #[must_use]
     pub fn shared_memory(mut self, bytes: usize) -> Host {
         self.shared_memory_bytes = bytes;
         self
     }
 
-    /// Where random numbers begin.
+    /// Sets the seed of the random numbers.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Host {
         self.seed = seed;
         self
     }
 
-    /// The addresses of the listeners that the module serves, instead of the one. What `init` asks for comes behind them.
+    /// Sets the addresses of the listeners that the module serves. Listeners that `init` asks for
+    /// come after them.
     #[must_use]
     pub fn listeners(mut self, addresses: &[SocketAddr]) -> Host {
         self.listeners = addresses.to_vec();
         self
     }
 
-    /// The highest level that is recorded.
+    /// Sets the highest level of the records that are kept.
     #[must_use]
     pub fn log_level(mut self, level: Level) -> Host {
         self.level = level;
         self
     }
 
-    /// Writes the parameters and takes the module through `init`, `proc_init` and `proc_main`, in the thread of the caller.
+    /// Writes the parameters and runs `init`, `proc_init` and `proc_main` in the calling thread.
     ///
     /// # Errors
-    /// What a real host would refuse to start with: wrong parameters, or a phase that fails or panics.
+    /// Where a real host would refuse to start: wrong parameters, or a phase that fails or panics.
     ///
     /// # Panics
-    /// If this thread has a fake host already.
+    /// If this thread already has a fake host.
     #[track_caller]
     pub fn start<M: Exported>(self) -> Result<Running<M>, Failure> {
-        assert!(!HAS_HOST.get(), "this thread has a fake host already; drop it before you start another one");
+        assert!(!HAS_HOST.get(), "this thread already has a fake host; drop it before you start another one");
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         HAS_HOST.set(true);
-        let main = ProcessInfo { size: size_of::<ProcessInfo>() as u32, pid: MAIN_PID, ..ProcessInfo::default() };
+        let main = ProcessInfo { size: size_of::<ProcessInfo>() as u32, pid: MAIN_PID, ..ProcessInfo::EMPTY };
         let mut state = Fake::new();
         (state.memory, state.seed, state.process) = (self.shared_memory_bytes, self.seed, main);
         state.listeners = Some(self.listeners.clone());
@@ -188,10 +200,10 @@ impl Host {
 }
 
 const MAIN_PID: i32 = 1000;
-/// Behind the workers: slow timer, timer, control.
-const SERVING: i32 = 3;
+/// Number of processes after the workers: slow timer, timer, control.
+const SERVICES: i32 = 3;
 
-/// A fake host with the module in it. When it is dropped, the module is destroyed.
+/// A started fake host with its module. Dropping it destroys the module.
 pub struct Running<M: Exported> {
     exports: &'static ModuleExports,
     state: Shared,
@@ -212,7 +224,8 @@ impl<M: Exported> Running<M> {
         let folders = Folders { file: folder.clone(), command: folder };
         table::apply(self.exports, &host.settings, &folders).map_err(|text| self.failure("parameters", text))?;
         let init_f = self.exports.init_f.ok_or_else(|| self.failure("init", "the module has no init_f".into()))?;
-        // The module replaces the hook by its own, which tells nobody but the log of the host. A test wants to see its panics.
+        // The module replaces the panic hook with its own, which writes to the host's log only. A
+        // test must show its panics.
         let before = std::panic::take_hook();
         let code = init_f();
         let of_module = std::panic::take_hook();
@@ -223,7 +236,7 @@ impl<M: Exported> Running<M> {
         self.outcome("init", code)?;
         self.initialised = true;
         let registered = self.registered_procs();
-        let procs = 1 + i64::from(self.workers) + i64::from(SERVING) + i64::from(registered);
+        let procs = 1 + i64::from(self.workers) + i64::from(SERVICES) + i64::from(registered);
         self.fake(|fake| fake.max_procs = i32::try_from(procs).unwrap_or(i32::MAX));
         self.fill_processes();
         self.main_step("proc_init", abi::PROC_INIT)?;
@@ -248,12 +261,12 @@ impl<M: Exported> Running<M> {
         }
     }
 
-    /// The module, as every process has it.
+    /// The module, as every process sees it.
     pub fn module(&self) -> &M {
         M::cell().module().expect("a module that went through proc_init")
     }
 
-    /// The worker of that rank, from 1 on, after its `child_init`.
+    /// The worker with that rank, from 1 on, after its `child_init`.
     ///
     /// # Errors
     /// If `child_init` fails or panics, or there is no such worker.
@@ -269,7 +282,8 @@ impl<M: Exported> Running<M> {
         self.child(Rank::TIMER)
     }
 
-    /// A process of that rank, after its `child_init`: a worker, the timer process, or the control process.
+    /// A process with that rank, after its `child_init`: a worker, the timer process, or the
+    /// control process.
     ///
     /// # Errors
     /// If `child_init` fails or panics, or there is no such process.
@@ -277,14 +291,15 @@ impl<M: Exported> Running<M> {
         let workers = self.workers.cast_signed();
         let process_no = match rank {
             Rank::TIMER => workers + 2,
-            Rank::RPC => workers + SERVING,
+            Rank::RPC => workers + SERVICES,
             rank if (1..=workers).contains(&rank.number()) => rank.number(),
             rank => return Err(self.failure("child_init", format!("there is no process of rank {rank}, with {workers} workers"))),
         };
         Child::new(self, self.identity(process_no, rank))
     }
 
-    /// Runs a process that `proc_main` forked, to the end of its entry function: `child_init`, if it has one, then the function.
+    /// Runs a process that `proc_main` forked: its `child_init`, if it has one, then its entry
+    /// function to the end.
     ///
     /// # Errors
     /// If one of the two fails or panics, or no process of that name was forked.
@@ -295,7 +310,7 @@ impl<M: Exported> Running<M> {
             return Err(self.failure("fork_process", format!("no process \"{name}\" was forked, only {names:?}")));
         };
         let rank = Rank::new(fork.rank);
-        let info = self.identity(self.workers.cast_signed() + SERVING + 1 + index as i32, rank);
+        let info = self.identity(self.workers.cast_signed() + SERVICES + 1 + index as i32, rank);
         let mut child = if fork.rank == abi::PROC_NOCHLDINIT { Child::bare(self, info) } else { Child::new(self, info)? };
         child.run(name, || (fork.entry)(fork.data))
     }
@@ -304,7 +319,7 @@ impl<M: Exported> Running<M> {
         ProcessInfo { process_no, rank: rank.number(), pid: MAIN_PID + process_no, ..self.main }
     }
 
-    /// The processes that `proc_main` forked, in their order.
+    /// The processes that `proc_main` forked, in that order.
     pub fn forked(&self) -> Vec<Forked> {
         self.fake(|fake| {
             let forked = |(fork, name): (&fake::Fork, &String)| Forked {
@@ -316,12 +331,12 @@ impl<M: Exported> Running<M> {
         })
     }
 
-    /// How many processes `init` registered.
+    /// Number of processes that `init` registered.
     pub fn registered_procs(&self) -> u32 {
         self.fake(|fake| fake.registered).cast_unsigned()
     }
 
-    /// The timers that were added, in their order.
+    /// The timers that were added, in that order.
     pub fn timers(&self) -> Vec<AddedTimer> {
         self.fake(|fake| {
             let timer = |(timer, name): (&fake::FakeTimer, &String)| AddedTimer {
@@ -334,12 +349,13 @@ impl<M: Exported> Running<M> {
         })
     }
 
-    /// The listeners that `init` asked for: address, handler (none: the first) and workers (0: as configured).
+    /// The listeners that `init` asked for: address, handler (none: the first one) and workers (0:
+    /// as configured).
     pub fn listens(&self) -> Vec<(String, Option<String>, u32)> {
         self.fake(|fake| fake.listens.clone())
     }
 
-    /// What was logged up to now.
+    /// The records logged so far.
     pub fn logs(&self) -> Logs {
         self.fake(|fake| {
             let record = |(level, target, text): &(u32, String, String)| Record {
@@ -351,7 +367,8 @@ impl<M: Exported> Running<M> {
         })
     }
 
-    /// What was sent with [`Listener::send_to`](crate::Listener::send_to) up to now: the listener's number, to whom, and what.
+    /// The datagrams sent so far with [`Listener::send_to`](crate::Listener::send_to): the
+    /// listener's number, the peer, the data.
     pub fn sent(&self) -> Vec<(u32, SocketAddr, Vec<u8>)> {
         self.fake(|fake| {
             let sent = |(listener, peer, data): &(u32, Vec<u8>, Vec<u8>)| Some((*listener, sockaddr::decode(peer)?.inet()?, data.clone()));
@@ -359,17 +376,18 @@ impl<M: Exported> Running<M> {
         })
     }
 
-    /// Bytes of shared memory that are left.
+    /// Number of bytes of shared memory that are left.
     pub fn shared_memory_left(&self) -> usize {
         self.fake(|fake| fake.memory)
     }
 
-    /// Lets another process die while it holds this lock: the next one to take it is told.
+    /// Makes this lock look as if another process had died while it held it: the next one to lock
+    /// it is told.
     pub fn owner_died<T: ShmSafe + Send>(&self, lock: &ShmMutex<T>) {
         self.fake(|fake| fake.mutexes.insert(lock.address(), FakeMutex::OwnerDied));
     }
 
-    /// Calls `destroy`, as at the end of a host, and returns everything that was logged.
+    /// Calls `destroy`, as a host does at its end, and returns all records.
     pub fn stop(mut self) -> Logs {
         self.destroy();
         self.logs()
@@ -409,7 +427,7 @@ impl<M: Exported> Drop for Running<M> {
     }
 }
 
-/// A phase, a handler or a timer function that failed, or something that a test asked for and that is not there.
+/// A phase, a handler or a timer function that failed, or something missing that a test asked for.
 #[derive(Debug, Clone)]
 pub struct Failure {
     step: String,
@@ -418,18 +436,18 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Where it happened: `parameters`, `init`, `proc_init`, `proc_main`, `child_init`, `post_child_init`, or the name of the handler, timer
-    /// or process.
+    /// The step that failed: `parameters`, `init`, `proc_init`, `proc_main`, `child_init`,
+    /// `post_child_init`, or the name of the handler, timer or process.
     pub fn step(&self) -> &str {
         &self.step
     }
 
-    /// Why: the text of the module's error, or of its panic, which begins with `panicked: `.
+    /// The reason: the text of the module's error, or of its panic, which begins with `panicked: `.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What was logged up to then.
+    /// The records logged up to the failure.
     pub fn logs(&self) -> &Logs {
         &self.logs
     }
@@ -447,7 +465,7 @@ impl std::error::Error for Failure {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Forked {
-    /// Its name.
+    /// Name for the process table.
     pub name: String,
     /// The rank that its `child_init` gets.
     pub rank: Rank,
@@ -459,39 +477,39 @@ pub struct Forked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddedTimer {
-    /// Its name.
+    /// Name for the log.
     pub name: String,
-    /// From the start of its process to the first call.
+    /// Time from the start of its process to the first call.
     pub first: Duration,
-    /// Between two calls; none: one call only.
+    /// Time between two calls; none: one call only.
     pub period: Option<Duration>,
     /// Whether it runs in the slow timer process.
     pub slow: bool,
 }
 
-/// One record of the log.
+/// A record of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// How severe.
+    /// Severity.
     pub level: Level,
-    /// The Rust module that logged it, or what it named as its target.
+    /// The Rust module that logged it, or the target that it named.
     pub target: String,
     /// Message and fields: `counted report=1`.
     pub text: String,
 }
 
-/// Records in the order in which they were logged.
+/// Log records, in the order in which they were logged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Logs(Vec<Record>);
 
 impl Logs {
-    /// Whether a record contains this text.
+    /// Whether any record contains this text.
     pub fn contains(&self, text: &str) -> bool {
         self.0.iter().any(|record| record.text.contains(text))
     }
 
-    /// The records.
+    /// All records.
     pub fn records(&self) -> &[Record] {
         &self.0
     }

@@ -1,25 +1,28 @@
-//! The process table of the fake host: main, workers, timers, control, and what the module registered; or what a test makes of it.
+//! The process table of the fake host: main, workers, timers, control, and the processes that the
+//! module registered. A test can replace it.
 
-use super::{Running, SERVING};
+use super::{Running, SERVICES};
 use crate::export::Exported;
 use crate::process::{Pid, Rank};
 use crate::processes::{ProcessRow, ProcessState};
 
 impl<M: Exported> Running<M> {
-    /// The process table, as `cx.processes()` reads it. `last` is none in it, and uptimes are zero, unless a test has set them.
+    /// The process table that `cx.processes()` reads. `last` is none and uptimes are zero, unless a
+    /// test has set them.
     pub fn processes(&self) -> Vec<ProcessRow> {
         self.fake(|fake| fake.processes.clone())
     }
 
-    /// Puts another process table in the place of that one. A [`Child::restart`](super::Child::restart) counts in the row of its process.
+    /// Replaces the process table. A later [`Child::restart`](super::Child::restart) still counts
+    /// in the row of its process.
     pub fn set_processes(&self, rows: Vec<ProcessRow>) {
         self.fake(|fake| fake.processes = rows);
     }
 
-    /// Before `proc_init`: nobody of those that were registered is there.
+    /// Fills the table before `proc_init`: none of the registered processes is forked yet.
     pub(super) fn fill_processes(&self) {
         let workers = self.workers.cast_signed();
-        let count = 1 + workers + SERVING + self.registered_procs().cast_signed();
+        let count = 1 + workers + SERVICES + self.registered_procs().cast_signed();
         let rows = (0..count).map(|process_no| {
             let (rank, name) = match process_no {
                 0 => (0, "main".to_owned()),
@@ -27,7 +30,7 @@ impl<M: Exported> Running<M> {
                 other => match other - workers {
                     1 => (Rank::TIMER.number(), "slow timer".to_owned()),
                     2 => (Rank::TIMER.number(), "timer".to_owned()),
-                    SERVING => (Rank::RPC.number(), "control".to_owned()),
+                    SERVICES => (Rank::RPC.number(), "control".to_owned()),
                     _ => return ProcessRow::new(process_no as usize, ""),
                 },
             };
@@ -36,9 +39,9 @@ impl<M: Exported> Running<M> {
         self.set_processes(rows.collect());
     }
 
-    /// After `proc_main`.
+    /// Adds the processes that `proc_main` forked.
     pub(super) fn fill_forked(&self) {
-        let first = 1 + self.workers.cast_signed() + SERVING;
+        let first = 1 + self.workers.cast_signed() + SERVICES;
         let forked: Vec<ProcessRow> =
             (first..).zip(self.forked()).map(|(process_no, forked)| self.serving(process_no, forked.rank, &forked.name)).collect();
         self.fake(|fake| {

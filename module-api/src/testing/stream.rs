@@ -1,4 +1,4 @@
-//! A connection of the fake host: what its client does, and what the handler makes of it.
+//! A connection of the fake host: what its client does, and how the handler reacts.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::fake;
 use crate::sockaddr::RawAddress;
 use crate::{CloseReason, Result, StreamId};
 
-/// A client that is about to connect.
+/// Describes a client that is about to connect.
 ///
 /// ```
 /// # use module_api::testing::Dial;
@@ -26,56 +26,64 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// To the stream handler of that name, from 192.0.2.1:40000, without TLS, with a listener's usual limits: 256 KiB queued, 1 MiB unused.
+    /// A client for the stream handler of that name, from 192.0.2.1:40000, without TLS, with a
+    /// listener's default limits: 256 KiB queued, 1 MiB unused.
     pub fn new(handler: &str) -> Dial {
         let peer = SocketAddr::from(([192, 0, 2, 1], 40_000));
         Dial { handler: handler.to_owned(), peer, output_limit: 256 << 10, input_limit: 1 << 20, tls: None }
     }
 
-    /// From this address.
+    /// Sets the client's address.
     #[must_use]
     pub fn from(self, peer: SocketAddr) -> Dial {
         Dial { peer, ..self }
     }
 
-    /// The high-water mark of the queue, in bytes.
+    /// Sets the high-water mark of the queue, in bytes.
     #[must_use]
     pub fn output_limit(self, bytes: usize) -> Dial {
         Dial { output_limit: bytes, ..self }
     }
 
-    /// How many bytes the handler may leave unused.
+    /// Sets how many bytes the handler may leave unused.
     #[must_use]
     pub fn input_limit(self, bytes: usize) -> Dial {
         Dial { input_limit: bytes, ..self }
     }
 
-    /// With TLS: what was agreed on (empty: nothing), and the name that the client asked for (empty: none).
+    /// Connects with TLS: with the agreed application protocol and the server name that the client
+    /// asked for. Empty means none.
     #[must_use]
     pub fn tls(self, alpn: &str, server_name: &str) -> Dial {
         Dial { tls: Some((alpn.to_owned(), server_name.to_owned())), ..self }
     }
 }
 
-/// The client's end of a connection to a [`Child`]. Each call names the child that has it.
+/// The client's end of a connection to a [`Child`]. Each call names the child that serves it.
 #[derive(Debug)]
 pub struct FakeStream {
     raw: Box<abi::Stream>,
     functions: &'static StreamFunctions,
-    /// What `raw` points to.
+    /// `raw` points to it.
     _peer: Box<RawAddress>,
+    /// `raw` points to them.
     _texts: (String, String),
     handler: String,
     input_limit: usize,
     output_limit: usize,
     unused: Vec<u8>,
-    /// What the client has not looked at.
+    /// Bytes that no call has returned to the test yet.
     received: Vec<u8>,
+    /// Whether the client reads.
     reads: bool,
+    /// Whether the queue has reached its high-water mark, and not fallen below the low-water mark
+    /// since.
     full: bool,
     stopped_by_full: bool,
     ended_sending: bool,
+    /// Whether the client has finished sending.
     end_told: bool,
+    /// Whether `on_open` has succeeded and `on_close` was not called yet.
     opened: bool,
     over: Option<CloseReason>,
     error: Option<String>,
@@ -101,7 +109,6 @@ impl FakeStream {
             size: size_of::<abi::Stream>() as u32,
             listener: child.listener(),
             id,
-            user: std::ptr::null_mut(),
             peer: peer.as_ptr().cast(),
             peer_len: peer.len(),
             alpn_len: texts.0.len() as u32,
@@ -109,6 +116,7 @@ impl FakeStream {
             server_name: start(&texts.1),
             server_name_len: texts.1.len() as u32,
             tls: u32::from(dial.tls.is_some()),
+            ..abi::Stream::EMPTY
         });
         let mut stream = FakeStream {
             raw,
@@ -137,38 +145,40 @@ impl FakeStream {
         Ok(stream)
     }
 
-    /// Its name in every process.
+    /// Id of the connection.
     pub fn id(&self) -> StreamId {
         StreamId::from_number(self.raw.id)
     }
 
-    /// Why it is over; none: it is open.
+    /// Why the connection is over; none while it is open.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.over
     }
 
-    /// The text of the error that has closed it.
+    /// Text of the handler's error that closed it.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// How many of the sent bytes the handler has not used.
+    /// Number of sent bytes that the handler has not used.
     pub fn unused(&self) -> usize {
         self.unused.len()
     }
 
-    /// Whether the handler has ended its side, and everything was sent.
+    /// Whether the handler has ended its side and everything was sent, or the connection is over.
     pub fn has_ended(&self) -> bool {
         self.ended_sending || self.over.is_some()
     }
 
-    /// The client sends `data`. Returns what it has received since it last looked; nothing while it does not read.
+    /// Sends `data` as the client. Returns the bytes received since the last call that returned
+    /// some; none while the client does not read.
     ///
     /// # Errors
-    /// If the handler panics. An error of the handler closes the connection: see [`error`](FakeStream::error).
+    /// If the handler panics. An error of the handler closes the connection: see
+    /// [`error`](FakeStream::error).
     ///
     /// # Panics
-    /// If the connection is over: a client would get a reset.
+    /// If the connection is over; a real client would get a reset.
     #[track_caller]
     pub fn send<M: Exported>(&mut self, child: &mut Child<'_, M>, data: &[u8]) -> Result<Vec<u8>, Failure> {
         assert!(self.over.is_none() && !self.end_told, "the connection is over: {:?}", self.over);
@@ -181,10 +191,11 @@ impl FakeStream {
         Ok(std::mem::take(&mut self.received))
     }
 
-    /// As [`send`](FakeStream::send), each byte for itself: a handler must not care how its data is cut.
+    /// As [`send`](FakeStream::send), one byte at a time: a handler must not depend on how its data
+    /// is cut. Stops when the connection is over.
     ///
     /// # Errors
-    /// As there. Stops where the connection is over.
+    /// As [`send`](FakeStream::send).
     pub fn send_bytewise<M: Exported>(&mut self, child: &mut Child<'_, M>, data: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut received = Vec::new();
         for byte in data {
@@ -196,7 +207,7 @@ impl FakeStream {
         Ok(received)
     }
 
-    /// The client finishes sending. Returns what it receives.
+    /// Finishes sending as the client. Returns the bytes received.
     ///
     /// # Errors
     /// If the handler panics.
@@ -217,7 +228,8 @@ impl FakeStream {
         Ok(std::mem::take(&mut self.received))
     }
 
-    /// Ends it from outside: the client resets it, a time limit strikes, or the worker stops.
+    /// Ends the connection from outside the handler: the client resets it, a time limit expires, or
+    /// the worker stops.
     ///
     /// # Errors
     /// If the handler panics.
@@ -228,15 +240,17 @@ impl FakeStream {
         }
     }
 
-    /// The client reads nothing until [`read`](FakeStream::read): the queue grows up to its high-water mark.
+    /// Makes the client stop reading until [`read`](FakeStream::read): the queue grows up to its
+    /// high-water mark.
     pub fn stop_reading(&mut self) {
         self.reads = false;
     }
 
-    /// The client reads on. Returns what it has received since it last looked.
+    /// Makes the client read again. Returns the bytes received since the last call that returned
+    /// some.
     ///
     /// # Errors
-    /// If the handler, which has room again, panics.
+    /// If the handler, which may queue again, panics.
     pub fn read<M: Exported>(&mut self, child: &mut Child<'_, M>) -> Result<Vec<u8>, Failure> {
         self.reads = true;
         self.settle(child)?;
@@ -249,7 +263,8 @@ impl FakeStream {
         self.over.is_none() && !self.full && host.fake(|fake| fake.connections.get(&self.raw.id).is_some_and(ready))
     }
 
-    /// Gives what is unused to the handler: again and again while it uses some and had to stop because the queue was full.
+    /// Passes the unused bytes to the handler, repeatedly while it uses some and had to stop
+    /// because the queue was full.
     fn give<M: Exported>(&mut self, child: &mut Child<'_, M>) -> Result<(), Failure> {
         while !self.unused.is_empty() && self.wants_data(child.host()) {
             let data = std::mem::take(&mut self.unused);
@@ -273,7 +288,7 @@ impl FakeStream {
         Ok(())
     }
 
-    /// One call into the handler. An error closes the connection.
+    /// Calls the handler once. An error closes the connection.
     fn call<M: Exported>(&mut self, child: &mut Child<'_, M>, function: impl FnOnce(*mut abi::Stream) -> i64) -> Result<(), Failure> {
         let raw = &raw mut *self.raw;
         let id = self.raw.id;
@@ -292,7 +307,7 @@ impl FakeStream {
         Ok(())
     }
 
-    /// What is queued arrives at the client, if it reads.
+    /// Delivers the queue to the client, if it reads.
     fn deliver<M: Exported>(&mut self, host: &Running<M>) {
         host.fake(|fake| {
             let Some(connection) = fake.connections.get_mut(&self.raw.id) else { return };
@@ -306,7 +321,8 @@ impl FakeStream {
         });
     }
 
-    /// After anything: gives the handler what it waits for, and ends what is to be ended.
+    /// To be called after every event: makes the calls that the handler waits for, and ends the
+    /// connection if it is to end.
     fn settle<M: Exported>(&mut self, child: &mut Child<'_, M>) -> Result<(), Failure> {
         loop {
             let was_full = self.full;
@@ -336,7 +352,7 @@ impl FakeStream {
         reason.map_or(Ok(()), |reason| self.finish(child, reason))
     }
 
-    /// It is over: the handler is told, once.
+    /// Ends the connection and tells the handler, once.
     fn finish<M: Exported>(&mut self, child: &mut Child<'_, M>, reason: CloseReason) -> Result<(), Failure> {
         self.over = Some(reason);
         let known = child.host().fake(|fake| fake.connections.remove(&self.raw.id).is_some());

@@ -1,4 +1,4 @@
-//! Parameters, shared memory, locks, datagrams: what the host gives and takes besides calls.
+//! Parameters, shared memory, locks, datagrams and listeners.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::AssertUnwindSafe;
@@ -13,7 +13,7 @@ use crate::udp::Batch;
 use crate::{LockFailure, SendError, mutex, shm};
 
 crate::params! {
-    struct Params {
+    struct SomeParams {
         /// Text put before
         /// each answer.
         prefix: String = "",
@@ -25,14 +25,14 @@ crate::params! {
 }
 
 pub(super) fn c_text(text: *const c_char) -> Option<&'static str> {
-    // SAFETY: a constant of the macro, with a zero byte at its end.
+    // SAFETY: not null, and so a constant of the macro with a zero byte at its end.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_str().unwrap())
 }
 
 #[test]
 fn parameters_are_described_and_read() {
     let rows: Vec<_> =
-        Params::TABLE.iter().map(|row| (c_text(row.name), row.kind, row.flags, c_text(row.default_text), row.min, row.max)).collect();
+        SomeParams::TABLE.iter().map(|row| (c_text(row.name), row.kind, row.flags, c_text(row.default_text), row.min, row.max)).collect();
     let expected = [
         (Some("prefix"), PARAM_STRING, 0, Some(""), 0, 0),
         (Some("period"), PARAM_DURATION, 0, Some("1s"), 0, 0),
@@ -41,12 +41,12 @@ fn parameters_are_described_and_read() {
         (Some("peer"), PARAM_STRING, PARAM_REQUIRED, None, 0, 0),
     ];
     assert_eq!(rows, expected);
-    assert_eq!(c_text(Params::TABLE[0].help), Some("Text put before each answer."));
-    assert_eq!(c_text(Params::TABLE[1].help), None);
+    assert_eq!(c_text(SomeParams::TABLE[0].help), Some("Text put before each answer."));
+    assert_eq!(c_text(SomeParams::TABLE[1].help), None);
 
     let text = |text: &'static str| Str { ptr: text.as_ptr().cast(), len: text.len() };
-    let target = |index: usize| Params::TABLE[index].target;
-    // SAFETY: the host's part: each target takes values of its kind, and nobody reads yet.
+    let target = |index: usize| SomeParams::TABLE[index].target;
+    // SAFETY: each target is written with its kind's type, and nobody reads it yet.
     unsafe {
         target(0).cast::<Str>().write(text("prefix"));
         target(1).cast::<i64>().write(1_500_000_000);
@@ -54,12 +54,12 @@ fn parameters_are_described_and_read() {
         target(3).cast::<u32>().write(1);
         target(4).cast::<Str>().write(text("peer"));
     }
-    let Params { prefix, period, answers, enabled, peer } = Params::read().unwrap();
+    let SomeParams { prefix, period, answers, enabled, peer } = SomeParams::read().unwrap();
     assert_eq!((&*prefix, period, answers, enabled, &*peer), ("prefix", Duration::from_millis(1500), -4, true, "peer"));
 
     // SAFETY: as above.
     unsafe { target(1).cast::<i64>().write(-1) };
-    assert_eq!(Params::read().err().unwrap().text(), "parameter \"period\" is negative: -1");
+    assert_eq!(SomeParams::read().err().unwrap().text(), "parameter \"period\" is negative: -1");
 }
 
 crate::shm_struct! {
@@ -160,7 +160,8 @@ fn a_panic_does_not_release_half_changed_data() {
     assert_eq!(only_mutex(), FakeMutex::Held);
 }
 
-/// Calls `handler` with datagrams of these contents, from 127.0.0.1:5060, at a stride wider than this version's.
+/// Calls `handler` with datagrams of these contents, from 127.0.0.1:5060, with a larger stride than
+/// this version's.
 fn with_batch(contents: &[&[u8]], handler: impl for<'b> FnOnce(&Batch<'b>)) {
     #[repr(C)]
     struct Wider {
@@ -190,7 +191,7 @@ fn with_batch(contents: &[&[u8]], handler: impl for<'b> FnOnce(&Batch<'b>)) {
         listener: 5,
     };
     install();
-    // SAFETY: the batch lives longer than the call.
+    // SAFETY: the batch outlives the call.
     let batch = unsafe { Batch::new(&raw mut raw) };
     handler(&batch);
 }

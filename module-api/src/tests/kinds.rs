@@ -1,4 +1,4 @@
-//! Every kind of parameter, from the macro over the rules to the value.
+//! Every kind of parameter, from the macro through the rules to the value.
 
 use super::data::c_text;
 use crate::abi::*;
@@ -34,29 +34,16 @@ crate::params! {
     }
 }
 
-/// What the host would write.
+/// Writes the values that a host would write.
 fn write_all(settings: &[(&str, &str)]) {
-    use crate::check::{Folders, ParamDecl, Setting, Value, check, write};
-    let declared: Vec<ParamDecl> = Kinds::TABLE
-        .iter()
-        .map(|row| ParamDecl {
-            name: c_text(row.name).unwrap().into(),
-            kind: row.kind,
-            flags: row.flags,
-            default: c_text(row.default_text).map(str::to_owned),
-            min: row.min,
-            max: row.max,
-            help: String::new(),
-            words: c_text(row.words).unwrap_or_default().into(),
-            of: row.of,
-        })
-        .collect();
+    use crate::check::{Folders, ParamDecl, check, write};
+    use crate::testing::table::{declaration, setting};
+    let declared: Vec<ParamDecl> = Kinds::TABLE.iter().map(declaration).collect();
     assert_eq!(declared.iter().filter_map(ParamDecl::problem).collect::<Vec<_>>(), [""; 0]);
-    let setting = |(name, text): &(&str, &str)| Setting { name: (*name).into(), value: Value::Text((*text).into()), position: () };
-    let settings: Vec<_> = settings.iter().map(setting).collect();
+    let settings: Vec<_> = settings.iter().map(|(name, text)| setting(name, text)).collect();
     let folders = Folders { file: "/f".into(), command: "/c".into() };
     for (index, value) in check("kinds", &declared, &settings, &folders).unwrap() {
-        // SAFETY: a cell of the kind; this test alone uses these cells.
+        // SAFETY: a cell of the kind; only this test uses these cells.
         unsafe { write::write(Kinds::TABLE[index].target, &value) };
     }
 }

@@ -7,16 +7,16 @@ use crate::export::ModuleCell;
 use crate::fake::{fake, install};
 use crate::prelude::*;
 
-/// Writes down what it is asked to do, and fails or panics where a test wants it.
+/// Records each call, and fails or panics where a test wants it to.
 struct Probe {
     processes: usize,
-    drops: Note,
+    drops: DropNote,
 }
 
-/// Sends its text to the log when it is dropped.
-struct Note(&'static str);
+/// Records its text when it is dropped.
+struct DropNote(&'static str);
 
-impl Drop for Note {
+impl Drop for DropNote {
     fn drop(&mut self) {
         note(self.0);
     }
@@ -55,7 +55,7 @@ fn step(name: &'static str) -> Result<()> {
 
 impl Module for Probe {
     type Params = ();
-    type Child = Child;
+    type Child = ProbeChild;
 
     fn init(cx: &mut ModInit<'_, Self>, (): ()) -> Result<Self> {
         step("init")?;
@@ -65,7 +65,7 @@ impl Module for Probe {
             note(format!("tick {} {} {}", probe.processes, child.calls, cx.expirations()));
             Ok(())
         })?;
-        Ok(Probe { processes: 0, drops: Note("module dropped") })
+        Ok(Probe { processes: 0, drops: DropNote("module dropped") })
     }
 
     fn proc_init(&mut self, cx: &mut ProcInit<'_, Self>) -> Result<()> {
@@ -94,10 +94,10 @@ impl Module for Probe {
         Ok(())
     }
 
-    fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<Child> {
+    fn child_init(&self, cx: &mut ChildInit<'_>) -> Result<ProbeChild> {
         step("child_init")?;
         note(format!("{:?} {}", cx.rank(), cx.process_no()));
-        Ok(Child { calls: 0, drops: Note("child dropped") })
+        Ok(ProbeChild { calls: 0, drops: DropNote("child dropped") })
     }
 
     fn post_child_init(&self, _: &mut PostChildInit<'_>) -> Result<()> {
@@ -109,13 +109,13 @@ impl Module for Probe {
     }
 }
 
-struct Child {
+struct ProbeChild {
     calls: u32,
     #[expect(dead_code, reason = "for its destructor")]
-    drops: Note,
+    drops: DropNote,
 }
 
-/// A module of its own for one test, before its first call.
+/// A module for one test only, before its first call.
 macro_rules! module {
     ($kind:ty) => {{
         static MODULE: ModuleCell<$kind> = ModuleCell::new();
@@ -125,7 +125,7 @@ macro_rules! module {
 }
 
 fn init<M: Module>(module: &'static ModuleCell<M>) -> i32 {
-    // SAFETY: this test is the host, and each test has a module of its own.
+    // SAFETY: this test is the host, and each test has its own module.
     unsafe { module.init_f() }
 }
 
@@ -157,12 +157,12 @@ fn a_whole_life() {
     let ranks: Vec<_> = forks.iter().map(|fork| (fork.rank, fork.flags)).collect();
     assert_eq!(ranks, [(7, FORK_MAKE_SOCK), (PROC_NOCHLDINIT, 0)]);
 
-    // In the process that does without child_init.
+    // The process without child_init.
     assert_eq!((forks[1].entry)(forks[1].data), E_FAILED);
     assert_eq!(error(), "over");
     assert_eq!(calls(), ["bare 9"]);
 
-    // A process without child_init in which the child state is asked for.
+    // A process without child_init whose entry function needs the child state.
     assert_eq!((forks[0].entry)(forks[0].data), E_FAILED);
     assert_eq!(error(), "this process has no child state: child_init did not run in it");
 
@@ -171,7 +171,7 @@ fn a_whole_life() {
     assert_eq!((forks[0].entry)(forks[0].data), OK);
     assert_eq!(calls(), ["child_init", "7 4", "walk 9 10"]);
 
-    // A restart in no-fork mode: the state that main had is left alone.
+    // A restart in no-fork mode: the child state of main is not dropped.
     assert_eq!(child(module, PROC_TIMER), OK);
     let timers = fake(|fake| std::mem::take(&mut fake.timers));
     let [timer] = timers[..] else { panic!("one timer") };
@@ -189,7 +189,7 @@ fn a_whole_life() {
 fn failures_and_panics_have_a_text() {
     for (at, rank) in [("init", None), ("proc_init", Some(PROC_INIT)), ("proc_main", Some(PROC_MAIN)), ("child_init", Some(1))] {
         for trouble in [Trouble::Error(at), Trouble::Panic(at)] {
-            // Not a static: a module that is never used again, one per round.
+            // Not a static: each round needs a new module.
             let module: &'static ModuleCell<Probe> = Box::leak(Box::new(ModuleCell::new()));
             install();
             fake(|fake| fake.max_procs = 9);
@@ -214,7 +214,7 @@ fn failures_and_panics_have_a_text() {
                     assert!(logged.iter().any(|(level, _, line)| *level == LEVEL_ERROR && *line == text));
                 }
             }
-            // destroy_f is for modules whose init_f succeeded; for another one it does nothing.
+            // destroy_f does nothing for a module whose init_f has failed.
             calls();
             destroy(module);
             assert_eq!(calls().is_empty(), at == "init");
@@ -257,7 +257,7 @@ fn a_re_entry_is_an_error() {
                 assert_eq!((timer.function)(timer.data, 1), E_FAILED);
                 assert_eq!(error(), "the module was called again while it still works with its child state");
                 assert_eq!(child(&AGAIN, 1), E_FAILED);
-                assert_eq!(error(), "child_init was called inside of a call to the module");
+                assert_eq!(error(), "child_init was called inside a call to the module");
                 Ok(())
             })?;
             Ok(Again)

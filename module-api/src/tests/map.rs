@@ -16,13 +16,13 @@ fn map<K: MapKey + ?Sized, V: MapValue + ?Sized>(shards: usize) -> ShmMap<K, V> 
     shm::new_map(MapOptions { shards }).unwrap()
 }
 
-/// Bytes of the entries, and what the table needs.
+/// Number of allocated blocks, of entries and of the table.
 fn blocks() -> usize {
     fake(|fake| fake.blocks.len())
 }
 
 #[test]
-fn an_entry_comes_changes_and_goes() {
+fn an_entry_is_inserted_replaced_and_removed() {
     let map = map::<str, [u8]>(3);
     assert_eq!((map.shards(), map.len(), map.is_empty()), (4, 0, true));
     assert_eq!(map.get("a", |value| value.map(<[u8]>::to_vec)), Ok(None));
@@ -55,7 +55,7 @@ fn values_of_a_fixed_type_are_aligned_and_can_be_atomic() {
 }
 
 #[test]
-fn updates_decide_on_what_they_see() {
+fn an_update_depends_on_the_old_value() {
     let map = map::<u32, u64>(1);
     let add = |key: u32| map.update(&key, |old| (Update::Replace(old.map_or(1, |old| old + 1)), old.copied())).unwrap();
     assert_eq!((add(1), add(1), add(2)), (None, Some(1), None));
@@ -79,7 +79,7 @@ fn updates_decide_on_what_they_see() {
 }
 
 #[test]
-fn does_what_the_standard_library_does() {
+fn does_what_a_map_of_the_standard_library_does() {
     let map = map::<[u8], [u8]>(2);
     let mut expected: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     let mut rng = Rng::from_host().unwrap();
@@ -124,15 +124,15 @@ fn without_memory_nothing_changes() {
     assert_eq!(map.insert(&2, &[0; 200]), Err(MapError::NoMemory));
     assert_eq!(map.get(&1, |value| value.map(<[u8]>::to_vec)), Ok(Some(b"old".to_vec())));
     assert_eq!(map.len(), 1);
-    // Entries that fit go on being taken when there is nothing left to make the table larger.
+    // Entries that fit are still inserted when the table can no longer grow.
     fake(|fake| fake.memory = 40 * 200);
     let fitting = (10..300).take_while(|key| map.insert(key, b"").is_ok()).count();
-    assert_eq!(fitting, (200 * 40 - 1024) / 32, "as many as there is memory for besides one segment more");
+    assert_eq!(fitting, (200 * 40 - 1024) / 32, "as many as there is memory for after one more segment");
     assert!((10..10 + fitting as u64).all(|key| map.contains(&key).unwrap()));
 }
 
 #[test]
-fn a_map_within_itself_is_refused_and_a_panic_leaves_it_usable() {
+fn a_nested_use_is_refused_and_a_panic_leaves_the_map_usable() {
     let map = map::<u8, u8>(1);
     map.insert(&1, 1).unwrap();
     assert_eq!(map.get(&1, |_| map.get(&1, |_| ())), Ok(Err(MapError::Lock(LockFailure::Deadlock))));
@@ -142,7 +142,7 @@ fn a_map_within_itself_is_refused_and_a_panic_leaves_it_usable() {
 }
 
 #[test]
-fn the_death_of_an_owner_is_repaired_unnoticed() {
+fn the_death_of_an_owner_is_repaired() {
     let map = map::<u8, u8>(1);
     map.insert(&1, 1).unwrap();
     fake(|fake| fake.mutexes.values_mut().for_each(|state| *state = FakeMutex::OwnerDied));
@@ -171,7 +171,7 @@ fn a_scan_with_pauses_misses_nothing_that_stays() {
                 Scan::Keep
             })
             .unwrap();
-        // It grows several times over, which splits buckets before and behind the cursor.
+        // The map grows to ten times its size, which splits buckets before and after the cursor.
         if new < 5000 {
             (new..new + 100).for_each(|key| assert_eq!(map.insert(&key, key), Ok(false)));
             new += 100;
@@ -189,7 +189,7 @@ fn a_scan_with_pauses_misses_nothing_that_stays() {
         });
         assert!(next.is_ok() && count.get() == 0, "{strange:x}");
     }
-    // And it can remove.
+    // A scan can remove entries.
     let mut cursor = 0;
     while let next @ 1.. = map.scan_from(cursor, 100, |_, _| Scan::Remove).unwrap() {
         cursor = next;

@@ -1,7 +1,7 @@
-//! Tests of the crate against a host made of plain functions.
+//! Tests of the crate against the fake host.
 
 mod data;
-#[cfg(feature = "check")]
+#[cfg(feature = "testing")]
 mod kinds;
 mod lifecycle;
 mod map;

@@ -52,7 +52,7 @@ crate::shm_struct! {
 }
 
 #[test]
-fn they_lie_in_each_other_and_in_shared_structures() {
+fn they_nest_and_can_be_in_shared_structures() {
     install();
     let mut names = ShmBox::new(Names { lines: ShmVec::new(), last: ShmString::new() }).unwrap();
     for text in ["a", "", "größer"] {

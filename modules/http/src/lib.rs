@@ -20,7 +20,7 @@ mod syntax;
 mod tests;
 
 use module_api::interface::Callback;
-use module_api::interfaces::http::{Answering, ExportRoutes, Routes};
+use module_api::interfaces::http::{Answering, ExportRoutes, RouteMatch, Routes};
 use module_api::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -45,8 +45,8 @@ impl Module for Http {
 }
 
 impl ExportRoutes for Http {
-    fn add(&self, method: &str, path: &str, prefix: bool, answer: Callback<Answering>) -> Result<()> {
-        self.settings.functions.add(method, path, prefix, answer)
+    fn add(&self, method: &str, path: &str, matching: RouteMatch, answer: Callback<Answering>) -> Result<()> {
+        self.settings.functions.add(method, path, matching, answer)
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use module_api::StreamError;
 use module_api::interface::Callback;
-use module_api::interfaces::http::{self, Answering};
+use module_api::interfaces::http::{self, Answering, RouteMatch};
 use module_api::prelude::*;
 
 use crate::path;
@@ -25,7 +25,7 @@ struct Function {
     /// Decoded.
     path: Vec<u8>,
     /// Whether the function also answers all paths below `path`.
-    is_prefix: bool,
+    matching: RouteMatch,
     answer: Callback<Answering>,
 }
 
@@ -38,7 +38,7 @@ impl Functions {
     ///
     /// # Errors
     /// The method is not a token, no request can have the path, or the route exists already.
-    pub fn add(&self, method: &str, path: &str, is_prefix: bool, answer: Callback<Answering>) -> Result<()> {
+    pub fn add(&self, method: &str, path: &str, matching: RouteMatch, answer: Callback<Answering>) -> Result<()> {
         let named = format!("http.routes: \"{} {}\"", method.escape_debug(), path.escape_debug());
         if syntax::run(method.as_bytes(), TOKEN) != method.len() {
             return Err(Error::new(format_args!("{named} is not a route: a method is a word such as GET, or empty for every method")));
@@ -48,7 +48,7 @@ impl Functions {
         if functions.iter().any(|known| (&known.method[..], &known.path) == (method.as_bytes(), &path)) {
             return Err(Error::new(format_args!("{named} exists already")));
         }
-        functions.push(Function { method: method.into(), path, is_prefix, answer });
+        functions.push(Function { method: method.into(), path, matching, answer });
         Ok(())
     }
 
@@ -66,7 +66,8 @@ impl Functions {
             let rest = path.strip_prefix(&function.path[..]);
             (function.method.is_empty() || function.method == method)
                 && rest.is_some_and(|rest| {
-                    rest.is_empty() || (function.is_prefix && (rest.starts_with(b"/") || function.path.ends_with(b"/")))
+                    rest.is_empty()
+                        || (function.matching == RouteMatch::Prefix && (rest.starts_with(b"/") || function.path.ends_with(b"/")))
                 })
         };
         let found = functions.iter().filter(matches).max_by_key(|function| (function.path.len(), function.method.len()))?;

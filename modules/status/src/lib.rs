@@ -14,7 +14,7 @@ mod snapshot;
 use std::net::IpAddr;
 
 use module_api::interface::Callback;
-use module_api::interfaces::http::{Answering, Exchange, Routes};
+use module_api::interfaces::http::{Answering, Exchange, RouteMatch, Routes};
 use module_api::prelude::*;
 
 use networks::Networks;
@@ -43,7 +43,7 @@ impl Module for Status {
     fn init(cx: &mut ModInit<'_, Self>, params: Params) -> Result<Self> {
         let routes: Routes = cx.interface()?;
         let answer: Callback<Answering> = cx.callback(Status::answer);
-        routes.add("GET", &params.path, false, answer).context("parameter \"path\"")?;
+        routes.add("GET", &params.path, RouteMatch::Exact, answer).context("parameter \"path\"")?;
         Ok(Status {
             allow: Networks::parse(&params.allow).map_err(|error| Error::new(format_args!("parameter \"allow\": {error}")))?,
             answered: cx.counter("answered", "requests answered")?,

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use module_api::interface::Callback;
-use module_api::interfaces::http::{Answering, Exchange, Routes};
+use module_api::interfaces::http::{Answering, Exchange, RouteMatch, Routes};
 use module_api::prelude::*;
 
 struct Pages;
@@ -22,9 +22,9 @@ impl Module for Pages {
             exchange.write(format!("{method} {path} {query} {host} ").as_bytes())?;
             exchange.write(body.to_string().as_bytes())
         });
-        routes.add("", "/told", true, told)?;
-        routes.add("GET", "/caf%C3%A9", false, told)?;
-        routes.add("PATCH", "/", true, told)?;
+        routes.add("", "/told", RouteMatch::Prefix, told)?;
+        routes.add("GET", "/caf%C3%A9", RouteMatch::Exact, told)?;
+        routes.add("PATCH", "/", RouteMatch::Prefix, told)?;
         for (path, why) in [
             ("told", "begins with a slash"),
             ("/a\n", "cannot contain '\\n'"),
@@ -32,7 +32,7 @@ impl Module for Pages {
             ("/a/%2E./b", "no part"),
             ("/t%6Fld", "exists already"),
         ] {
-            match routes.add("", path, false, told) {
+            match routes.add("", path, RouteMatch::Exact, told) {
                 Err(error) if error.to_string().contains(why) => {}
                 outcome => return Err(Error::new(format_args!("{path:?}: {outcome:?}"))),
             }
@@ -41,17 +41,17 @@ impl Module for Pages {
             exchange.write(b"never seen")?;
             exchange.add_header(b"Content-Length", b"3")
         });
-        routes.add("GET", "/fails", false, fails)?;
+        routes.add("GET", "/fails", RouteMatch::Exact, fails)?;
         let peer: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
             let peer = exchange.peer().map_or("nobody".to_owned(), |peer| peer.to_string());
             exchange.write(peer.as_bytes())
         });
-        routes.add("GET", "/peer", false, peer)?;
+        routes.add("GET", "/peer", RouteMatch::Exact, peer)?;
         let panics: Callback<Answering> = cx.callback(|_: &Pages, (), mut exchange: Exchange<'_>| {
             exchange.write(b"never seen")?;
             panic!("a page that panics")
         });
-        routes.add("GET", "/panics", false, panics)?;
+        routes.add("GET", "/panics", RouteMatch::Exact, panics)?;
         Ok(Pages)
     }
 

@@ -249,10 +249,9 @@ fn fork_with_entry(rank: i32, name: &str, flags: u32) -> i32 {
         size: size_of::<abi::ForkSpec>() as u32,
         flags,
         rank,
-        reserved: 0,
         name: name.as_ptr(),
         entry: Some(entry),
-        data: ptr::null_mut(),
+        ..abi::ForkSpec::EMPTY
     };
     (api().fork_process_entry)(handle(), &spec)
 }
@@ -380,9 +379,8 @@ fn listen(address: &str, workers: u32) -> i32 {
         size: size_of::<abi::ListenSpec>() as u32,
         kind: abi::HANDLER_UDP,
         address: address.as_ptr(),
-        handler: ptr::null(),
         workers,
-        reserved: 0,
+        ..abi::ListenSpec::EMPTY
     };
     (api().listen)(handle(), &spec)
 }

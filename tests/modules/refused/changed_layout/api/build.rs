@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const FIELD: &str = "    /// `PARAM_BOOL` ...\n    pub kind: u32,\n";
-const CHANGED: &str = "    /// `PARAM_BOOL` ...\n    pub kind: u64,\n";
+/// Of `Param`.
+const FIELD: &str = "        /// `PARAM_BOOL` to `PARAM_TABLE`.\n        pub kind: u32,\n";
+const CHANGED: &str = "        /// `PARAM_BOOL` to `PARAM_TABLE`.\n        pub kind: u64,\n";
 
 fn main() {
     let sources = Path::new("../../../../../module-api/src");
@@ -15,12 +16,14 @@ fn main() {
         let copy = source.file_name().expect("a name").to_owned();
         println!("cargo:rerun-if-changed={}", source.display());
         let text = fs::read_to_string(&source).expect("the SDK's structs");
-        // Inner documentation cannot be included.
-        let text = if copy == "abi.rs" {
-            assert_eq!(text.matches(FIELD).count(), 1, "the field that is to be changed");
-            text.replace(FIELD, CHANGED).replace("//!", "//")
-        } else {
-            text
+        let text = match copy.to_str() {
+            // Inner documentation cannot be included.
+            Some("abi.rs") => text.replace("//!", "//"),
+            Some("params.rs") => {
+                assert_eq!(text.matches(FIELD).count(), 1, "the field that is to be changed");
+                text.replace(FIELD, CHANGED)
+            }
+            _ => text,
         };
         fs::write(copies.join(copy), text).expect("a copy");
     }
