@@ -272,7 +272,8 @@ fn what_a_crate_must_not_know_is_found() {
         ("modules/echo/Cargo.toml", "[target.'cfg(unix)'.build-dependencies.modhost]\npath = \"../../host\"\n"),
         ("modules/echo/Cargo.toml", "[dependencies]\nmodhost.workspace = true\n"),
         ("modules/echo/Cargo.toml", "[dependencies]\nmodhost.git = \"https://example.org/modhost\"\n"),
-        ("modules/c-hello/hello.c", "#include \"../../host/table.h\"\n"),
+        ("modules/c-hello/hello.c", "#include \"../../host/modhost.h\"\n"),
+        ("modules/c-hello/hello.c", "#include \"modhost/../../kv/kv.h\"\n"),
     ];
     for (path, text) in breaches {
         let found = crates(path, text);

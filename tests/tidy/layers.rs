@@ -60,8 +60,7 @@ const IMPURE: [&str; 24] = [
     "tracing",
 ];
 
-/// Methods of `Path`, `Instant` and addresses that ask the system, and macros that write or read
-/// the build's environment.
+/// Methods of `Path`, `Instant` and addresses that ask the system, and macros that write.
 const IMPURE_METHODS: [&str; 12] = [
     "canonicalize",
     "elapsed",
@@ -100,9 +99,10 @@ pub fn modules_know_only_the_api(tree: &Tree, graph: &Graph) -> Vec<String> {
         let dependencies = path_dependencies(tree, &folder).into_iter().filter(|path| path != "module-api");
         found.extend(dependencies.map(|path| format!("{folder}/Cargo.toml: {path}")));
         for (path, text) in ["c", "h"].iter().flat_map(|extension| tree.under(&folder, extension)) {
-            // All that a module in C can include of ours is the public headers.
-            let ours = text.lines().filter(|line| line.trim_start().starts_with("#include \"") && !line.contains("modhost"));
-            found.extend(ours.map(|line| format!("{path}: {line}")));
+            // All that a module in C includes of ours are the public headers.
+            let included = text.lines().filter_map(|line| line.trim_start().strip_prefix("#include \"")?.split('"').next());
+            let others = included.filter(|name| *name != "modhost.h" && (!name.starts_with("modhost/") || name.contains("..")));
+            found.extend(others.map(|name| format!("{path}: {name}")));
         }
     }
     found
