@@ -134,7 +134,7 @@ fn no_test_sleeps() {
 fn readmes_list_the_parameters() {
     let program = built::host();
     for module in Tree::repository().folders("modules") {
-        let library = built::module_of_use(&module);
+        let library = built::shipped_module(&module);
         let output = Command::new(&program).arg("inspect").arg("--json").arg(&library).output().expect("the host's program");
         let inspected = serde_json::from_slice(&output.stdout).expect("JSON");
         let page = format!("modules/{module}/README.md");
