@@ -37,7 +37,8 @@ pub fn parent(pid: i32) -> i32 {
     status(pid).get("PPid").and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
 
-/// The four user ids and the four group ids (real, effective, saved, file system), and the supplementary groups.
+/// The four user ids and the four group ids (real, effective, saved, file system), and the
+/// supplementary groups.
 pub fn identity(pid: i32) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let status = status(pid);
     let numbers = |key: &str| -> Vec<u32> {

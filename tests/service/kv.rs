@@ -217,7 +217,7 @@ fn workers_killed_while_writing_leave_whole_values() {
             .collect();
         let stops = StopOnDrop(&stop);
         for round in 1..=rounds {
-            // So many answers in total that one client has gone through its keys.
+            // Enough answers in total that one client has gone through its keys.
             let seen = answered.load(Ordering::Relaxed);
             wait_until(&host, "service", || answered.load(Ordering::Relaxed) > seen + 20);
             wait_until(&host, "all workers", || workers(&host).len() == 3);
