@@ -168,8 +168,8 @@ fn what_the_log_reaches_is_found() {
     let over_sys =
         [("host/src/log/mod.rs", "use crate::sys::f;"), ("host/src/sys/mod.rs", "use crate::module::load_all; pub fn f() { load_all() }")];
     assert_eq!(host(&over_sys, layers::log_is_lowest), ["host/src/log/mod.rs:1: modhost::log → modhost::sys → modhost::module"]);
-    let api = [("host/src/log/mod.rs", "use module_api::abi::Level;"), ("module-api/src/lib.rs", "pub mod abi { pub struct Level; }")];
-    assert_eq!(host(&api, layers::log_is_lowest), ["host/src/log/mod.rs:1: modhost::log → module_api::abi"]);
+    let api = [("host/src/log/mod.rs", "use module_api::date;"), ("module-api/src/lib.rs", "pub mod date { use modhost::module; }")];
+    assert_eq!(host(&api, layers::log_is_lowest), ["host/src/log/mod.rs:1: modhost::log → module_api::date → modhost::module"]);
 }
 
 #[test]
