@@ -47,6 +47,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) deny check bans licenses sources
+	$(CARGO) machete --skip-target-dir   # unused dependencies, of all manifests below
 
 target/release/modhost:
 	$(CARGO) build --release -p modhost

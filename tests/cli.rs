@@ -1,13 +1,13 @@
-//! What a person types: help, versions, misuse, and `inspect` over good and bad files.
+//! The command line: help, versions, misuse, and `inspect` of good and bad files.
 
 use std::fs;
 use std::path::Path;
 
 use harness::built;
-use harness::{Attempt, Said};
+use harness::{Attempt, Outcome};
 use serde_json::Value::Null;
 
-/// Compares with a file of `tests/golden`. `GOLDEN=write` writes it anew.
+/// Compares with a file of `tests/golden`. `GOLDEN=write` regenerates it.
 #[track_caller]
 fn golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
@@ -16,7 +16,7 @@ fn golden(name: &str, text: &str) {
         fs::write(&path, text).unwrap();
     }
     let want = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, want, "{} differs; GOLDEN=write writes it anew", path.display());
+    assert_eq!(text, want, "{} differs; GOLDEN=write regenerates it", path.display());
 }
 
 const COMMANDS: [&str; 8] = ["run", "check", "inspect", "ps", "stats", "shm", "stop", "rpc"];
@@ -25,17 +25,17 @@ const COMMANDS: [&str; 8] = ["run", "check", "inspect", "ps", "stats", "shm", "s
 fn help_texts() {
     let attempt = Attempt::new();
     for command in COMMANDS {
-        let said = attempt.run(&[command, "--help"]);
-        assert_eq!((said.code, said.errors.as_str()), (0, ""));
-        golden(&format!("help-{command}.txt"), &said.output);
+        let outcome = attempt.run(&[command, "--help"]);
+        assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
+        golden(&format!("help-{command}.txt"), &outcome.output);
     }
-    let said = attempt.run(&["--help"]);
-    assert_eq!((said.code, said.errors.as_str()), (0, ""));
-    golden("help.txt", &said.output);
+    let outcome = attempt.run(&["--help"]);
+    assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
+    golden("help.txt", &outcome.output);
     for command in COMMANDS {
-        assert!(said.output.contains(&format!("\n  {command} ")), "{command} is not in\n{}", said.output);
+        assert!(outcome.output.contains(&format!("\n  {command} ")), "{command} is not in\n{}", outcome.output);
     }
-    let longest = said.output.lines().map(|line| line.chars().count()).max();
+    let longest = outcome.output.lines().map(|line| line.chars().count()).max();
     assert!(longest <= Some(100), "{longest:?} columns");
 }
 
@@ -43,14 +43,14 @@ fn help_texts() {
 fn versions() {
     let attempt = Attempt::new();
     for option in ["--version", "-V"] {
-        let said = attempt.run(&[option]);
-        assert_eq!((said.code, said.errors.as_str()), (0, ""));
-        assert!(said.output.starts_with("modhost ") && said.output.ends_with("(module ABI 1.0)\n"), "{:?}", said.output);
+        let outcome = attempt.run(&[option]);
+        assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
+        assert!(outcome.output.starts_with("modhost ") && outcome.output.ends_with("(module ABI 1.0)\n"), "{:?}", outcome.output);
     }
 }
 
 #[test]
-fn misuse_ends_with_2_and_says_why_on_stderr() {
+fn misuse_exits_with_2_and_explains_on_stderr() {
     let attempt = Attempt::new();
     let cases: [(&[&str], &str); 14] = [
         (&[], "Usage: modhost <COMMAND>"),
@@ -69,10 +69,10 @@ fn misuse_ends_with_2_and_says_why_on_stderr() {
         (&["rpc"], "METHOD"),
     ];
     for (arguments, part) in cases {
-        let said = attempt.run(arguments);
-        assert_eq!((said.code, said.output.as_str()), (2, ""), "{arguments:?}");
-        assert!(said.errors.contains(part), "{part:?} is not in {:?} of {arguments:?}", said.errors);
-        assert!(!said.errors.contains('\x1b'), "colours without a terminal: {:?}", said.errors);
+        let outcome = attempt.run(arguments);
+        assert_eq!((outcome.code, outcome.output.as_str()), (2, ""), "{arguments:?}");
+        assert!(outcome.errors.contains(part), "{part:?} is not in {:?} of {arguments:?}", outcome.errors);
+        assert!(!outcome.errors.contains('\x1b'), "colours without a terminal: {:?}", outcome.errors);
     }
     for (arguments, what, hint) in [
         (&["run", "--listen", "127.0.0.1:1=a"][..], "\"127.0.0.1:1=a\" is not a listener", "udp://"),
@@ -86,7 +86,7 @@ fn misuse_ends_with_2_and_says_why_on_stderr() {
 }
 
 #[test]
-fn commands_for_a_host_that_is_not_there() {
+fn commands_fail_without_a_running_host() {
     let attempt = Attempt::new();
     attempt.write("plain", "");
     for command in [&["ps"][..], &["stats"], &["shm"], &["stop"], &["rpc", "ping"]] {
@@ -100,7 +100,7 @@ fn commands_for_a_host_that_is_not_there() {
     }
 }
 
-/// The four modules of use, under names that do not change.
+/// Four of the shipped modules, under fixed file names.
 fn modules(attempt: &Attempt) -> Vec<String> {
     built::make(&["-C", "modules/c-hello"]);
     let names = ["echo", "hello", "ticker", "c_hello"];
@@ -110,23 +110,23 @@ fn modules(attempt: &Attempt) -> Vec<String> {
 }
 
 #[test]
-fn inspect_shows_the_four_modules() {
+fn inspect_shows_shipped_modules() {
     let attempt = Attempt::new();
     for file in modules(&attempt) {
-        let said = attempt.run(&["inspect", &file]);
-        assert_eq!((said.code, said.errors.as_str()), (0, ""));
-        // Compiler, size and machine are another matter.
-        let lines = said
+        let outcome = attempt.run(&["inspect", &file]);
+        assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
+        // Compiler, size and machine differ between builds.
+        let lines = outcome
             .output
             .lines()
             .filter(|line| !["  size:", "  built with:", "  machine:", "  libraries:"].iter().any(|changing| line.starts_with(changing)));
         golden(&format!("inspect-{}.txt", file.trim_end_matches(".so")), &(lines.collect::<Vec<_>>().join("\n") + "\n"));
-        assert!(said.output.lines().any(|line| line.starts_with("  built with: ")), "{}", said.output);
+        assert!(outcome.output.lines().any(|line| line.starts_with("  built with: ")), "{}", outcome.output);
     }
 }
 
 #[test]
-fn inspect_in_json_has_the_same_keys_whatever_the_file() {
+fn inspect_json_has_the_same_keys_for_every_file() {
     let attempt = Attempt::new();
     let mut files = modules(&attempt);
     attempt.write("text.so", "hello");
@@ -135,9 +135,9 @@ fn inspect_in_json_has_the_same_keys_whatever_the_file() {
     attempt.table("damaged.so", &["-DSLOT=0"]);
     files.extend(["text.so", "empty.so", "newer.so", "damaged.so", "missing.so", "."].map(str::to_owned));
     let arguments: Vec<&str> = ["inspect", "--json"].into_iter().chain(files.iter().map(String::as_str)).collect();
-    let said = attempt.run(&arguments);
-    assert_eq!((said.code, said.errors.as_str()), (2, ""));
-    let reports: serde_json::Value = serde_json::from_str(&said.output).unwrap();
+    let outcome = attempt.run(&arguments);
+    assert_eq!((outcome.code, outcome.errors.as_str()), (2, ""));
+    let reports: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
     let reports = reports.as_array().unwrap();
     assert_eq!(reports.len(), files.len());
     let keys = |report: &serde_json::Value| report.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -150,21 +150,25 @@ fn inspect_in_json_has_the_same_keys_whatever_the_file() {
         assert_eq!(report["error"].is_null(), good, "{report:#}");
         assert_eq!(report["name"].is_string(), good || file == "damaged.so", "{report:#}");
     }
-    // One bad file makes the code 2 and hides nothing of the others.
-    let said = attempt.run(&["inspect", "text.so", "libecho.so"]);
-    assert_eq!(said.code, 2);
-    assert!(said.output.contains("verdict: can be loaded") && said.output.contains("verdict: cannot be loaded"), "{}", said.output);
+    // One bad file sets the exit code to 2; the others are still reported.
+    let outcome = attempt.run(&["inspect", "text.so", "libecho.so"]);
+    assert_eq!(outcome.code, 2);
+    assert!(
+        outcome.output.contains("verdict: can be loaded") && outcome.output.contains("verdict: cannot be loaded"),
+        "{}",
+        outcome.output
+    );
 }
 
 #[test]
-fn inspect_shows_what_is_exported_to_modules_and_bound() {
+fn inspect_shows_exported_and_imported_interfaces() {
     let attempt = Attempt::new();
     let functions = ["add(str,u64)->u64", "fail(bytes)", "crash(bool)->bool"];
     let of = |name: &str, version: &str, functions: serde_json::Value| serde_json::json!([name, version, functions]);
     for (name, file, interfaces, binds) in [
         ("sums", built::fixture("sums"), Some(("test.sums 1.1", of("test.sums", "1.1", functions.into()))), None),
         ("sums_user", built::fixture("sums_user"), None, Some(("test.sums 1.1", true, of("test.sums", "1.1", functions.into())))),
-        // Declared in C, without the functions' types; it can do without.
+        // Declared in C, without function types, and optional.
         ("sums_c_user", built::fixture("sums_c_user"), None, Some(("test.sums 1.0 (if present)", false, of("test.sums", "1.0", Null)))),
         ("http", built::module("http"), Some(("http.routes 1.0", Null)), None),
         ("pages", built::fixture("pages"), None, Some(("http.routes 1.0", true, Null))),
@@ -172,11 +176,11 @@ fn inspect_shows_what_is_exported_to_modules_and_bound() {
     ] {
         let file = attempt.copy(&file, &format!("{name}.so"));
         let path = file.file_name().unwrap().to_str().unwrap();
-        let said = attempt.run(&["inspect", path]);
-        assert_eq!((said.code, said.errors.as_str()), (0, ""));
-        let fact = |label: &str| said.output.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
-        assert_eq!(fact("  interfaces:"), interfaces.as_ref().map(|(text, _)| *text), "{}", said.output);
-        assert_eq!(fact("  binds:"), binds.as_ref().map(|(text, ..)| *text), "{}", said.output);
+        let outcome = attempt.run(&["inspect", path]);
+        assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
+        let fact = |label: &str| outcome.output.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
+        assert_eq!(fact("  interfaces:"), interfaces.as_ref().map(|(text, _)| *text), "{}", outcome.output);
+        assert_eq!(fact("  binds:"), binds.as_ref().map(|(text, ..)| *text), "{}", outcome.output);
         let json: serde_json::Value = serde_json::from_str(&attempt.run(&["inspect", "--json", path]).output).unwrap();
         let report = json.as_array().map_or(&json, |all| &all[0]);
         let shape = |shape: &serde_json::Value| serde_json::json!([shape["name"], shape["version"], shape["functions"]]);
@@ -195,7 +199,7 @@ fn inspect_shows_what_is_exported_to_modules_and_bound() {
     }
 }
 
-/// A generator whose numbers are the same each time.
+/// A pseudo-random generator with a fixed sequence.
 struct Numbers(u64);
 
 impl Numbers {
@@ -206,7 +210,7 @@ impl Numbers {
 }
 
 #[test]
-fn inspect_survives_any_bytes() {
+fn inspect_survives_random_bytes() {
     let attempt = Attempt::new();
     let whole = fs::read(attempt.table("whole.so", &[])).unwrap();
     let mut numbers = Numbers(1);
@@ -214,7 +218,8 @@ fn inspect_survives_any_bytes() {
     for number in 0..400 {
         let mut bytes = whole.clone();
         for _ in 0..1 + numbers.below(8) {
-            // Where the headers, the dynamic section and the table are, rather than in the code.
+            // Half of the changes hit the start of the file, with the headers, dynamic section and
+            // table.
             let at = if numbers.below(2) == 0 { numbers.below(0x400) } else { numbers.below(bytes.len()) };
             bytes[at] = [0, 1, 0x7f, 0x80, 0xff, numbers.below(256) as u8][numbers.below(6)];
         }
@@ -227,51 +232,53 @@ fn inspect_survives_any_bytes() {
     }
     let mut arguments = vec!["inspect", "--json"];
     arguments.extend(names.iter().map(String::as_str));
-    let Said { code, output, errors } = attempt.run(&arguments);
+    let Outcome { code, output, errors } = attempt.run(&arguments);
     assert!((code == 0 || code == 2) && errors.is_empty(), "{code} {errors}");
     let reports: serde_json::Value = serde_json::from_str(&output).unwrap();
     assert_eq!(reports.as_array().unwrap().len(), names.len());
-    // And as text, in which nothing may drive a terminal.
+    // The same as text, which must not contain control characters for a terminal.
     arguments.remove(1);
-    let said = attempt.run(&arguments);
-    assert!((said.code == 0 || said.code == 2) && said.errors.is_empty(), "{} {}", said.code, said.errors);
-    assert!(!said.output.contains(|c: char| c.is_control() && c != '\n'));
+    let outcome = attempt.run(&arguments);
+    assert!((outcome.code == 0 || outcome.code == 2) && outcome.errors.is_empty(), "{} {}", outcome.code, outcome.errors);
+    assert!(!outcome.output.contains(|c: char| c.is_control() && c != '\n'));
 }
 
 #[test]
-fn a_closed_reader_is_no_fault() {
+fn a_closed_output_pipe_is_no_error() {
     let attempt = Attempt::new();
     let file = attempt.table("x.so", &[]).display().to_string();
     let attempt = attempt.through(&["sh", "-c", "\"$@\" | true", "sh"]);
-    let said = attempt.run(&["inspect", &file, &file, &file]);
-    assert_eq!((said.code, said.errors.as_str()), (0, ""));
+    let outcome = attempt.run(&["inspect", &file, &file, &file]);
+    assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
 }
 
 #[test]
-fn check_says_what_would_be_started() {
+fn check_reports_what_would_start() {
     let attempt = Attempt::with("[[module]]\npath = \"libtable.so\"\n[[listen]]\nudp = \"127.0.0.1:0\"\nhandler = \"table\"\n");
     attempt.table("libtable.so", &[]);
-    let said = attempt.run(&["check", "-c", "modhost.toml"]);
-    assert_eq!((said.code, said.errors.as_str()), (0, ""));
+    let outcome = attempt.run(&["check", "-c", "modhost.toml"]);
+    assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
     for part in ["no errors in ", "table", "127.0.0.1:0", "table:serve"] {
-        assert!(said.output.contains(part), "{part:?} is not in\n{}", said.output);
+        assert!(outcome.output.contains(part), "{part:?} is not in\n{}", outcome.output);
     }
-    // Nothing of the module but its constructors has run.
-    assert!(!said.output.contains("init_f"));
-    let said = attempt.run(&["check", "-c", "modhost.toml", "--json", "--set", "table.nmber=1"]);
-    assert_eq!((said.code, said.errors.as_str()), (2, ""));
-    let report: serde_json::Value = serde_json::from_str(&said.output).unwrap();
+    // Of the module, only its constructors have run.
+    assert!(!outcome.output.contains("init_f"));
+    let outcome = attempt.run(&["check", "-c", "modhost.toml", "--json", "--set", "table.nmber=1"]);
+    assert_eq!((outcome.code, outcome.errors.as_str()), (2, ""));
+    let report: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
     assert_eq!(report["errors"].as_array().unwrap().len(), 1, "{report:#}");
     assert!(report["errors"][0]["hint"].as_str().unwrap().contains("number"), "{report:#}");
 }
 
-/// Without something in their place, the first files that are opened would get their numbers, and the output.
+/// With nothing in their place, the first opened files would get these numbers, and the output
+/// would go into them.
 #[test]
-fn closed_standard_descriptors_lead_nowhere() {
+fn closed_standard_descriptors_are_replaced() {
     for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
         let command = format!("exec \"$0\" inspect \"$1\" {closed}");
-        let said = std::process::Command::new("sh").args(["-c", &command]).arg(built::host()).arg(built::module("echo")).output().unwrap();
-        assert_eq!((said.status.code(), said.stderr.len()), (Some(0), 0), "{closed}");
-        assert_eq!(said.stdout.is_empty(), closed.contains(" >&-") || closed.starts_with('>'), "{closed}");
+        let outcome =
+            std::process::Command::new("sh").args(["-c", &command]).arg(built::host()).arg(built::module("echo")).output().unwrap();
+        assert_eq!((outcome.status.code(), outcome.stderr.len()), (Some(0), 0), "{closed}");
+        assert_eq!(outcome.stdout.is_empty(), closed.contains(" >&-") || closed.starts_with('>'), "{closed}");
     }
 }

@@ -1,5 +1,5 @@
-//! Configurations that cannot work: every error at once, each in its three parts with its place, and nothing left behind. And those that
-//! look as if they could not.
+//! Configurations that cannot work: all errors at once, each in three parts with its position, and
+//! no process or file left. Also configurations that look wrong and work.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -12,16 +12,16 @@ use harness::{built, processes};
 const LISTEN: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nhandler = \"table\"\n";
 const TABLE: &str = "[[module]]\npath = \"libtable.so\"\n";
 
-/// With `libtable.so` beside the configuration.
+/// Puts `libtable.so` beside the configuration.
 fn with_table(configuration: &str) -> Attempt {
     let attempt = Attempt::with(configuration);
     attempt.table("libtable.so", &[]);
     attempt
 }
 
-/// What `run` says; `check` must say the same.
+/// The errors of `run`; `check` must report the same.
 #[track_caller]
-fn refused_alike(attempt: &Attempt) -> Vec<Complaint> {
+fn refused_by_run_and_check(attempt: &Attempt) -> Vec<Complaint> {
     let complaints = attempt.refused(2, &["run", "-c", "modhost.toml"]);
     assert_eq!(attempt.refused(2, &["check", "-c", "modhost.toml"]), complaints);
     complaints
@@ -36,7 +36,7 @@ fn assert_all(complaints: &[Complaint], expected: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn all_errors_at_once_with_their_places() {
+fn all_errors_are_reported_with_positions() {
     let attempt = Attempt::with(
         r#"
 [hots]
@@ -75,7 +75,7 @@ workers = 4001
 "#,
     );
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:2:2: unknown key \"hots\"", "", "did you mean \"host\"?"),
             ("modhost.toml:5:1: unknown key \"worker\" in [host]", "", "did you mean \"workers\"?"),
@@ -107,9 +107,9 @@ workers = 4001
 }
 
 #[test]
-fn files_that_are_no_configuration() {
+fn files_that_are_not_a_configuration_are_refused() {
     let attempt = Attempt::with("[host\n");
-    refused_alike(&attempt)[0].assert("modhost.toml:1:6: this is not valid TOML", "unclosed table", "");
+    refused_by_run_and_check(&attempt)[0].assert("modhost.toml:1:6: this is not valid TOML", "unclosed table", "");
     fs::create_dir(attempt.folder().join("folder")).unwrap();
     attempt.write("binary", b"\xff\xfe\0\0");
     assert!(Command::new("mkfifo").arg(attempt.folder().join("pipe")).status().unwrap().success());
@@ -118,7 +118,7 @@ fn files_that_are_no_configuration() {
         ("folder", "is a directory", ""),
         ("binary", "line 1 is not UTF-8", "right file"),
         ("/dev/zero", "larger than 4 MiB", "right file"),
-        // Nobody waits for a writer that never comes.
+        // Opening it must not wait for a writer.
         ("pipe", "a pipe that nobody writes to", "right file"),
         ("modhost", "MiB", "right file"),
     ] {
@@ -126,24 +126,28 @@ fn files_that_are_no_configuration() {
         let detail = if file == "modhost" && complaints[0].detail.contains("UTF-8") { "UTF-8" } else { detail };
         assert_all(&complaints, &[(&format!("cannot read the configuration \"{file}\""), detail, hint)]);
     }
-    // What a shell makes of <(...) is a pipe with a writer.
+    // In a shell, <(...) is a pipe with a writer.
     let attempt = Attempt::new().through(&["bash", "-c", "exec \"$@\" -c <(printf '[host]\\nworkrs = 1\\n')", "bash"]);
     attempt.refused(2, &["run"])[0].assert("unknown key \"workrs\"", "", "workers");
 }
 
 #[test]
-fn a_configuration_that_names_nothing_is_a_warning() {
+fn a_configuration_without_modules_warns() {
     let setup = Setup::new().expect_log("no module is configured, nothing will be served");
     setup.start().stop();
 }
 
 #[test]
-fn listeners_that_cannot_be() {
+fn impossible_listeners_are_refused() {
     let attempt = with_table(&format!(
         "{TABLE}[[listen]]\nudp = \"127.0.0.1:5\"\nhandler = \"table\"\n[[listen]]\nudp = \"127.0.0.1:5\"\nhandler = \"table:serve\"\n"
     ));
-    refused_alike(&attempt)[0].assert("modhost.toml:6:1: udp://127.0.0.1:5 is listened on twice", "first at modhost.toml:3:1", "workers");
-    // And all of these at once. No process is started for them.
+    refused_by_run_and_check(&attempt)[0].assert(
+        "modhost.toml:6:1: udp://127.0.0.1:5 is listened on twice",
+        "first at modhost.toml:3:1",
+        "workers",
+    );
+    // All of these at once. They are found before any process is started.
     attempt.write(
         "modhost.toml",
         format!(
@@ -152,7 +156,7 @@ fn listeners_that_cannot_be() {
         ),
     );
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:12:1: module \"nowhere\" is in no folder of module_path", "libnowhere.so", "module_path"),
             ("modhost.toml:3:1: module \"table\" has no handler for tcp://127.0.0.1:0", "", "modhost inspect table"),
@@ -162,11 +166,11 @@ fn listeners_that_cannot_be() {
     );
     attempt.table("libtable.so", &["-DHANDLERS=.handlers=0"]);
     attempt.write("modhost.toml", format!("{TABLE}{LISTEN}"));
-    refused_alike(&attempt)[0].assert("has no handler for udp://127.0.0.1:0", "", "modhost inspect");
+    refused_by_run_and_check(&attempt)[0].assert("has no handler for udp://127.0.0.1:0", "", "modhost inspect");
 }
 
 #[test]
-fn sockets_that_cannot_be() {
+fn impossible_socket_options_are_refused() {
     let listen = |keys: &str| format!("[[listen]]\n{keys}\nhandler = \"table\"\n");
     let attempt = with_table(&format!(
         "{TABLE}{}{}{}{}{}{}",
@@ -178,24 +182,24 @@ fn sockets_that_cannot_be() {
         listen("udp = []"),
     ));
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:8:1: no address of this listener would get what is sent to the group 239.1.2.3", "", "0.0.0.0:PORT"),
             ("modhost.toml:12:8: \"rw\" is not the mode of a file", "octal", "0660"),
             ("modhost.toml:16:1: \"owner\" means nothing for an abstract name", "no file", "network namespace"),
             ("modhost.toml:20:18: wrong value for \"receive_buffer\" in [[listen]]", "from 4 KiB to 1 GiB", "a size"),
             ("modhost.toml:23:7: wrong value for \"udp\" in [[listen]]", "a string or a list of strings", "put something into the list"),
-            // What is wrong between entries comes behind what is wrong in one.
+            // Errors between entries come after errors in one entry.
             ("modhost.toml:3:1: udp://127.0.0.1:5 cannot be listened on beside udp://0.0.0.0:5", "modhost.toml:3:1", "another port"),
         ],
     );
-    // What only this machine can tell: its interfaces and its users, all at once.
+    // Errors that depend on this machine, its interfaces and its users: all at once.
     attempt.write(
         "modhost.toml",
         format!("{TABLE}{}{}", listen("udp = \"nowhere0:5\""), listen("unixgram = \"x\"\ngroup = \"no-such-group\"")),
     );
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:3:1: there is no interface \"nowhere0\"", "if_nametoindex", "the interfaces here are "),
             ("modhost.toml:6:1: unknown group \"no-such-group\"", "group database", "create the group"),
@@ -212,17 +216,17 @@ fn busy_ports_and_foreign_addresses_fail_the_start() {
         ("192.0.2.1:5".to_owned(), "bind: cannot assign requested address", "no interface"),
     ] {
         let attempt = with_table(&format!("{TABLE}[[listen]]\nudp = \"{address}\"\nhandler = \"table\"\n"));
-        attempt.refuses(1, &format!("cannot listen on udp {address}"), detail, hint);
-        // To find that out is no matter of a check.
+        attempt.assert_refused(1, &format!("cannot listen on udp {address}"), detail, hint);
+        // `check` binds nothing and so cannot find this.
         assert_eq!(attempt.run(&["check", "-c", "modhost.toml"]).code, 0);
     }
 }
 
 #[test]
-fn unknown_users_and_groups() {
+fn unknown_users_and_groups_are_refused() {
     let attempt = Attempt::with("[host]\nuser = \"no-such-user\"\ngroup = \"no-such-group\"\n");
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:2:8: unknown user \"no-such-user\"", "host.user", "create the user"),
             ("modhost.toml:3:9: unknown group \"no-such-group\"", "host.group", "create the group"),
@@ -237,20 +241,20 @@ fn unknown_users_and_groups() {
     );
     for (key, value) in [("user", "-1"), ("group", "-1"), ("user", "4294967296")] {
         attempt.write("modhost.toml", format!("[host]\n{key} = \"{value}\"\n"));
-        refused_alike(&attempt)[0].assert(&format!("unknown {key} \"{value}\""), "database", "create");
+        refused_by_run_and_check(&attempt)[0].assert(&format!("unknown {key} \"{value}\""), "database", "create");
     }
-    // The system calls would take this for "nothing to change".
+    // For the system calls this number means "do not change".
     for key in ["user", "group"] {
         attempt.write("modhost.toml", format!("[host]\n{key} = \"4294967295\"\n"));
-        refused_alike(&attempt)[0].assert(&format!("nobody can be {key} \"4294967295\""), "stands for no", "");
+        refused_by_run_and_check(&attempt)[0].assert(&format!("nobody can be {key} \"4294967295\""), "stands for no", "");
     }
 }
 
 #[test]
-fn names_that_no_path_holds() {
+fn unknown_module_names_are_refused() {
     let attempt = with_table("[host]\nmodule_path = [\".\", \"nowhere\"]\n[[module]]\nname = \"tabel\"\n[[module]]\nname = \"zzzzzzzz\"\n");
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:3:1: module \"tabel\" is in no folder of module_path", "libtabel.so and tabel.so", "did you mean \"table\"?"),
             ("modhost.toml:5:1: module \"zzzzzzzz\" is in no folder of module_path", "/nowhere", "--module-dir"),
@@ -259,14 +263,14 @@ fn names_that_no_path_holds() {
 }
 
 #[test]
-fn modules_by_name_path_and_folder() {
+fn modules_are_found_by_name_path_and_folder() {
     let attempt = Attempt::new();
     for (file, name) in [("lib/liba.so", "a"), ("more/b.so", "b"), ("c.so", "c"), ("lib/libd.so", "d")] {
         fs::create_dir_all(attempt.folder().join(file).parent().unwrap()).unwrap();
         attempt.table(file, &[&format!("-DNAME=\"{name}\"")]);
     }
     attempt.write("conf/modhost.toml", "[host]\nmodule_path = [\"lib\"]\n[[module]]\npath = \"../c.so\"\n[[module]]\nname = \"a\"\n");
-    // A handler loads its module; a folder of the command line comes before those of the file.
+    // A handler loads its module. Folders of the command line come before those of the file.
     let host = attempt.start(&["run", "-c", "conf/modhost.toml", "b", "--module-dir", "more", "--listen", "udp://127.0.0.1:0=d:serve"]);
     assert_eq!(host.client().ask_text(""), "0 3 1000000000 nothing");
     let log = host.stop().log;
@@ -275,20 +279,20 @@ fn modules_by_name_path_and_folder() {
 }
 
 #[test]
-fn what_modules_need_of_each_other() {
+fn required_modules_must_be_loaded_and_come_first() {
     let attempt = Attempt::with("[[module]]\npath = \"a.so\"\n[[module]]\npath = \"b.so\"\n[[module]]\npath = \"c.so\"\n");
     let module = |name: &str, depends: &str| {
         attempt.table(&format!("{name}.so"), &[&format!("-DNAME=\"{name}\""), &format!("-DDEPENDS={depends}")]);
     };
-    // Nothing satisfies it.
+    // A required module that is not loaded.
     module("a", "{.name=\"nobody\",.kind=1},{.name=\"c\",.kind=1}");
     module("b", "{.name=\"a\",.kind=1}");
     module("c", "{.name=\"nobody\",.kind=2}");
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[("modhost.toml:1:1: module \"a\" needs module \"nobody\", which is not loaded", "", "name = \"nobody\"")],
     );
-    // A circle, and nothing but the circle: not what hangs off it, nor what it hangs off.
+    // A circle is reported alone: without the modules that require it and those that it requires.
     module("a", "{.name=\"b\",.kind=1}");
     module("b", "{.name=\"c\",.kind=1}");
     module("c", "{.name=\"a\",.kind=1},{.name=\"d\",.kind=1}");
@@ -296,17 +300,21 @@ fn what_modules_need_of_each_other() {
     module("e", "{.name=\"b\",.kind=1}");
     let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| format!("[[module]]\npath = \"{name}.so\"\n"));
     let all = attempt.write("modhost.toml", format!("{e}{a}{b}{c}{d}"));
-    let complaints = refused_alike(&attempt);
+    let complaints = refused_by_run_and_check(&attempt);
     assert_all(
         &complaints,
         &[("modhost.toml:5:1: modules require each other in a circle", "b requires c, c requires a, a requires b", "do without")],
     );
     assert_eq!(complaints[0].detail, "b requires c, c requires a, a requires b");
-    // Where one only wants to come behind another.
+    // A circle in which one module only wants to come after another.
     module("c", "{.name=\"a\",.kind=2}");
     fs::write(all, format!("{a}{b}{c}")).unwrap();
-    refused_alike(&attempt)[0].assert("modhost.toml:1:1: modules require", "a requires b, b requires c, c comes after a", "do without");
-    // What is needed comes first.
+    refused_by_run_and_check(&attempt)[0].assert(
+        "modhost.toml:1:1: modules require",
+        "a requires b, b requires c, c comes after a",
+        "do without",
+    );
+    // Required modules come first.
     module("a", "{.name=\"c\",.kind=1},{.name=\"b\",.kind=2}");
     module("b", "{.name=\"nobody\",.kind=2}");
     module("c", "{.name=\"nobody\",.kind=2}");
@@ -317,7 +325,7 @@ fn what_modules_need_of_each_other() {
 }
 
 #[test]
-fn optional_modules_that_are_bad_are_left_out() {
+fn bad_optional_modules_are_left_out() {
     let attempt = Attempt::with(&format!(
         "[[module]]\npath = \"old.so\"\noptional = true\n[[module]]\nname = \"missing\"\noptional = true\n\
          [[module]]\npath = \"needy.so\"\noptional = true\n{TABLE}\
@@ -326,11 +334,11 @@ fn optional_modules_that_are_bad_are_left_out() {
     attempt.table("libtable.so", &[]);
     attempt.table("old.so", &["-DMAJOR=2", "-DNAME=\"old\""]);
     attempt.table("needy.so", &["-DNAME=\"needy\"", "-DDEPENDS={.name=\"missing\",.kind=1}"]);
-    let said = attempt.run(&["check", "-c", "modhost.toml"]);
-    assert_eq!(said.code, 0, "{said:?}");
+    let outcome = attempt.run(&["check", "-c", "modhost.toml"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
     let mut attempt = attempt;
     for text in ["left out: old: ", "left out: missing: ", "left out: needy: ", "the listener udp://127.0.0.1:0 is left out"] {
-        assert!(said.errors.contains(text), "{text:?} is not in\n{}", said.errors);
+        assert!(outcome.errors.contains(text), "{text:?} is not in\n{}", outcome.errors);
         attempt = attempt.expect_log(text);
     }
     let host = attempt.start(&["run", "-c", "modhost.toml"]);
@@ -340,13 +348,13 @@ fn optional_modules_that_are_bad_are_left_out() {
 }
 
 #[test]
-fn parameters_that_cannot_be() {
+fn wrong_parameters_are_refused() {
     let attempt = with_table(&format!(
         "{TABLE}[module.params]\nflag = 1\nnumber = 11\npause = 5\ntext = true\ntxet = \"x\"\n[[module]]\npath = \"needy.so\"\n"
     ));
     attempt.table("needy.so", &["-DNAME=\"needy\"", "-DREQUIRED"]);
     assert_all(
-        &refused_alike(&attempt),
+        &refused_by_run_and_check(&attempt),
         &[
             ("modhost.toml:8:8: module \"table\" has no parameter \"txet\"", "", "did you mean \"text\"?"),
             ("modhost.toml:4:8: wrong value for parameter \"flag\" of module \"table\"", "found the number 1", "true or false"),
@@ -383,10 +391,10 @@ fn parameters_that_cannot_be() {
     );
 }
 
-/// Both fixtures answer with one parameter of every kind.
+/// Both fixtures answer with one parameter of each kind.
 const KINDS: [&str; 2] = ["kinds", "c_kinds"];
 
-/// What the fixture answers; the folder of the test is DIR.
+/// The fixture's answer, with the test's folder replaced by DIR.
 fn kinds(module: &str, arguments: &[&str]) -> String {
     let attempt = Attempt::new();
     attempt.copy(&built::fixture(module), "conf/kinds.so");
@@ -408,7 +416,7 @@ fn kinds(module: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn every_kind_of_parameter_arrives() {
+fn every_kind_of_parameter_is_set() {
     for module in KINDS {
         assert_eq!(
             kinds(module, &["run", "-c", "conf/defaults.toml"]),
@@ -423,7 +431,7 @@ fn every_kind_of_parameter_arrives() {
         let set: Vec<String> = set.iter().map(|set| format!("{module}.{set}")).collect();
         let mut arguments = vec!["run", "-c", "conf/all.toml"];
         set.iter().for_each(|set| arguments.extend(["--set", set]));
-        // Paths of the command line are relative to where it was typed.
+        // Paths on the command line are relative to the working directory.
         assert_eq!(kinds(module, &arguments), "1024 DIR/q first [a|b, c] [1|2|3] [any|first] [DIR/one] [] [k>a=b] DIR/conf/../z");
     }
 }
@@ -458,7 +466,7 @@ fn every_kind_of_parameter_is_checked() {
             (wrong("16:1", "routes"), "found a list", "expected a table, each value a string"),
         ];
         let expected: Vec<(&str, &str, &str)> = expected.iter().map(|(what, detail, hint)| (what.as_str(), *detail, *hint)).collect();
-        assert_all(&refused_alike(&attempt), &expected);
+        assert_all(&refused_by_run_and_check(&attempt), &expected);
         let set = ["choice=nay", "names=\"a", "waits=a", "ports=1,x"].map(|set| format!("{module}.{set}"));
         let mut arguments = vec!["check", "./kinds.so"];
         set.iter().for_each(|set| arguments.extend(["--set", set]));
@@ -484,7 +492,7 @@ fn the_command_line_wins_over_the_file() {
 }
 
 #[test]
-fn files_and_sockets_that_cannot_be_made() {
+fn files_and_sockets_that_cannot_be_created_fail_the_start() {
     let attempt = with_table("");
     fs::create_dir(attempt.folder().join("folder")).unwrap();
     attempt.write("plain", "");
@@ -506,12 +514,12 @@ fn files_and_sockets_that_cannot_be_made() {
     for (key, path, what, detail, hint) in cases {
         let section = if key == "target" { "log" } else { "host" };
         attempt.write("modhost.toml", format!("{TABLE}{LISTEN}[{section}]\n{key} = \"{path}\"\n"));
-        attempt.refuses(1, what, detail, hint);
+        attempt.assert_refused(1, what, detail, hint);
         if key != "control" {
             let found = attempt.refused(2, &["check", "-c", "modhost.toml"]);
             assert_eq!(found, attempt.refused(1, &["run", "-c", "modhost.toml"]), "{path}");
         }
-        // In daemon mode the starting command has the same words.
+        // In daemon mode the starting command reports the same.
         attempt.write(
             "modhost.toml",
             format!(
@@ -526,11 +534,11 @@ fn files_and_sockets_that_cannot_be_made() {
     }
     let long = "x".repeat(120);
     attempt.write("modhost.toml", format!("[host]\ncontrol = \"{long}\"\n"));
-    refused_alike(&attempt)[0].assert("the path of the control socket is too long", "the system's limit is 107", "shorter");
+    refused_by_run_and_check(&attempt)[0].assert("the path of the control socket is too long", "the system's limit is 107", "shorter");
 }
 
 #[test]
-fn numbers_at_their_limits() {
+fn numbers_at_their_limits_are_accepted_or_refused() {
     for (value, detail) in [
         ("0", "from 1 MiB to 1 TiB"),
         ("1", "from 1 MiB to 1 TiB"),
@@ -540,23 +548,23 @@ fn numbers_at_their_limits() {
         ("-1MiB", "negative"),
     ] {
         let attempt = Attempt::with(&format!("[host]\nshared_memory = \"{value}\"\n"));
-        refused_alike(&attempt)[0].assert("modhost.toml:2:17: wrong value for \"shared_memory\"", detail, "64MiB");
+        refused_by_run_and_check(&attempt)[0].assert("modhost.toml:2:17: wrong value for \"shared_memory\"", detail, "64MiB");
     }
-    // Pages cost nothing until they are touched.
+    // Untouched pages take no memory.
     with_table(&format!("[host]\nshared_memory = \"1TiB\"\n{TABLE}")).start(&["run", "-c", "modhost.toml"]).stop();
     with_table(&format!("[host]\nstart_timeout = \"1d\"\nstop_timeout = \"1d\"\n{TABLE}")).start(&["run", "-c", "modhost.toml"]).stop();
-    // A start need not succeed in so short a time.
+    // With so short a limit the start itself may fail.
     let shortest = with_table(&format!("[host]\nstart_timeout = \"100ms\"\nstop_timeout = \"100ms\"\n{TABLE}"));
     assert_eq!(shortest.run(&["check", "-c", "modhost.toml"]).code, 0);
     let attempt = with_table(&format!("[host]\nworkers = 4000\n{TABLE}{}", LISTEN.repeat(3)));
-    attempt.refuses(1, "too many processes", "12003 asked for, 8192 is the limit", "lower host.workers");
+    attempt.assert_refused(1, "too many processes", "12003 asked for, 8192 is the limit", "lower host.workers");
     let found = attempt.refused(2, &["check", "-c", "modhost.toml"]);
     found[0].assert("too many processes", "12003 asked for, 8192 is the limit", "lower host.workers");
     attempt.refused(2, &["run", "--workers", "0"])[0].assert("--workers 0 is out of range", "from 1 to 4000", "");
 }
 
 #[test]
-fn a_thousand_workers() {
+fn a_thousand_workers_start() {
     let host = with_table(&format!("[host]\nworkers = 1000\n{TABLE}{LISTEN}")).start(&["run", "-c", "modhost.toml"]);
     assert_eq!(host.client().ask_text(""), "0 3 1000000000 nothing");
     assert_eq!(host.children().len(), 1002);
@@ -564,16 +572,17 @@ fn a_thousand_workers() {
 }
 
 #[test]
-fn limits_of_the_system_are_named() {
+fn exceeded_system_limits_are_named() {
     let run = ["run", "-c", "modhost.toml"];
     let limited = |script: &str| with_table(&format!("[host]\ncontrol = \"control\"\npid_file = \"pid\"\n{TABLE}{LISTEN}")).after(script);
-    // One more each time, until it is enough: what stops it is always named, and nothing is ever left.
+    // One descriptor more each time, until there are enough. Each failure names the limit and
+    // leaves nothing.
     let mut started = false;
     for files in 4..32 {
         let attempt = limited(&format!("ulimit -n {files}"));
         let path = attempt.folder().to_path_buf();
-        let said = attempt.try_start(&run);
-        match said {
+        let outcome = attempt.try_start(&run);
+        match outcome {
             Ok(ended) => {
                 assert!(ended.log.contains("ready in "), "{}", ended.log);
                 started = true;
@@ -588,23 +597,23 @@ fn limits_of_the_system_are_named() {
         assert!(processes::running_from(&path).is_empty());
     }
     assert!(started);
-    limited("ulimit -v 30000").refuses(1, "cannot map memory", "ENOMEM", "");
+    limited("ulimit -v 30000").assert_refused(1, "cannot map memory", "ENOMEM", "");
     if is_root() {
         let attempt = with_table(&format!("{TABLE}{LISTEN}"));
         let script = "ulimit -u 3; exec \"$@\"";
         let attempt = attempt.through(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "bash", "-c", script, "bash"]);
-        attempt.refuses(1, "cannot fork a process", "EAGAIN", "ulimit -u");
+        attempt.assert_refused(1, "cannot fork a process", "EAGAIN", "ulimit -u");
     }
 }
 
 #[test]
-fn full_and_read_only_file_systems() {
+fn full_and_read_only_file_systems_fail_the_start() {
     if !is_root() {
         return;
     }
     let attempt = with_table(&format!("{TABLE}{LISTEN}"));
     fs::create_dir(attempt.folder().join("small")).unwrap();
-    // A mount in a name space of its own: it ends with the command.
+    // Mounted in a private mount namespace, which ends with the command.
     let mounted = |script: &str| format!("mount -t tmpfs {script}");
     let words = |script: &str| format!("{} && exec \"$@\"", mounted(script));
     let full = words("-o size=16k small small && { cat /dev/zero > small/fill 2> /dev/null || true; }");
@@ -624,14 +633,14 @@ fn full_and_read_only_file_systems() {
 }
 
 #[test]
-fn odd_surroundings_do_not_matter() {
+fn closed_streams_and_odd_program_names_do_no_harm() {
     let run = ["run", "-c", "modhost.toml"];
     for script in ["exec <&-", "exec >&-", "exec <&- >&-"] {
         let host = with_table(&format!("{TABLE}{LISTEN}")).after(script).start(&run);
         assert_eq!(host.client().ask_text(""), "0 3 1000000000 nothing", "{script}");
         host.stop();
     }
-    // Without any stream at all; the log is a file then.
+    // With all three streams closed. The log is a file.
     let attempt = with_table(&format!("{TABLE}{LISTEN}[log]\ntarget = \"./log\"\n")).after("exec <&- >&- 2>&-");
     let host = attempt.start(&run);
     assert_eq!(host.client().ask_text(""), "0 3 1000000000 nothing");
@@ -646,19 +655,19 @@ fn odd_surroundings_do_not_matter() {
 }
 
 #[test]
-fn a_working_directory_that_is_gone() {
+fn a_deleted_working_directory_is_an_error() {
     let attempt = with_table(TABLE).after("mkdir gone; cd gone; rmdir ../gone");
     attempt.refused(2, &["run"])[0].assert("cannot find the working directory", "no such file or directory", "change to another");
 }
 
 #[test]
-fn service_managers_that_cannot_be_reached() {
+fn unreachable_service_managers_are_reported() {
     let run = ["run", "-c", "modhost.toml"];
     let long = format!("/{}", "x".repeat(200));
     for address in ["garbage", "vsock:2:3", long.as_str()] {
         let attempt = with_table(TABLE).environment("NOTIFY_SOCKET", address);
-        attempt.refuses(1, "cannot reach the service manager", &format!("NOTIFY_SOCKET={address}"), "absolute path or @name");
-        // It is no business of a command that starts no service.
+        attempt.assert_refused(1, "cannot reach the service manager", &format!("NOTIFY_SOCKET={address}"), "absolute path or @name");
+        // A command that starts no service ignores it.
         assert_eq!(attempt.run(&["check", "-c", "modhost.toml"]).code, 0);
     }
     for address in ["/nonexistent", "@", "/dev/null"] {

@@ -1,4 +1,5 @@
-//! The modules that the book shows, built as a reader builds them: outside the repository, with what is installed, then loaded and run.
+//! The modules that the book shows, built as a reader builds them (outside the repository, with the
+//! installed files), then loaded and run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,13 @@ fn example(name: &str) -> PathBuf {
     built::root().join("docs/examples").join(name)
 }
 
-/// Builds a crate that lies anywhere. Only what the repository has built already comes from its target folder.
+/// Builds a crate in any folder. Dependencies that the repository has built come from its target
+/// folder.
 fn build_crate(folder: &Path, name: &str) -> PathBuf {
     let target = built::root().join("target/outside-rust");
     let target_text = target.to_str().unwrap();
     let _lock = built::lock(&built::root().join("target"));
-    // What an earlier run has left under another path would only pile up.
+    // Build output of earlier runs, from other paths, would accumulate.
     built::cargo(folder, &["clean", "--offline", "--target-dir", target_text, "-p", name]);
     built::cargo(folder, &["build", "--offline", "--target-dir", target_text]);
     let built = target.join(format!("debug/lib{name}.so"));
@@ -30,7 +32,7 @@ fn sdk() -> String {
 }
 
 #[test]
-fn a_module_in_rust_outside_the_workspace() {
+fn a_rust_module_builds_outside_the_workspace() {
     let attempt = Attempt::new();
     let from = example("outside-rust");
     let manifest = fs::read_to_string(from.join("Cargo.toml")).unwrap();
@@ -42,7 +44,7 @@ fn a_module_in_rust_outside_the_workspace() {
     counts(attempt, "outside/liboutside_rust.so", "outside_rust");
 }
 
-/// Both examples do the same.
+/// Both examples behave alike.
 fn counts(attempt: Attempt, module: &str, name: &str) {
     let listen = format!("udp://127.0.0.1:0={name}");
     let period = format!("{name}.period=50ms");
@@ -57,7 +59,7 @@ fn counts(attempt: Attempt, module: &str, name: &str) {
     host.stop();
 }
 
-/// `make install` as a packager calls it. Returns where everything is.
+/// Runs `make install` as a packager does. Returns the root of the installation.
 fn install(attempt: &Attempt, prefix: &str) -> PathBuf {
     let root = attempt.folder().join("destination");
     built::host();
@@ -66,7 +68,7 @@ fn install(attempt: &Attempt, prefix: &str) -> PathBuf {
 }
 
 #[test]
-fn what_make_install_installs() {
+fn make_install_installs_these_files() {
     let attempt = Attempt::new();
     let root = install(&attempt, "/opt/modhost");
     let mut found = Vec::new();
@@ -103,11 +105,11 @@ fn what_make_install_installs() {
 }
 
 #[test]
-fn a_module_in_c_with_what_is_installed() {
+fn a_c_module_builds_with_the_installed_files() {
     let attempt = Attempt::new();
     let prefix = attempt.folder().join("prefix").display().to_string();
     let root = install(&attempt, &prefix);
-    // Where it was made for.
+    // Move the installation to its prefix.
     fs::rename(root.join(prefix.trim_start_matches('/')), &prefix).unwrap();
     for file in ["Makefile", "module.c"] {
         attempt.copy(&example("outside-c").join(file), &format!("outside/{file}"));
@@ -123,7 +125,7 @@ fn a_module_in_c_with_what_is_installed() {
 }
 
 #[test]
-fn the_c_module_of_the_tutorial() {
+fn the_c_module_of_the_tutorial_runs() {
     let attempt = Attempt::new();
     let out = format!("OUT={}", attempt.folder().display());
     built::make(&["-C", "modules/c-hello", &out]);
@@ -133,18 +135,18 @@ fn the_c_module_of_the_tutorial() {
 }
 
 #[test]
-fn the_module_of_the_readme() {
+fn the_module_of_the_readme_runs() {
     let attempt = Attempt::new();
     let readme = fs::read_to_string(built::root().join("README.md")).unwrap();
     let code = readme.split_once("```rust\n").and_then(|(_, rest)| rest.split_once("```")).expect("a module in the README").0;
-    assert!(code.lines().count() <= 22, "it is no longer short");
+    assert!(code.lines().count() <= 22, "the README's module is no longer short");
     let manifest = format!(
         "[package]\nname = \"shout\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nmodule-api = {{ path = \"{}\" }}\n[workspace]\n",
         sdk()
     );
     let manifest = attempt.write("shout/Cargo.toml", manifest);
-    // The versions that the repository has, so that nothing is fetched.
+    // The locked versions of the repository, so that nothing is downloaded.
     attempt.copy(&example("outside-rust").join("Cargo.lock"), "shout/Cargo.lock");
     attempt.write("shout/src/lib.rs", code);
     build_crate(manifest.parent().unwrap(), "shout");

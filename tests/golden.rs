@@ -1,6 +1,7 @@
-//! The lifecycle as it is observed, compared with `golden/lifecycle.txt`, which the documentation shows.
+//! The observed lifecycle, compared with `golden/lifecycle.txt`, which the documentation shows.
 //!
-//! `MODHOST_GOLDEN=write cargo test -p modhost-tests --test golden` writes the file anew; the change then shows in the diff.
+//! `MODHOST_GOLDEN=write cargo test -p modhost-tests --test golden` regenerates the file; review
+//! the diff.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,11 +18,12 @@ fn golden_lifecycle() {
         fs::write(&path, &transcript).expect("the golden file");
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
-    assert!(transcript == golden, "not as in {}; it is now:\n{transcript}", path.display());
+    assert!(transcript == golden, "{} differs; now:\n{transcript}", path.display());
 }
 
-/// Two modules, the second with the flag for `PROC_POSTCHILDINIT`; two workers, control, a TCP worker with the TCP main process, and two processes of the first module, one with
-/// an entry function and one that returns.
+/// Two modules, the second with the flag for `PROC_POSTCHILDINIT`. Two workers, control, one TCP
+/// worker with the TCP main process, and two processes of the first module: one with an entry
+/// function and one that returns.
 fn transcript() -> String {
     let host = Setup::new()
         .module(fixture("recorder_a").script("init_f: register 2; proc_main: fork 7 reader, fork_return 8 writer; returned: hang"))
@@ -29,10 +31,10 @@ fn transcript() -> String {
         .module(module("echo"))
         .host("workers", "1")
         .listen("recorder_a:serve", 2)
-        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+        .listen_tcp("echo:bytes")
         .control()
         .start();
-    host.wait_for_records("both processes of the module", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host.wait_for_module_processes(2);
     let main = host.main_pid();
     let names: BTreeMap<i32, String> = host.processes().into_iter().map(|pid| (pid, name(pid))).collect();
     let records = host.stop().records;
@@ -53,7 +55,7 @@ fn transcript() -> String {
     text
 }
 
-/// From the title, without the address, which differs from run to run.
+/// From the title, without the address, which differs between runs.
 fn name(pid: i32) -> String {
     let title = processes::title(pid);
     let name = title.trim_start_matches("modhost: ");
@@ -82,7 +84,7 @@ fn what(record: &Record, names: &BTreeMap<i32, String>) -> String {
     }
 }
 
-/// As it is called in C.
+/// The rank's name in C.
 fn rank(rank: i32) -> String {
     match rank {
         0 => "PROC_MAIN".to_owned(),

@@ -1,4 +1,5 @@
-//! Module files that must be refused, and those that look odd and must not be: each with its reason, its exit code, and nothing left.
+//! Module files that must be refused, each with its reason and exit code and with nothing left; and
+//! files that look odd and must load.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,14 +9,14 @@ use std::process::Command;
 use harness::built;
 use harness::{Attempt, Complaint, is_root};
 
-/// What `run` and `check` say of one module. Both must say the same and end with the same code.
+/// The error of `run` and `check` for one module. Both must report the same.
 #[track_caller]
 fn refusal(attempt: &Attempt, module: &str, code: i32) -> Complaint {
     let mut complaints = attempt.refused(code, &["run", module]);
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
     let checked = attempt.refused(2, &["check", module]);
     assert_eq!(checked.len(), 1, "{checked:#?}");
-    // While main loads it, nobody knows any more who asked for it.
+    // Main, which loads the file, no longer knows that the command line named it.
     let [run, check] = [&complaints[0], &checked[0]].map(|complaint| {
         let what = complaint.what.strip_prefix("command line: ").unwrap_or(&complaint.what).to_owned();
         Complaint { what, ..complaint.clone() }
@@ -24,9 +25,9 @@ fn refusal(attempt: &Attempt, module: &str, code: i32) -> Complaint {
     complaints.remove(0)
 }
 
-/// What is refused before any of its code runs: `inspect` says it, too.
+/// For a module that is refused before any of its code runs. `inspect` must report the same.
 #[track_caller]
-fn refused_unseen(attempt: &Attempt, module: &str) -> Complaint {
+fn refused_before_loading(attempt: &Attempt, module: &str) -> Complaint {
     let complaint = refusal(attempt, module, 2);
     let inspected = attempt.run(&["inspect", module]);
     assert_eq!((inspected.code, inspected.errors.as_str()), (2, ""));
@@ -38,7 +39,7 @@ fn refused_unseen(attempt: &Attempt, module: &str) -> Complaint {
 }
 
 #[test]
-fn what_is_no_file_is_named() {
+fn paths_that_are_not_files_are_refused() {
     let attempt = Attempt::new();
     fs::create_dir(attempt.folder().join("folder.so")).unwrap();
     symlink("nowhere", attempt.folder().join("broken.so")).unwrap();
@@ -59,7 +60,7 @@ fn what_is_no_file_is_named() {
         ("./socket.so", "it cannot be read", "no such device or address", "path"),
     ] {
         let module = if module == "." { "./." } else { module };
-        refused_unseen(&attempt, module).assert(&format!("cannot be loaded: {reason}"), detail, hint);
+        refused_before_loading(&attempt, module).assert(&format!("cannot be loaded: {reason}"), detail, hint);
     }
 }
 
@@ -69,11 +70,11 @@ fn unreadable_files_are_refused() {
     let path = attempt.table("libtable.so", &[]);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let attempt = if is_root() { attempt.through(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]) } else { attempt };
-    refused_unseen(&attempt, "./libtable.so").assert("it cannot be read", "permission denied", "permissions");
+    refused_before_loading(&attempt, "./libtable.so").assert("it cannot be read", "permission denied", "permissions");
 }
 
 #[test]
-fn what_is_no_elf_file_is_refused() {
+fn files_that_are_not_elf_are_refused() {
     let attempt = Attempt::new();
     for (bytes, reason, detail, hint) in [
         (&b""[..], "it is empty", "0 bytes", "again"),
@@ -85,7 +86,7 @@ fn what_is_no_elf_file_is_refused() {
         (b"\x7fELF", "it is truncated", "4 bytes of at least", "again"),
     ] {
         attempt.write("x.so", bytes);
-        let complaint = refused_unseen(&attempt, "./x.so");
+        let complaint = refused_before_loading(&attempt, "./x.so");
         if !detail.is_empty() {
             complaint.assert(reason, detail, hint);
         }
@@ -106,23 +107,23 @@ fn truncated_modules_are_refused_at_every_length() {
             names.push(name);
         }
         let arguments: Vec<&str> = ["inspect", "--json"].into_iter().chain(names.iter().map(String::as_str)).collect();
-        let said = attempt.run(&arguments);
-        assert_eq!((said.code, said.errors.as_str()), (2, ""));
-        let reports: serde_json::Value = serde_json::from_str(&said.output).unwrap();
+        let outcome = attempt.run(&arguments);
+        assert_eq!((outcome.code, outcome.errors.as_str()), (2, ""));
+        let reports: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
         for report in reports.as_array().unwrap() {
             let [what, detail, hint] = ["what", "detail", "hint"].map(|part| report["error"][part].as_str().unwrap_or("").to_owned());
             let known = ["it is empty", "it is truncated", "it is not an ELF file", "it is damaged", "its exports table cannot be right"];
             assert_eq!(report["loadable"], false, "{report:#}");
             assert!(known.contains(&what.as_str()) && !detail.is_empty() && !hint.is_empty(), "{report:#}");
         }
-        // And what inspect says is what a start says.
+        // `inspect` and a start report the same.
         for name in names.iter().step_by(16) {
-            refused_unseen(&attempt, &format!("./{name}"));
+            refused_before_loading(&attempt, &format!("./{name}"));
         }
     }
 }
 
-/// Where the last segment ends. What comes after it, no loader looks at.
+/// Where the last segment ends. No loader reads what follows.
 fn loaded_bytes(bytes: &[u8]) -> usize {
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
     let half = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
@@ -144,19 +145,19 @@ fn other_machines_are_refused() {
         let mut other = bytes.clone();
         other[at..at + patch.len()].copy_from_slice(patch);
         attempt.write("other.so", other);
-        refused_unseen(&attempt, "./other.so").assert("it is for another machine", detail, "build the module for");
+        refused_before_loading(&attempt, "./other.so").assert("it is for another machine", detail, "build the module for");
     }
     for (kind, detail) in [(1, "not linked yet"), (2, "a program"), (4, "a core dump"), (77, "unknown kind")] {
         let mut other = bytes.clone();
         other[16] = kind;
         attempt.write("other.so", other);
-        refused_unseen(&attempt, "./other.so").assert("it is not a shared object", detail, "-shared");
+        refused_before_loading(&attempt, "./other.so").assert("it is not a shared object", detail, "-shared");
     }
-    refused_unseen(&attempt, "./modhost").assert("it is a program, not a shared object", "", "-shared");
+    refused_before_loading(&attempt, "./modhost").assert("it is a program, not a shared object", "", "-shared");
 }
 
 #[test]
-fn tables_that_cannot_be_right_are_refused() {
+fn impossible_exports_tables_are_refused() {
     let attempt = Attempt::new();
     let long = format!("-DNAME=\"{}\"", "x".repeat(32));
     let handler = |handler: &str| {
@@ -208,12 +209,12 @@ fn tables_that_cannot_be_right_are_refused() {
     for (options, reason, detail, hint) in cases {
         attempt.table("table.so", options);
         let reason = reason.replace("\\\"", "\"");
-        refused_unseen(&attempt, "./table.so").assert(&reason, detail, hint);
+        refused_before_loading(&attempt, "./table.so").assert(&reason, detail, hint);
     }
 }
 
 #[test]
-fn a_newer_minor_with_more_fields_serves() {
+fn a_module_with_a_newer_minor_version_runs() {
     let attempt = Attempt::new();
     attempt.table("newer.so", &["-DMINOR=3", "-DMORE=8", "-DFLAGS=64", "-DNAME=\"newer\""]);
     attempt.table("nonote.so", &["-DNO_NOTE", "-DNAME=\"nonote\""]);
@@ -223,33 +224,33 @@ fn a_newer_minor_with_more_fields_serves() {
 }
 
 #[test]
-fn modules_in_rust_with_other_builds_are_refused() {
+fn incompatible_rust_builds_are_refused() {
     let attempt = Attempt::new();
     attempt.copy(&built::refused("panic_abort"), "panic_abort.so");
-    refused_unseen(&attempt, "./panic_abort.so").assert("it was built with panic = \"abort\"", "would end the process", "unwind");
-    // Only the loaded table says this; nothing of the module but its constructors has run.
+    refused_before_loading(&attempt, "./panic_abort.so").assert("it was built with panic = \"abort\"", "would end the process", "unwind");
+    // Only the loaded table shows this. Of the module, only its constructors have run.
     attempt.copy(&built::refused("changed_layout"), "changed_layout.so");
     let complaint = refusal(&attempt, "./changed_layout.so", 2);
     complaint.assert("cannot load module", "params.kind: the module was built with u64, this host has u32", "rebuild the module");
 }
 
 #[test]
-fn what_the_dynamic_linker_refuses_is_passed_on() {
+fn errors_of_the_dynamic_linker_are_reported() {
     let attempt = Attempt::new();
     attempt.table("undefined.so", &["-DUNDEFINED"]);
     refusal(&attempt, "./undefined.so", 2).assert("cannot load module", "undefined symbol: nobody_has_this", "all it links to");
-    // A library that is there when the module is linked, and gone when it is loaded.
+    // A library that exists when the module is linked and not when it is loaded.
     let library = attempt.folder().join("libgone.so");
     built::table(&library, &["-DNO_TABLE", "-DNO_NOTE", "-Wl,-soname,libgone.so", "-Wl,--no-as-needed"]);
     let folder = format!("-L{}", attempt.folder().display());
     attempt.table("lacking.so", &["-Wl,--no-as-needed", &folder, "-lgone"]);
     fs::remove_file(library).unwrap();
     refusal(&attempt, "./lacking.so", 2).assert("cannot load module", "libgone.so: cannot open shared object file", "all it links to");
-    // Optional ones are left out with the same words.
+    // An optional module is left out with the same message.
     attempt.table("libtable.so", &[]);
     attempt.write("modhost.toml", "[[module]]\npath = \"undefined.so\"\noptional = true\n[[module]]\npath = \"libtable.so\"\n");
     let complaints = attempt.refused(2, &["run", "-c", "modhost.toml"]);
-    // They call themselves the same.
+    // Both have the same name.
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
     complaints[0].assert("two modules call themselves \"table\"", "undefined.so", "another name");
     attempt.table("libtable.so", &["-DNAME=\"other\""]);
@@ -265,7 +266,7 @@ fn what_the_dynamic_linker_refuses_is_passed_on() {
 }
 
 #[test]
-fn constructors_that_misbehave_are_blamed() {
+fn misbehaving_constructors_are_blamed() {
     let attempt = Attempt::new();
     attempt.table("table.so", &["-DCONSTRUCTOR_THREAD"]);
     refusal(&attempt, "./table.so", 1).assert("module \"table\" started a thread while it was being loaded", "2 threads", "init_child_f");
@@ -302,7 +303,7 @@ fn each_module_is_loaded_once() {
 }
 
 #[test]
-fn a_name_must_be_the_modules_own() {
+fn a_configured_name_must_match_the_module() {
     let attempt = Attempt::new();
     fs::create_dir(attempt.folder().join("dir")).unwrap();
     attempt.table("dir/libother.so", &[]);
@@ -320,7 +321,8 @@ fn check_name(attempt: &Attempt, name: &str) {
 fn a_folder_of_modules_is_loaded_in_name_order() {
     let attempt = Attempt::new();
     fs::create_dir(attempt.folder().join("all")).unwrap();
-    // What is no module is passed over; what means to be one and is bad is not.
+    // Files that are not modules are skipped. A file that claims to be a module and is bad is an
+    // error.
     attempt.write("all/README", "hello");
     attempt.write("all/empty.so", "");
     attempt.table("all/liba.so", &["-DNO_TABLE", "-DNO_NOTE"]);
@@ -342,9 +344,9 @@ fn a_folder_of_modules_is_loaded_in_name_order() {
 }
 
 #[test]
-fn interfaces_that_do_not_fit_are_refused_before_any_init() {
+fn mismatched_interfaces_are_refused_before_any_init() {
     let attempt = Attempt::new();
-    // Neither side has a handler: interfaces are all that matters here.
+    // Neither module has a handler: only the interfaces matter here.
     let build = |file: &str, name: &str, more: &[&str]| {
         let mut options = vec![name, "-DHANDLERS=.handlers=0"];
         options.extend(more);
@@ -376,7 +378,7 @@ fn interfaces_that_do_not_fit_are_refused_before_any_init() {
             complaints[0].assert(what, detail, hint);
         }
     }
-    // Each needs the other.
+    // Each requires the other.
     let other = |name: &str| format!("-DINTERFACES={{MODHOST_INTERFACE(\"{name}\",1,0,calls)}}");
     let wants = |name: &str| format!("-DBINDS={{MODHOST_BIND(\"{name}\",1,0,1,bound)}}");
     build("giver.so", "-DNAME=\"giver\"", &[&other("calls.made"), &wants("calls.taken")]);
@@ -388,27 +390,32 @@ fn interfaces_that_do_not_fit_are_refused_before_any_init() {
         "taker imports calls.made of giver, giver imports calls.taken of taker",
         "do without",
     );
-    // Two export the same.
+    // Two modules export the same interface.
     build("giver.so", "-DNAME=\"giver\"", &[&other("calls.made")]);
     build("taker.so", "-DNAME=\"taker\"", &[&other("calls.made")]);
     let complaints = attempt.refused(2, &["check", "./taker.so", "./giver.so"]);
     complaints[0].assert("modules \"taker\" and \"giver\" both export the interface \"calls.made\" 1.x", "either", "leave one");
-    // What cannot be, seen in one file alone.
+    // Errors that one file shows alone.
     build("bad.so", "-DNAME=\"bad\"", &["-DINTERFACES={MODHOST_INTERFACE(\"Calls\",1,0,calls)}"]);
-    refused_unseen(&attempt, "./bad.so").assert("it declares an interface that cannot be", "is called \"Calls\"", "author");
+    refused_before_loading(&attempt, "./bad.so").assert("it declares an interface that cannot be", "is called \"Calls\"", "author");
     build("bad.so", "-DNAME=\"bad\"", &["-DINTERFACES={\"calls\",1,0,16,0,0}"]);
-    refused_unseen(&attempt, "./bad.so").assert("its exports table cannot be used", "the interface \"calls\" has no table", "author");
+    refused_before_loading(&attempt, "./bad.so").assert(
+        "its exports table cannot be used",
+        "the interface \"calls\" has no table",
+        "author",
+    );
     build("bad.so", "-DNAME=\"bad\"", &["-DBINDS={\"calls\",1,0,16,1,0,(const void**)(void*)&calls,0}"]);
-    refused_unseen(&attempt, "./bad.so").assert("its exports table cannot be used", "not in writable memory", "author");
+    refused_before_loading(&attempt, "./bad.so").assert("its exports table cannot be used", "not in writable memory", "author");
 }
 
 #[test]
-fn a_module_calls_another_one_in_every_process() {
+fn a_module_calls_another_in_every_process() {
     let attempt = Attempt::new();
     for name in ["sums", "sums_user", "sums_changed"] {
         attempt.copy(&built::fixture(name), &format!("{name}.so"));
     }
-    // The user comes first in the configuration, and after the exporter in the order. The one built otherwise does without.
+    // The configuration lists the importing module first; it is loaded after the exporting one. The
+    // module of another build loads without the interface.
     let run = ["run", "./sums_user.so", "./sums_changed.so", "./sums.so"];
     let host = attempt.start(&run);
     for phase in
@@ -426,7 +433,7 @@ fn a_module_calls_another_one_in_every_process() {
 }
 
 #[test]
-fn a_module_that_another_one_calls_is_blamed_and_its_panic_ends_the_call() {
+fn a_panic_in_a_called_module_ends_the_call_and_is_blamed_on_it() {
     let attempt = Attempt::new();
     for name in ["sums", "sums_user"] {
         attempt.copy(&built::fixture(name), &format!("{name}.so"));
@@ -434,15 +441,15 @@ fn a_module_that_another_one_calls_is_blamed_and_its_panic_ends_the_call() {
     let set = |phase: &str, wrong: &str| [format!("sums_user.phase={phase}"), format!("sums_user.wrong={wrong}")];
     for (phase, wrong, what, detail) in [
         ("init", "fail", "module \"sums_user\" failed in init_f", "test.sums fail: as asked"),
-        // Although the user went on as if nothing had happened.
+        // Even though the importing module continued after the panic.
         ("init", "panic", "module \"sums_user\" panicked in init_f", "another module that it called panicked"),
         ("init", "crash", "main was killed by SIGABRT in init_f of module \"sums\"", ""),
         ("proc_init", "crash", "in init_child_f(PROC_INIT) of module \"sums\"", ""),
     ] {
         let [phase, wrong] = set(phase, wrong);
-        let said = attempt.run(&["run", "./sums.so", "./sums_user.so", "--set", &phase, "--set", &wrong]);
-        assert_eq!(said.code, 1, "{}", said.errors);
-        assert!(said.errors.contains(what) && said.errors.contains(detail), "{what:?}, {detail:?}: {}", said.errors);
+        let outcome = attempt.run(&["run", "./sums.so", "./sums_user.so", "--set", &phase, "--set", &wrong]);
+        assert_eq!(outcome.code, 1, "{}", outcome.errors);
+        assert!(outcome.errors.contains(what) && outcome.errors.contains(detail), "{what:?}, {detail:?}: {}", outcome.errors);
     }
 }
 
@@ -470,7 +477,7 @@ fn interfaces_cross_from_and_to_c() {
     host.stop();
 }
 
-/// Five mappings more for each fork to copy, and a slow constructor: decision 0018.
+/// It would cost five more mappings to copy at each fork, and a slow constructor: decision 0018.
 #[test]
 fn no_file_needs_the_shared_unwinder() {
     let name = b"libgcc_s.so";

@@ -1,4 +1,5 @@
-//! What an operator meets: daemon mode, stopping, replacements, the log, and what each process holds open.
+//! Operation: daemon mode, stopping, replaced processes, the log, and the descriptors of each
+//! process.
 
 #[path = "operation/daemon.rs"]
 mod daemon;

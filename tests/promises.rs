@@ -1,6 +1,7 @@
 //! One test for each promise of `docs/lifecycle.md`, of the same name.
 //!
-//! Each starts the real host with recorders: modules that write down in which process, in which order and with which rank they were called.
+//! Each starts the real host with recorders. These modules record every call that they get: in
+//! which process, in which order, and with which rank.
 
 #[path = "promises/child_init.rs"]
 mod child_init;
@@ -22,7 +23,7 @@ const PROC_POSTCHILDINIT: i32 = -126;
 const PROC_INIT: i32 = -127;
 const PROC_NOCHLDINIT: i32 = -128;
 
-/// Codes that the host answers with.
+/// Error codes of the host API.
 const E_PHASE: i64 = -2;
 const E_INVALID: i64 = -3;
 const E_LIMIT: i64 = -5;

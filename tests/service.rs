@@ -1,4 +1,4 @@
-//! What modules do for a service: datagrams, timers, shared memory and locks.
+//! Services that modules provide and use: datagrams, streams, timers, shared memory and locks.
 
 #[path = "service/accept_workers.rs"]
 mod accept_workers;

@@ -1,4 +1,5 @@
-//! Clients that others wrote: sipp at 5,000 calls a second, and sipsak. Apart from the other tests, which would take its processors.
+//! SIP clients of other projects: sipp at 5,000 calls a second, and sipsak. A separate test
+//! program, so that the other tests do not compete with it for processors.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use harness::setup::module;
 use harness::{Host, Setup, built, running};
 
-/// Whether a program is there. A test that needs it is not run otherwise, and this says so on stderr.
+/// Whether a program is installed. If not, its test is skipped and says so on stderr.
 fn is_installed(program: &str, package: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
@@ -21,7 +22,7 @@ fn is_installed(program: &str, package: &str) -> bool {
     found
 }
 
-/// Requests come in bursts, and one that does not fit into the buffer is sent again.
+/// The receive buffer is large because requests come in bursts and a lost request is sent again.
 fn registrar() -> Host {
     let listener = "udp = \"127.0.0.1:0\"\nreceive_buffer = \"4MiB\"";
     Setup::new()
@@ -31,7 +32,7 @@ fn registrar() -> Host {
         .start()
 }
 
-/// What sipp counted: calls that succeeded, calls that failed, requests that it sent again.
+/// The counters of sipp: successful calls, failed calls, retransmitted requests.
 #[derive(Debug, PartialEq, Eq)]
 struct Counts {
     succeeded: u64,
@@ -39,7 +40,8 @@ struct Counts {
     sent_again: u64,
 }
 
-/// Plays a scenario of `tests/sip` against a host of its own, 5,000 calls a second. All have to succeed, with nothing sent twice.
+/// Plays a scenario of `tests/sip` against a new host, at 5,000 calls a second. All calls must
+/// succeed without a retransmission.
 fn play(scenario: &str, calls: u64) {
     let host = registrar();
     let folder = host.folder().to_owned();
@@ -74,7 +76,7 @@ fn play(scenario: &str, calls: u64) {
 }
 
 #[test]
-fn sipp_gets_each_answer_the_first_time() {
+fn sipp_gets_every_answer_without_retransmission() {
     if !is_installed("sipp", "sip-tester") {
         return;
     }

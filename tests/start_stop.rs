@@ -1,4 +1,4 @@
-//! Starting and stopping, the whole of it and nothing special: what every other test builds upon.
+//! A plain start and stop. All other tests build on this.
 
 use harness::setup::module;
 use harness::{Setup, fixture};
@@ -12,7 +12,7 @@ fn a_host_starts_serves_and_stops() {
 }
 
 #[test]
-fn every_kind_of_process_at_once() {
+fn all_kinds_of_processes_run_together() {
     let host = Setup::new()
         .module(fixture("recorder_a").script("init_f: register 1; proc_main: fork 7 extra"))
         .listen("recorder_a:serve", 2)
@@ -24,14 +24,13 @@ fn every_kind_of_process_at_once() {
     assert_eq!(host.children().len(), 6);
     let ended = host.stop();
     assert_eq!(ended.records.event("destroy_f").len(), 1);
-    assert!(!ended.folder().join("pid").exists());
-    assert!(!ended.folder().join("control").exists());
+    ended.assert_files_removed();
 }
 
 #[test]
-fn wrong_calls_are_errors_and_nothing_worse() {
+fn wrong_calls_return_errors() {
     for setup in [Setup::new(), Setup::new().argument("--no-fork")] {
-        // Most are told to the module alone; some are worth a line.
+        // Most errors are returned to the module only; some are logged too.
         let host = setup.module(fixture("wrong_calls")).listen("wrong_calls:serve", 1).allow_log("wrong_calls").allow_log("] ?: ").start();
         for _ in 0..3 {
             assert_eq!(host.client().ask_text("go"), "as expected");
@@ -41,14 +40,14 @@ fn wrong_calls_are_errors_and_nothing_worse() {
 }
 
 #[test]
-fn every_module_of_use_at_once() {
+fn the_shipped_modules_run_together() {
     let modules = ["echo", "hello", "ticker"].into_iter().map(module);
     let setup = modules.fold(Setup::new(), Setup::module);
     let host = setup.listen("hello", 1).listen("echo", 1).argument("--set").argument("ticker.period=10ms").start();
     assert_eq!(harness::Client::of(host.address(1)).ask(b"x"), b"x");
     let greeting = host.client().ask_text("x");
     assert!(greeting.starts_with("hello 127.0.0.1:") && greeting.ends_with("you are number 1 at worker 1\n"), "{greeting}");
-    // Its two processes count until they are stopped; the count is its last word.
+    // Its two processes count until they are stopped and then log the count.
     host.wait_for_log("hello: hello from post_child_init");
     let ended = host.stop();
     assert!(ended.log.contains("ticker: "), "{}", ended.log);

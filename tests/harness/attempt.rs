@@ -1,19 +1,20 @@
-//! One command after another in a folder of its own, with whatever files, arguments and surroundings: for what must be refused. Each
-//! must end in time, and leave no process and no file behind.
+//! Runs commands in a temporary folder, with any files, arguments and environment: for input that
+//! must be refused. Each command must end in time and leave no process and no file.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::processes::{self, Process};
 use crate::running::{Ended, Host, wait_for};
+use crate::setup::surround;
 use crate::watch::{Deadline, Missed, PATIENCE, until};
 
-/// A folder with the host's program and what a test put there.
+/// A temporary folder with the host's program and a test's files.
 #[derive(Debug)]
 pub struct Attempt {
     folder: TempDir,
@@ -22,15 +23,15 @@ pub struct Attempt {
     expected: Vec<String>,
 }
 
-/// What a command has said, its end checked.
+/// Exit code and output of a command that has ended.
 #[derive(Debug, Clone)]
-pub struct Said {
+pub struct Outcome {
     pub code: i32,
     pub output: String,
     pub errors: String,
 }
 
-/// One error as it stands on a terminal: what failed, detail, hint.
+/// One error as printed on a terminal: what failed, detail, hint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Complaint {
     pub what: String,
@@ -38,7 +39,7 @@ pub struct Complaint {
     pub hint: String,
 }
 
-/// What the tests' own files are called; all others are looked at.
+/// The harness's files in the folder. Commands must leave no others.
 const OURS: [&str; 4] = ["modhost", "out", "log", "record"];
 
 impl Attempt {
@@ -48,7 +49,7 @@ impl Attempt {
         Self { folder, through: Vec::new(), environment: Vec::new(), expected: Vec::new() }
     }
 
-    /// With this configuration as `modhost.toml`.
+    /// A folder with this configuration as `modhost.toml`.
     pub fn with(configuration: &str) -> Self {
         let this = Self::new();
         this.write("modhost.toml", configuration);
@@ -59,7 +60,7 @@ impl Attempt {
         self.folder.path()
     }
 
-    /// A file of the folder. Returns its path.
+    /// Writes a file into the folder. Returns its path.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder().join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
@@ -67,26 +68,27 @@ impl Attempt {
         path
     }
 
-    /// A copy of a file. Returns its path.
+    /// Copies a file into the folder. Returns its path.
     pub fn copy(&self, file: &Path, name: &str) -> PathBuf {
         self.write(name, fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
     }
 
-    /// A module of `tests/modules/malformed/table.c` with these options, as this file. Returns its path.
+    /// Builds `tests/modules/malformed/table.c` with these options as this file. Returns its path.
     pub fn table(&self, name: &str, options: &[&str]) -> PathBuf {
         let path = self.folder().join(name);
         crate::built::table(&path, options);
         path
     }
 
-    /// Another program starts the host; its words come first, as in `sh -c 'ulimit -n 9; exec "$@"' sh`.
+    /// Another program starts the host, such as `sh -c 'ulimit -n 9; exec "$@"' sh`. The host's
+    /// command follows these arguments.
     #[must_use]
     pub fn through(mut self, words: &[&str]) -> Self {
         self.through = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
-    /// A shell does something before it becomes the host.
+    /// A shell runs this script and then executes the host.
     #[must_use]
     pub fn after(self, script: &str) -> Self {
         self.through(&["sh", "-c", &format!("{script}; exec \"$@\""), "sh"])
@@ -98,7 +100,7 @@ impl Attempt {
         self
     }
 
-    /// A warning or error with this text must be in the log of a host that is started.
+    /// The log of a started host must contain a warning or error with this text.
     #[must_use]
     pub fn expect_log(mut self, text: &str) -> Self {
         self.expected.push(text.to_owned());
@@ -115,20 +117,18 @@ impl Attempt {
             }
             None => Command::new(program),
         };
-        let stream = |name: &str| File::create(self.folder().join(name)).expect("a file for output");
-        command.args(arguments).current_dir(self.folder());
-        command.stdin(Stdio::null()).stdout(stream("out"));
-        // Appending, as a log is.
-        stream("log");
-        command.stderr(File::options().append(true).open(self.folder().join("log")).expect("a file for output"));
-        command.env_remove("NOTIFY_SOCKET").env_remove("RUST_BACKTRACE");
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // Without the output of earlier commands.
+        for name in ["out", "log"] {
+            File::create(self.folder().join(name)).expect("a file for output");
+        }
+        command.args(arguments);
+        surround(&mut command, self.folder(), &self.environment);
         command
     }
 
     /// Runs a command to its end.
     #[track_caller]
-    pub fn run(&self, arguments: &[&str]) -> Said {
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
         let before = self.files();
         let mut child = self.command(arguments).spawn().expect("the host can be started");
         let code = wait_for(&mut child, PATIENCE);
@@ -143,28 +143,29 @@ impl Attempt {
         self.kill_all();
         assert!(left.is_empty(), "{arguments:?} leaves processes {left:?}\n--- stdout\n{output}\n--- stderr\n{errors}");
         assert_eq!(self.files(), before, "{arguments:?} leaves other files\n--- stdout\n{output}\n--- stderr\n{errors}");
-        Said { code, output, errors }
+        Outcome { code, output, errors }
     }
 
-    /// Runs a command that must be refused with this exit code.
+    /// Runs a command that must fail with this exit code.
     #[track_caller]
     pub fn refused(&self, code: i32, arguments: &[&str]) -> Vec<Complaint> {
-        let said = self.run(arguments);
-        assert_eq!(said.code, code, "{arguments:?}\n--- stdout\n{}\n--- stderr\n{}", said.output, said.errors);
-        assert_eq!(said.output, "", "errors belong to stderr");
-        said.complaints()
+        let outcome = self.run(arguments);
+        assert_eq!(outcome.code, code, "{arguments:?}\n--- stdout\n{}\n--- stderr\n{}", outcome.output, outcome.errors);
+        assert_eq!(outcome.output, "", "errors belong to stderr");
+        outcome.complaints()
     }
 
-    /// Runs `run -c modhost.toml`, which must be refused with this exit code and one error of which these are parts. An empty one stands
-    /// for an empty part.
+    /// Runs `run -c modhost.toml`, which must fail with this exit code and one error that contains
+    /// these parts. An empty string means an empty part.
     #[track_caller]
-    pub fn refuses(&self, code: i32, what: &str, detail: &str, hint: &str) {
+    pub fn assert_refused(&self, code: i32, what: &str, detail: &str, hint: &str) {
         let complaints = self.refused(code, &["run", "-c", "modhost.toml"]);
         assert_eq!(complaints.len(), 1, "{complaints:#?}");
         complaints[0].assert(what, detail, hint);
     }
 
-    /// Starts a host that may or may not come up: one that does is stopped, one that does not has said why.
+    /// Starts a host that may fail to start. If it starts, it is stopped; if not, its errors are
+    /// returned.
     #[track_caller]
     pub fn try_start(self, arguments: &[&str]) -> Result<Ended, Vec<Complaint>> {
         let before = self.files();
@@ -176,14 +177,14 @@ impl Attempt {
         if ready.is_ok() {
             return Ok(Host::of_child(self.folder, child, self.expected, Vec::new()).stop());
         }
-        assert_eq!(ready, Err(Missed::Ended), "{arguments:?} neither starts nor ends\n{}", log());
+        assert_eq!(ready, Err(Missed::Ended), "{arguments:?} neither gets ready nor ends\n{}", log());
         let code = wait_for(&mut child, PATIENCE).expect("an end");
         assert!(processes::running_from(self.folder()).is_empty(), "processes are left\n{}", log());
         assert_eq!(self.files(), before, "other files are left\n{}", log());
-        Err(Said { code, output: String::new(), errors: log() }.complaints())
+        Err(Outcome { code, output: String::new(), errors: log() }.complaints())
     }
 
-    /// Starts a host, and waits until it is ready.
+    /// Starts a host and waits until it is ready.
     #[track_caller]
     pub fn start(self, arguments: &[&str]) -> Host {
         let child = self.command(arguments).spawn().expect("the host can be started");
@@ -218,7 +219,7 @@ impl Attempt {
     }
 }
 
-impl Said {
+impl Outcome {
     /// The errors, each in its three parts. Every line must belong to one.
     #[track_caller]
     pub fn complaints(&self) -> Vec<Complaint> {
@@ -228,7 +229,7 @@ impl Said {
                 complaints.push(Complaint { what: what.to_owned(), ..Complaint::default() });
                 continue;
             }
-            // What the log says of a start on its way to its failure.
+            // Lines that the log has before the start fails.
             if line.contains(" info ") && line.contains("Z ") {
                 continue;
             }
@@ -250,7 +251,7 @@ impl Said {
 }
 
 impl Complaint {
-    /// These must be parts of the three; an empty one stands for an empty part.
+    /// Each string must be contained in its part. An empty string means an empty part.
     #[track_caller]
     pub fn assert(&self, what: &str, detail: &str, hint: &str) {
         for (name, found, want) in [("what", &self.what, what), ("detail", &self.detail, detail), ("hint", &self.hint, hint)] {
@@ -259,10 +260,10 @@ impl Complaint {
         }
     }
 
-    /// Lower case, no final full stop, each thing said once.
+    /// Lower case, no final full stop, nothing repeated.
     fn assert_style(&self) {
         for part in [&self.what, &self.detail, &self.hint] {
-            // A detail may be what the author of a module wrote.
+            // A detail may quote the author of a module.
             let stop = part.ends_with('.') && !part.ends_with("..") && part != &self.detail;
             assert!(!stop, "a final full stop in {self:#?}");
             assert!(!part.contains("(os error"), "a bare number in {self:#?}");

@@ -1,5 +1,6 @@
-//! What the tests drive: the host in its release profile, the modules of use, and the fixture modules. Built here when something is not
-//! up to date, so that a plain `cargo test` in a fresh clone works as well as `make test`.
+//! The files under test: the host in its release profile, the shipped modules, and the fixture
+//! modules. They are built here when they are out of date, so that a plain `cargo test` in a fresh
+//! clone works as well as `make test`.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder of the repository.
+/// The root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
@@ -18,14 +19,14 @@ pub fn host() -> PathBuf {
     std::env::var_os("MODHOST_BIN").map_or_else(|| root().join("target/release/modhost"), PathBuf::from)
 }
 
-/// A module of use, such as `echo`.
+/// A shipped module, such as `echo`.
 pub fn module(name: &str) -> PathBuf {
     build();
     existing(root().join(format!("target/release/lib{name}.so")))
 }
 
-/// A module of use by its folder, in Rust or in C.
-pub fn module_of_use(folder: &str) -> PathBuf {
+/// A shipped module by its folder, in Rust or in C.
+pub fn shipped_module(folder: &str) -> PathBuf {
     build();
     let sources = root().join("modules").join(folder);
     if sources.join("Cargo.toml").exists() {
@@ -49,7 +50,8 @@ pub fn fixture(name: &str) -> PathBuf {
     if in_c.exists() { in_c } else { existing(fixtures_target().join(format!("debug/lib{name}.so"))) }
 }
 
-/// A module in Rust that must be refused: a crate of `tests/modules/refused`, whose build differs from all others.
+/// A Rust module that must be refused: a crate of `tests/modules/refused`, built differently from
+/// all others.
 pub fn refused(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     build();
@@ -60,9 +62,10 @@ pub fn refused(name: &str) -> PathBuf {
     existing(fixtures_target().join(format!("refused/debug/lib{name}.so")))
 }
 
-/// `tests/modules/malformed/table.c`, told by these options what to be, as a file of this name.
+/// Builds `tests/modules/malformed/table.c` with these options as this file.
 ///
-/// Kept from one run to the next, unless the options name a folder of the test, which is another one each time.
+/// The result is kept between runs, unless the options name a test's folder, which differs each
+/// time.
 pub fn table(library: &Path, options: &[&str]) {
     let source = fixtures().join("malformed/table.c");
     let build = |library: &Path| {
@@ -78,7 +81,7 @@ pub fn table(library: &Path, options: &[&str]) {
     let kept = fixtures_target().join("tables").join(format!("{:016x}.so", hasher.finish()));
     if is_older(&kept, &source) {
         fs::create_dir_all(kept.parent().expect("a folder")).expect("a folder");
-        // Several tests may want it at once.
+        // Several tests may build it at once.
         let new = kept.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
         build(&new);
         fs::rename(&new, &kept).expect("a place");
@@ -86,7 +89,7 @@ pub fn table(library: &Path, options: &[&str]) {
     fs::copy(&kept, library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
 }
 
-/// Whether what is made of a module in C is older than its source or a header.
+/// Whether a file built from a module in C is older than its source or a header.
 fn is_older(made: &Path, source: &Path) -> bool {
     let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     let headers = ["modhost.h", "modhost/http.h"].map(|header| root().join("module-api/include").join(header));
@@ -106,8 +109,9 @@ fn fixtures_target() -> PathBuf {
     fixtures().join("target")
 }
 
-/// Once per test program, and one test program at a time. Not at all with `MODHOST_TESTS_BUILT`, for who knows that all is up to date and
-/// cannot or need not build: another user, or the Makefile.
+/// Once per test program, and in one test program at a time. Does nothing with
+/// `MODHOST_TESTS_BUILT`, which is set where everything is up to date and nothing can or need be
+/// built: by the Makefile, or for another user.
 fn build() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -118,7 +122,8 @@ fn build() {
             fs::create_dir_all(fixtures_target().join(folder)).expect("a target folder");
         }
         let _lock = lock(&fixtures_target());
-        // The same words as in the Makefile: another choice of packages would have other features, and be built again.
+        // The same arguments as in the Makefile. Another choice of packages would unify other
+        // features and rebuild.
         cargo(root(), &["build", "--release", "--workspace"]);
         cargo(&fixtures(), &["build", "--workspace"]);
         for entry in fs::read_dir(fixtures().join("c")).into_iter().flatten().flatten() {
@@ -129,7 +134,7 @@ fn build() {
     });
 }
 
-/// Calls make in the folder of the repository, one at a time.
+/// Runs make in the root folder, one at a time.
 pub fn make(arguments: &[&str]) {
     build();
     let _lock = lock(&fixtures_target());
@@ -138,7 +143,7 @@ pub fn make(arguments: &[&str]) {
     run(command);
 }
 
-/// Held until it is dropped.
+/// A lock that is held until it is dropped.
 pub fn lock(folder: &Path) -> File {
     let lock = File::create(folder.join("building")).expect("a file to lock");
     lock.lock().expect("the lock");

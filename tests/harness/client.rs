@@ -1,10 +1,10 @@
-//! A client of UDP listeners.
+//! A UDP client.
 
 use std::net::{SocketAddr, UdpSocket};
 
 use crate::watch::{Deadline, PATIENCE};
 
-/// One socket, which keeps its address.
+/// One socket, whose address does not change.
 #[derive(Debug)]
 pub struct Client {
     socket: UdpSocket,
@@ -30,11 +30,11 @@ impl Client {
     pub fn receive_before(&self, deadline: Deadline) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 70_000];
         loop {
-            // A timeout of zero would mean none at all.
+            // A timeout of zero would mean no timeout.
             self.socket.set_read_timeout(Some(deadline.left().max(std::time::Duration::from_millis(1)))).expect("a timeout");
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    assert_eq!(from, self.server, "an answer from somebody else");
+                    assert_eq!(from, self.server, "an answer from another address");
                     buffer.truncate(length);
                     return Some(buffer);
                 }
@@ -56,13 +56,13 @@ impl Client {
         self.receive()
     }
 
-    /// The same in text.
+    /// The same for text.
     #[track_caller]
     pub fn ask_text(&self, text: &str) -> String {
         self.ask_text_of(text.as_bytes())
     }
 
-    /// An answer in text to any bytes.
+    /// Sends any bytes and expects text.
     #[track_caller]
     pub fn ask_text_of(&self, data: &[u8]) -> String {
         String::from_utf8(self.ask(data)).expect("an answer in text")

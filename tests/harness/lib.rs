@@ -1,7 +1,9 @@
-//! The black box's handles: starts the real host with real modules in a folder of its own, waits for what it does, and checks at the end
-//! that nothing of it is left and that its log holds no warning that the test did not expect.
+//! The harness of the black-box tests. It starts the real host with real modules in a temporary
+//! folder, waits for events, and checks at the end that no process is left and that the log has no
+//! unexpected warning.
 //!
-//! Nothing here knows a type of the host. Nothing here forks by hand, and nothing pauses: each wait ends with an event or its deadline.
+//! The harness names no type of the host. It does not fork and does not sleep: each wait ends with
+//! an event or at its deadline.
 //!
 //! ```text
 //! Setup ──start()──► Host ──stop()──► Ended
@@ -20,7 +22,7 @@ pub mod running;
 pub mod setup;
 pub mod watch;
 
-pub use attempt::{Attempt, Complaint, Said};
+pub use attempt::{Attempt, Complaint, Outcome};
 pub use client::Client;
 pub use log::Log;
 pub use record::{Record, Records};
@@ -28,11 +30,11 @@ pub use running::{Ended, Host};
 pub use setup::{Fixture, Setup, fixture};
 pub use watch::{Deadline, PATIENCE};
 
-/// Whether this test runs as root. A test that needs it is not run otherwise, and this says so on stderr.
+/// Whether this test runs as root. If not, a test that needs root is skipped and says so on stderr.
 pub fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        // Past the test runner, which keeps what a passing test prints to itself.
+        // Written directly: the test runner hides the output of tests that pass.
         let _ = writeln!(std::io::stderr(), "{}: needs root: not run", std::thread::current().name().unwrap_or("a test"));
     }
     root

@@ -1,16 +1,16 @@
-//! The host's log as a test reads it.
+//! The host's log.
 
 use std::fmt;
 
-/// One line of text format, or any other line.
+/// One line in text format, or any other line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// `fault`, `error`, `warn`, `info`, ...; empty for a line that is no log record.
+    /// `fault`, `error`, `warn`, `info`, ...; empty for a line that is not a log record.
     pub level: String,
-    /// Name of the process, and its pid.
+    /// Name and pid of the process.
     pub process: String,
     pub pid: i32,
-    /// The rest.
+    /// The rest of the line.
     pub text: String,
     whole: String,
 }
@@ -40,18 +40,18 @@ impl Line {
         })
     }
 
-    /// Nothing to worry about.
+    /// Whether the line is no warning and no error.
     fn is_quiet(&self) -> bool {
         match self.level.as_str() {
             "info" | "debug" | "trace" => true,
-            // Detail and hint of a complaint, whose first line is looked at.
+            // Detail and hint of an error, whose first line counts.
             "" => self.text.starts_with("  "),
             _ => false,
         }
     }
 }
 
-/// A log that was read.
+/// All complete lines of a log.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     pub lines: Vec<Line>,
@@ -59,7 +59,7 @@ pub struct Log {
 
 impl Log {
     pub fn parse(text: &str) -> Self {
-        // A line without its newline is still being written.
+        // A line without a newline is still being written.
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
         Self { lines: complete.lines().map(Line::parse).collect() }
     }
@@ -77,7 +77,7 @@ impl Log {
         self.lines.iter().filter(|line| line.whole.contains(text)).count()
     }
 
-    /// A line with all of these.
+    /// Some line must contain all of these parts.
     #[track_caller]
     pub fn assert(&self, parts: &[&str]) {
         assert!(
@@ -86,7 +86,7 @@ impl Log {
         );
     }
 
-    /// Warnings, errors and stray lines that contain none of the texts.
+    /// Warnings, errors and other lines that contain none of the texts.
     pub fn unexpected(&self, expected: &[String]) -> Vec<&str> {
         let unexpected = self.lines.iter().filter(|line| !line.is_quiet() && !expected.iter().any(|text| line.whole.contains(text)));
         unexpected.map(|line| line.whole.as_str()).collect()

@@ -1,4 +1,4 @@
-//! Processes from outside: which ones belong to a host, what /proc says of them, and when they end.
+//! Processes as seen from outside: which belong to a host, their state in /proc, and their end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::watch::{Deadline, readable};
 
-/// Every process that runs a program of that folder. Each test has its own copy of the host there, so this finds all that a test has
-/// started, whoever the parent is by now. A zombie runs nothing any more.
+/// Every process that runs a program of that folder. Each test has its copy of the host there, so
+/// this finds all processes that a test started, whatever their parent is now. Zombies run no
+/// program and are not found.
 pub fn running_from(folder: &Path) -> Vec<i32> {
     let mut pids: Vec<i32> = numbers_in(Path::new("/proc"))
         .filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(folder)))
@@ -25,7 +26,7 @@ fn numbers_in(folder: &Path) -> impl Iterator<Item = i32> + use<> {
     fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// What `/proc/PID/status` says, by key.
+/// The fields of `/proc/PID/status`.
 pub fn status(pid: i32) -> BTreeMap<String, String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
@@ -36,7 +37,8 @@ pub fn parent(pid: i32) -> i32 {
     status(pid).get("PPid").and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
 
-/// The four user ids and the four group ids (real, effective, saved, file system), and the supplementary groups.
+/// The four user ids and the four group ids (real, effective, saved, file system), and the
+/// supplementary groups.
 pub fn identity(pid: i32) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let status = status(pid);
     let numbers = |key: &str| -> Vec<u32> {
@@ -45,7 +47,7 @@ pub fn identity(pid: i32) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     (numbers("Uid"), numbers("Gid"), numbers("Groups"))
 }
 
-/// Title as `ps` shows it.
+/// The title as `ps` shows it.
 pub fn title(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).trim_end_matches(['\0', ' ']).to_owned()
@@ -57,7 +59,7 @@ pub struct Stat {
     /// Process group.
     pub group: i32,
     pub session: i32,
-    /// Device number of the controlling terminal, 0 if there is none.
+    /// Device number of the controlling terminal, 0 without one.
     pub terminal: i32,
 }
 
@@ -69,13 +71,13 @@ pub fn stat(pid: i32) -> Stat {
     Stat { group: field(2), session: field(3), terminal: field(4) }
 }
 
-/// What each descriptor of a process leads to, by number.
+/// The targets of a process's descriptors, by number.
 pub fn descriptors(pid: i32) -> BTreeMap<i32, PathBuf> {
     let folder = PathBuf::from(format!("/proc/{pid}/fd"));
     numbers_in(&folder).filter_map(|number| Some((number, fs::read_link(folder.join(number.to_string())).ok()?))).collect()
 }
 
-/// A process that cannot be confused with a later one of the same number.
+/// A process, held by a pidfd: never a later process with the same pid.
 #[derive(Debug)]
 pub struct Process {
     pub pid: i32,
@@ -83,13 +85,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// None: it has ended and was reaped.
+    /// None if the process has ended and was reaped.
     pub fn open(pid: i32) -> Option<Self> {
         let descriptor = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
         Some(Self { pid, descriptor })
     }
 
-    /// Whether it ends before the deadline.
+    /// Waits for its end. Whether it ended before the deadline.
     pub fn ends(&self, deadline: Deadline) -> bool {
         loop {
             if readable(&[self.descriptor.as_fd()], deadline) == [true] {
@@ -105,13 +107,15 @@ impl Process {
         signal_process(self.pid, signal);
     }
 
-    /// Waits until it sleeps. One that has said that it serves has a few steps left until it waits for something to do.
+    /// Waits until it sleeps. A process that has reported that it serves has a few steps left
+    /// before it waits for work.
     #[track_caller]
-    pub fn rests(&self, deadline: Deadline) {
+    pub fn wait_until_asleep(&self, deadline: Deadline) {
         self.is_in_state('S', deadline);
     }
 
-    /// Stops it with SIGSTOP and waits until it stands still: until then it may take another datagram into its hand.
+    /// Stops it with SIGSTOP and waits until it has stopped: until then it may receive another
+    /// datagram.
     #[track_caller]
     pub fn stop(&self, deadline: Deadline) {
         self.signal(Signal::STOP);
@@ -122,7 +126,7 @@ impl Process {
     fn is_in_state(&self, wanted: char, deadline: Deadline) {
         while !status(self.pid).get("State").is_some_and(|state| state.starts_with(wanted)) {
             assert!(!deadline.has_passed(), "process {} does not get into state {wanted}", self.pid);
-            // Only its parent is told, so look again when a moment is over.
+            // Only its parent is told of a change of state, so look again after a moment.
             self.ends(Deadline::after(Duration::from_millis(1)));
         }
     }
@@ -134,7 +138,7 @@ impl AsFd for Process {
     }
 }
 
-/// Sends a signal. That the process is gone already is no failure.
+/// Sends a signal. A process that has ended is not an error.
 pub fn signal_process(pid: i32, signal: Signal) {
     match kill_process(Pid::from_raw(pid).expect("a pid"), signal) {
         Ok(()) | Err(Errno::SRCH) => {}
@@ -142,14 +146,15 @@ pub fn signal_process(pid: i32, signal: Signal) {
     }
 }
 
-/// Waits until no process runs a program of that folder. Returns those that still do at the deadline.
+/// Waits until no process runs a program of that folder. Returns those that still do at the
+/// deadline.
 pub fn wait_for_none_from(folder: &Path, deadline: Deadline) -> Vec<i32> {
     loop {
         let left = running_from(folder);
         match left.first() {
             None => return left,
             Some(_) if deadline.has_passed() => return left,
-            // One that ended meanwhile is not listed again.
+            // A process that ends meanwhile is not listed again.
             Some(pid) => Process::open(*pid).map(|process| process.ends(deadline)),
         };
     }

@@ -1,12 +1,13 @@
-//! What fixture modules observed: one line for each call, in the order in which they came.
+//! The records of fixture modules: one line for each call, in order.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One observation: `event key=value key=value ...`.
+/// One record: `event key=value key=value ...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// `init_f`, `init_child_f`, `destroy_f`, `handler`, `timer`, `process`, or `did` for the outcome of something in a script.
+    /// `init_f`, `init_child_f`, `destroy_f`, `handler`, `timer`, `process`, or `did` for the
+    /// result of an action in a script.
     pub event: String,
     fields: BTreeMap<String, String>,
 }
@@ -18,7 +19,7 @@ impl Record {
         Self { event: event.to_owned(), fields: fields.collect() }
     }
 
-    /// A field as text; empty if there is none.
+    /// A field as text; empty if missing.
     pub fn text(&self, key: &str) -> &str {
         self.fields.get(key).map_or("", String::as_str)
     }
@@ -37,7 +38,7 @@ impl Record {
         self.number("pid") as i32
     }
 
-    /// The argument of `init_child_f`; of any other event the rank of its process.
+    /// The argument of `init_child_f`; for any other event the rank of the process.
     pub fn rank(&self) -> i32 {
         self.number("rank") as i32
     }
@@ -59,13 +60,13 @@ impl fmt::Display for Record {
     }
 }
 
-/// All observations of a run.
+/// All records of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Records(pub Vec<Record>);
 
 impl Records {
     pub fn parse(text: &str) -> Self {
-        // A line without its newline is still being written.
+        // A line without a newline is still being written.
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
         Self(complete.lines().map(Record::parse).collect())
     }
@@ -74,7 +75,7 @@ impl Records {
         self.0.iter()
     }
 
-    /// Those for which the condition holds.
+    /// All records that satisfy the condition.
     pub fn that(&self, condition: impl Fn(&Record) -> bool) -> Vec<&Record> {
         self.iter().filter(|record| condition(record)).collect()
     }
@@ -94,13 +95,13 @@ impl Records {
         self.that(|record| record.is_child_init(rank))
     }
 
-    /// Where the first such record stands.
+    /// Index of the first record that satisfies the condition.
     #[track_caller]
     pub fn position(&self, condition: impl Fn(&Record) -> bool) -> usize {
         self.iter().position(condition).unwrap_or_else(|| panic!("no such record in:\n{self}"))
     }
 
-    /// The outcome of a script's action, such as `register`, of that module.
+    /// The results of an action, such as `register`, in that module's script.
     pub fn outcomes(&self, module: &str, action: &str) -> Vec<i64> {
         let did = self.that(|record| record.event == "did" && record.module() == module && record.text("action") == action);
         did.iter().map(|record| record.number("result")).collect()

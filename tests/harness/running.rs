@@ -1,4 +1,4 @@
-//! A host that runs, and what is left of one that has ended.
+//! A running host, and the remains of one that has ended.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,19 +18,21 @@ use crate::processes::{self, Process};
 use crate::record::{Record, Records};
 use crate::watch::{Deadline, Missed, PATIENCE, until};
 
-/// A started host. If a test drops it, it is stopped and must end well; if a test fails, everything of it is killed and shown.
+/// A started host. If it is dropped, it is stopped and must end well. If the test fails, all its
+/// processes are killed, and its files are printed.
 #[derive(Debug)]
 pub struct Host {
     folder: Option<TempDir>,
-    /// In the foreground.
+    /// The process in the foreground.
     child: Option<Child>,
-    /// The supervisor; none if a daemon did not start.
+    /// The supervisor. None if a daemon did not start.
     process: Option<Process>,
     expected: Vec<String>,
     allowed: Vec<String>,
 }
 
-/// What a host has left, its end checked: no process, and nothing unexpected in the log.
+/// The remains of a host that has ended. Its end was checked: no process left, nothing unexpected
+/// in the log.
 #[derive(Debug)]
 pub struct Ended {
     folder: TempDir,
@@ -43,9 +45,22 @@ impl Ended {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+
+    /// Names of the modules whose `destroy_f` was called, in order.
+    pub fn destroyed(&self) -> Vec<&str> {
+        self.records.event("destroy_f").iter().map(|record| record.module()).collect()
+    }
+
+    /// Neither the pid file nor the control socket is left.
+    #[track_caller]
+    pub fn assert_files_removed(&self) {
+        for name in ["pid", "control"] {
+            assert!(!self.folder().join(name).exists(), "the file {name:?} is left\n{}", self.log);
+        }
+    }
 }
 
-/// Waits for the end of a child. Its exit code, or 128 and the number of the signal that killed it.
+/// Waits for the end of a child. Returns its exit code, or 128 plus the signal that killed it.
 pub fn wait_for(child: &mut Child, limit: Duration) -> Option<i32> {
     if let Some(process) = Process::open(child.id() as i32)
         && !process.ends(Deadline::after(limit))
@@ -67,20 +82,20 @@ impl Host {
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.as_ref().expect("a host that was not consumed").path()
+        self.folder.as_ref().expect("a host that has not ended").path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder().join(name)
     }
 
-    /// Pid of the supervisor; of main in no-fork mode.
+    /// The supervisor's pid; main's pid in no-fork mode.
     #[track_caller]
     pub fn pid(&self) -> i32 {
         self.process.as_ref().expect("a running host").pid
     }
 
-    /// Pid of main, by its parent.
+    /// The pid of main, which is the supervisor's only child.
     #[track_caller]
     pub fn main_pid(&self) -> i32 {
         let supervisor = self.pid();
@@ -99,14 +114,14 @@ impl Host {
         self.processes().into_iter().filter(|pid| processes::parent(*pid) == parent).collect()
     }
 
-    /// A warning or error with this text may be in the log at the end, too.
+    /// The log may contain a warning or error with this text.
     #[must_use]
     pub fn allowing(mut self, text: &str) -> Self {
         self.allowed.push(text.to_owned());
         self
     }
 
-    /// Pids of all of the host's processes.
+    /// Pids of all the host's processes.
     pub fn processes(&self) -> Vec<i32> {
         processes::running_from(self.folder())
     }
@@ -123,7 +138,7 @@ impl Host {
         String::from_utf8_lossy(&fs::read(self.path(name)).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until `look` finds something in the folder; fails when the supervisor has ended before.
+    /// Waits until `look` finds something in the folder. Fails if the supervisor ends first.
     #[track_caller]
     pub fn wait<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
         let process = self.process.as_ref().map(AsFd::as_fd);
@@ -134,25 +149,25 @@ impl Host {
         }
     }
 
-    /// Waits for a line of the log that contains the text.
+    /// Waits for a log line that contains the text.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         self.wait_for_log_lines(text, 1);
     }
 
-    /// Waits for so many lines of the log that contain the text.
+    /// Waits until this many log lines contain the text.
     #[track_caller]
     pub fn wait_for_log_lines(&self, text: &str, count: usize) {
         self.wait(&format!("\"{text}\" in the log"), |host| (host.log().count(text) >= count).then_some(()));
     }
 
-    /// Waits for the first record for which the condition holds.
+    /// Waits for the first record that satisfies the condition.
     #[track_caller]
     pub fn wait_for_record(&self, what: &str, condition: impl Fn(&Record) -> bool) -> Record {
         self.wait(what, |host| host.records().iter().find(|record| condition(record)).cloned())
     }
 
-    /// Waits until so many records match. All that match by then.
+    /// Waits until this many records satisfy the condition. Returns all that do.
     #[track_caller]
     pub fn wait_for_records(&self, what: &str, count: usize, condition: impl Fn(&Record) -> bool) -> Vec<Record> {
         self.wait(what, |host| {
@@ -162,7 +177,14 @@ impl Host {
         })
     }
 
-    /// Where the host's listeners are bound, as its log says.
+    /// Waits until this many processes of recorders have begun their work, whichever way they were
+    /// forked.
+    #[track_caller]
+    pub fn wait_for_module_processes(&self, count: usize) {
+        self.wait_for_records("the processes of modules", count, |record| matches!(record.event.as_str(), "process" | "returned"));
+    }
+
+    /// The first address of a UDP listener, from the log.
     #[track_caller]
     pub fn address(&self, listener: usize) -> SocketAddr {
         self.wait("the addresses of the listeners", |host| {
@@ -173,7 +195,7 @@ impl Host {
         })
     }
 
-    /// Every address of a listener, as the log says.
+    /// All addresses of a listener, from the log.
     #[track_caller]
     pub fn addresses(&self, listener: usize) -> Vec<String> {
         self.wait("the addresses of the listeners", |host| {
@@ -193,7 +215,7 @@ impl Host {
         processes::signal_process(self.pid(), signal);
     }
 
-    /// Kills a process of the host and waits until it is gone.
+    /// Kills a process of the host and waits for its end.
     #[track_caller]
     pub fn kill(&self, pid: i32) {
         let process = Process::open(pid).unwrap_or_else(|| panic!("process {pid} is gone already"));
@@ -201,14 +223,15 @@ impl Host {
         assert!(process.ends(Deadline::after(PATIENCE)), "process {pid} survives SIGKILL");
     }
 
-    /// Asks the host to stop as an operator does. It must end well.
+    /// Stops the host as an operator does. It must end well.
     #[track_caller]
     pub fn stop(self) -> Ended {
         self.signal(Signal::TERM);
         self.ends(0, PATIENCE)
     }
 
-    /// Waits for the end, which must come within the limit and with that code, and checks what is left. A daemon's code is not looked at.
+    /// Waits for the end, which must come within the limit and with that code, and checks the
+    /// remains. The code of a daemon is not known.
     #[track_caller]
     pub fn ends(mut self, code: i32, limit: Duration) -> Ended {
         match &mut self.child {
@@ -222,16 +245,17 @@ impl Host {
                 assert!(ended, "the host does not end\n{}", self.report());
             }
         }
-        // By the time the supervisor has ended everything else has.
+        // All other processes end before the supervisor.
         let left = self.processes();
         assert!(left.is_empty(), "processes are left: {left:?}\n{}", self.report());
         self.into_ended(code)
     }
 
-    /// As `ends` for a supervisor that was killed: the others may take a moment.
+    /// Kills the supervisor and waits for the other processes, which may take a moment to end.
     #[track_caller]
-    pub fn ends_with_its_supervisor(mut self) -> Ended {
-        // A process runs no program any more a moment before the kernel closes what it has open, sockets among it.
+    pub fn kill_supervisor(mut self) -> Ended {
+        // A process stops running its program shortly before the kernel closes its descriptors,
+        // sockets included. So wait for the end of each process.
         let all: Vec<Process> = self.processes().into_iter().filter_map(Process::open).collect();
         self.kill(self.pid());
         if let Some(child) = &mut self.child {
@@ -241,7 +265,7 @@ impl Host {
         assert!(all.iter().all(|process| process.ends(deadline)), "processes are left\n{}", self.report());
         let left = processes::wait_for_none_from(self.folder(), Deadline::after(PATIENCE));
         assert!(left.is_empty(), "processes are left: {left:?}\n{}", self.report());
-        // Main may notice it a moment before the kernel ends it.
+        // Main may notice it and log it before the kernel ends main.
         self.allowed.push("the supervisor is gone".to_owned());
         self.into_ended(137)
     }
@@ -254,12 +278,12 @@ impl Host {
         assert!(unexpected.is_empty(), "unexpected in the log:\n  {}\n{}", unexpected.join("\n  "), self.report());
         let missing: Vec<&String> = self.expected.iter().filter(|text| !log.contains(text)).collect();
         assert!(missing.is_empty(), "missing in the log: {missing:?}\n{}", self.report());
-        let folder = self.folder.take().expect("a host that was not consumed");
+        let folder = self.folder.take().expect("a host that has not ended");
         (self.child, self.process) = (None, None);
         Ended { folder, code, log, records }
     }
 
-    /// What a person needs to see why a test failed.
+    /// Everything that explains a failure.
     pub fn report(&self) -> String {
         let mut report = String::new();
         for name in ["modhost.toml", "log", "terminal", "record"] {

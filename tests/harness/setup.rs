@@ -1,4 +1,4 @@
-//! What a test configures before it starts a host.
+//! The configuration of a host before it starts.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::attempt::Outcome;
 use crate::built;
 use crate::running::{Ended, Host};
 use crate::watch::PATIENCE;
@@ -20,12 +21,12 @@ pub struct Fixture {
     optional: bool,
 }
 
-/// A fixture module. Those called `recorder...` write down what they observe, and do what a script says.
+/// A fixture module. Those called `recorder...` record their calls and run a script.
 pub fn fixture(name: &str) -> Fixture {
     Fixture { path: built::fixture(name), records: name.starts_with("recorder"), params: Vec::new(), optional: false }
 }
 
-/// A module of use.
+/// A shipped module.
 pub fn module(name: &str) -> Fixture {
     Fixture { path: built::module(name), records: false, params: Vec::new(), optional: false }
 }
@@ -36,21 +37,21 @@ pub fn module_file(path: &Path) -> Fixture {
 }
 
 impl Fixture {
-    /// A parameter, its value as it stands in TOML.
+    /// A parameter, its value in TOML.
     #[must_use]
     pub fn param(mut self, name: &str, value: &str) -> Self {
         self.params.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A parameter that is text.
+    /// A parameter that is a string.
     #[must_use]
     pub fn text(self, name: &str, value: &str) -> Self {
         let value = quoted(value);
         self.param(name, &value)
     }
 
-    /// What a recorder does when; see `tests/modules/recorder/src/script.rs`.
+    /// The script of a recorder; see `tests/modules/recorder/src/script.rs`.
     #[must_use]
     pub fn script(self, script: &str) -> Self {
         self.text("script", script)
@@ -67,7 +68,7 @@ impl Fixture {
     }
 }
 
-/// A host that was not started yet, in a folder of its own.
+/// A host that has not started yet, with its temporary folder.
 #[derive(Debug)]
 pub struct Setup {
     folder: TempDir,
@@ -106,14 +107,14 @@ impl Setup {
         self.folder.path()
     }
 
-    /// A key of `[host]`, its value as it stands in TOML.
+    /// A key of `[host]`, its value in TOML.
     #[must_use]
     pub fn host(mut self, key: &str, value: &str) -> Self {
         self.host.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    /// A key of `[log]`, its value as it stands in TOML.
+    /// A key of `[log]`, its value in TOML.
     #[must_use]
     pub fn log(mut self, key: &str, value: &str) -> Self {
         self.log.push((key.to_owned(), value.to_owned()));
@@ -138,11 +139,17 @@ impl Setup {
         self.listen_with(&keys, handler, workers)
     }
 
-    /// A listener with these lines of TOML, an address among them.
+    /// A listener with these lines of TOML, which include an address.
     #[must_use]
     pub fn listen_with(mut self, keys: &str, handler: &str, workers: Option<u32>) -> Self {
         self.listeners.push((keys.to_owned(), handler.to_owned(), workers));
         self
+    }
+
+    /// A TCP listener on a port that the kernel chooses.
+    #[must_use]
+    pub fn listen_tcp(self, handler: &str) -> Self {
+        self.listen_with("tcp = \"127.0.0.1:0\"", handler, None)
     }
 
     /// A control socket `control` in the folder.
@@ -160,7 +167,8 @@ impl Setup {
         self.host("pid_file", &path)
     }
 
-    /// A log file `log` in the folder, opened by the host; otherwise its stderr leads there.
+    /// A log file `log` in the folder, opened by the host. Otherwise the host's stderr is this
+    /// file.
     #[must_use]
     pub fn log_file(self) -> Self {
         let path = quoted(&self.folder().join("log").display().to_string());
@@ -180,14 +188,14 @@ impl Setup {
         self
     }
 
-    /// A warning or error with this text must be in the log at the end.
+    /// The log must contain a warning or error with this text.
     #[must_use]
     pub fn expect_log(mut self, text: &str) -> Self {
         self.expected.push(text.to_owned());
         self
     }
 
-    /// A warning or error with this text may be in the log at the end.
+    /// The log may contain a warning or error with this text.
     #[must_use]
     pub fn allow_log(mut self, text: &str) -> Self {
         self.allowed.push(text.to_owned());
@@ -220,20 +228,18 @@ impl Setup {
     fn command(&self, subcommand: &str) -> Command {
         let folder = self.folder();
         fs::write(folder.join("modhost.toml"), self.configuration()).expect("the configuration");
-        let stream = |name: &str| File::options().create(true).append(true).open(folder.join(name)).expect("a file for output");
         let mut command = Command::new(folder.join("modhost"));
-        command.arg(subcommand).arg("-c").arg(folder.join("modhost.toml")).args(&self.arguments).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
-        command.env_remove("NOTIFY_SOCKET").env_remove("RUST_BACKTRACE").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.arg(subcommand).arg("-c").arg(folder.join("modhost.toml")).args(&self.arguments);
+        surround(&mut command, folder, &self.environment);
         command
     }
 
-    /// The path of something in the folder, as it stands in TOML.
+    /// The path of something in the folder, as a string in TOML.
     pub fn path(&self, name: &str) -> String {
         quoted(&self.folder().join(name).display().to_string())
     }
 
-    /// Starts the host in the foreground; it may not be ready yet.
+    /// Starts the host in the foreground. It may not be ready yet.
     #[track_caller]
     pub fn launch(self) -> Host {
         let child = self.command("run").spawn().expect("the host can be started");
@@ -248,19 +254,19 @@ impl Setup {
         host
     }
 
-    /// As `start`, from a program that ignores these signals.
+    /// As `start`, by a program that ignores these signals.
     #[track_caller]
     pub fn start_ignoring(self, signals: &str) -> Host {
         self.start_after(&format!("trap '' {signals}"))
     }
 
-    /// As `start`, from a shell that does something before it becomes the host.
+    /// As `start`, by a shell that runs this script and then executes the host.
     #[track_caller]
     pub fn start_after(self, script: &str) -> Host {
         self.start_through(&["sh", "-c", &format!("{script}; exec \"$@\""), "sh"])
     }
 
-    /// As `start`, from a program that runs as that user. For root.
+    /// As `start`, as this user. Needs root.
     #[track_caller]
     pub fn start_as(self, user: u32) -> Host {
         let user = user.to_string();
@@ -274,56 +280,56 @@ impl Setup {
         host
     }
 
-    /// As `launch`, by another program; its words come first.
+    /// As `launch`, by another program. Its arguments come first.
     #[track_caller]
     pub fn launch_through(self, before: &[&str]) -> Host {
         let host = self.command("run");
         let mut command = Command::new(before[0]);
         command.args(&before[1..]).arg(host.get_program()).args(host.get_args());
-        let stream = |name: &str| File::options().append(true).open(self.folder().join(name)).expect("a file for output");
-        command.current_dir(self.folder()).stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
+        surround(&mut command, self.folder(), &self.environment);
         let child = command.spawn().expect("the host can be started");
         Host::of_child(self.folder, child, self.expected, self.allowed)
     }
 
-    /// Starts a host that cannot start, and waits for its end.
+    /// Starts a host that must fail to start, and waits for its end.
     #[track_caller]
     pub fn fails(self, code: i32) -> Ended {
         self.launch().ends(code, PATIENCE)
     }
 
-    /// Starts a daemon that cannot start. What is left of it can be looked at.
+    /// Starts a daemon that must fail to start.
     #[track_caller]
-    pub fn daemon_that_fails(self) -> (Host, Started) {
+    pub fn daemon_that_fails(self) -> (Host, Outcome) {
         let (host, started) = self.daemon();
         assert_ne!(started.code, 0, "the daemon has started\n{}", host.report());
         (host, started)
     }
 
-    /// Starts the host as a daemon. What the starting command wrote and its exit code come with it. Sets pid file and log file.
+    /// Starts the host as a daemon, with a pid file and a log file. Also returns the output and
+    /// exit code of the starting command.
     #[track_caller]
-    pub fn daemon(self) -> (Host, Started) {
+    pub fn daemon(self) -> (Host, Outcome) {
         self.pid_file().log_file().daemon_as_configured()
     }
 
-    /// The same with the pid file and the log that were configured. Its pid is read from `pid` in the folder.
+    /// The same with the configured pid file and log. Its pid is read from `pid` in the folder.
     #[track_caller]
-    pub fn daemon_as_configured(self) -> (Host, Started) {
+    pub fn daemon_as_configured(self) -> (Host, Outcome) {
         let this = self.host("daemon", "true");
         let mut command = this.command("run");
         let stderr = File::options().create(true).append(true).open(this.folder().join("terminal")).expect("a file for output");
         let mut child = command.stderr(stderr).spawn().expect("the host can be started");
         let code = crate::running::wait_for(&mut child, PATIENCE).unwrap_or_else(|| panic!("the starting command does not return"));
         let read = |name: &str| fs::read_to_string(this.folder().join(name)).unwrap_or_default();
-        let started = Started { code, output: read("out"), errors: read("terminal") };
+        let started = Outcome { code, output: read("out"), errors: read("terminal") };
         let pid = read("pid").trim().parse().unwrap_or(0);
         (Host::of_daemon(this.folder, pid, this.expected, this.allowed), started)
     }
 
-    /// Another command of the host's program with this configuration, such as `check`; its exit code, output and errors.
-    pub fn run(&self, subcommand: &str) -> Started {
+    /// Runs another command of the host's program with this configuration, such as `check`.
+    pub fn run(&self, subcommand: &str) -> Outcome {
         let output = self.command(subcommand).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the host's program");
-        Started {
+        Outcome {
             code: output.status.code().unwrap_or(-1),
             output: String::from_utf8_lossy(&output.stdout).into_owned(),
             errors: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -331,20 +337,22 @@ impl Setup {
     }
 }
 
-/// What a command that returned has left.
-#[derive(Debug, Clone)]
-pub struct Started {
-    pub code: i32,
-    pub output: String,
-    pub errors: String,
+/// Runs a command in a folder, with its output in the files `out` and `log` there, both opened for
+/// appending.
+pub(crate) fn surround(command: &mut Command, folder: &Path, environment: &[(String, String)]) {
+    let stream = |name: &str| File::options().create(true).append(true).open(folder.join(name)).expect("a file for output");
+    command.current_dir(folder).stdin(Stdio::null()).stdout(stream("out")).stderr(stream("log"));
+    command.env_remove("NOTIFY_SOCKET").env_remove("RUST_BACKTRACE");
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
 }
 
-/// Text as it stands in TOML.
+/// A string in TOML.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A folder with the host's program. It carries the test's name, and can be passed through by everybody.
+/// A temporary folder with the host's program. Its name contains the test's name, and other users
+/// can enter it.
 pub(crate) fn folder() -> TempDir {
     let test = std::thread::current().name().unwrap_or("test").rsplit(':').next().unwrap_or("test").to_owned();
     let folder = tempfile::Builder::new().prefix(&format!("modhost-{test}-")).tempdir().expect("a folder");
@@ -356,8 +364,9 @@ pub(crate) fn folder() -> TempDir {
     folder
 }
 
-/// A copy by which the test's processes can be told from all others. Written by another program: a descriptor that is open for writing
-/// would be inherited by whatever another test starts meanwhile, and such a file cannot be executed.
+/// Each test has a copy of the program, so that its processes can be told from others. Another
+/// program writes the copy: a descriptor open for writing would be inherited by processes that
+/// other tests start at that moment, and a file open for writing cannot be executed.
 fn install(program: &Path, place: &Path) {
     if fs::hard_link(program, place).is_err() {
         let status = Command::new("cp").arg(program).arg(place).status().expect("cp");

@@ -1,4 +1,4 @@
-//! Waiting: for a change in a folder, for the end of a process, always up to a deadline.
+//! Waits for a change in a folder or for the end of a process, always with a deadline.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
-/// How long a test waits for what should happen at once: long enough for a machine that does many things at a time.
+/// The limit for events that should happen at once; long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A point in time that no wait goes past.
+/// The time at which a wait gives up.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Instant);
 
@@ -29,16 +29,17 @@ impl Deadline {
     }
 }
 
-/// Why a wait ended without what it was for.
+/// Why a wait ended without its event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missed {
     /// The deadline has passed.
     Deadline,
-    /// The process that should have done it has ended.
+    /// The process that should have caused the event has ended.
     Ended,
 }
 
-/// Waits until one of the descriptors is readable. Says which are, or none at the deadline.
+/// Waits until one of the descriptors is readable. Returns for each whether it is; at the deadline
+/// none is.
 pub fn readable(descriptors: &[BorrowedFd<'_>], deadline: Deadline) -> Vec<bool> {
     let mut watched: Vec<PollFd<'_>> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let left = deadline.left();
@@ -50,14 +51,15 @@ pub fn readable(descriptors: &[BorrowedFd<'_>], deadline: Deadline) -> Vec<bool>
     watched.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
-/// Tells of every change to the files of a folder.
+/// Notices every change to the files of a folder.
 #[derive(Debug)]
 pub struct Changes {
     inotify: Arc<OwnedFd>,
     watch: i32,
 }
 
-/// Those that nobody uses now. The kernel takes long to close one, seconds on a busy machine, in which the test would stand still.
+/// Inotify descriptors that are not in use. The kernel can take seconds to close one on a busy
+/// machine, and the test would wait.
 static IDLE: Mutex<Vec<Arc<OwnedFd>>> = Mutex::new(Vec::new());
 
 fn idle() -> MutexGuard<'static, Vec<Arc<OwnedFd>>> {
@@ -86,13 +88,14 @@ impl Changes {
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        // It is gone already if the folder is.
+        // The watch is gone already if the folder is.
         let _ = inotify::remove_watch(&self.inotify, self.watch);
         idle().push(Arc::clone(&self.inotify));
     }
 }
 
-/// Waits until `look` finds something. It looks again after each change in the folder, and a last time when `process` has ended.
+/// Waits until `look` finds something. It looks again after each change in the folder, and a last
+/// time when `process` has ended.
 pub fn until<T>(
     folder: &Path,
     process: Option<BorrowedFd<'_>>,
@@ -101,7 +104,7 @@ pub fn until<T>(
 ) -> Result<T, Missed> {
     let changes = Changes::of(folder);
     loop {
-        // Before looking, so that nothing between the look and the wait is missed.
+        // Before looking, so that no change between the look and the wait is missed.
         changes.forget();
         if let Some(found) = look() {
             return Ok(found);

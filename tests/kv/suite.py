@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Uses the module kv through the package redis of PyPI, as programs do. Arguments: port, version of the protocol (2 or 3)."""
+"""Uses the module kv through the package redis of PyPI. Arguments: port, protocol version (2 or 3)."""
 
 import sys
 import threading
@@ -73,7 +73,7 @@ def scanning(r):
     while True:
         cursor, keys = r.scan(cursor, count=7)
         seen.update(keys)
-        # Growing meanwhile loses nothing.
+        # Growth during the iteration loses no key.
         r.set(f"new:{cursor}", 1)
         if cursor == 0:
             break

@@ -1,4 +1,4 @@
-//! Daemon mode, the pid file, and what the service manager is told.
+//! Daemon mode, the pid file, and messages to the service manager.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -17,7 +17,7 @@ fn pid_in(path: &Path) -> i32 {
 
 #[test]
 fn the_starting_command_returns_when_the_service_is_ready() {
-    // The slowest process takes its time: the command waits for it.
+    // One process is slow to start, and the command waits for it.
     let (host, started) =
         Setup::new().module(fixture("recorder_a").script("child_init[2]: await_time 300")).listen("recorder_a:serve", 2).control().daemon();
     assert_eq!((started.code, started.output.as_str(), started.errors.as_str()), (0, "", ""));
@@ -38,22 +38,22 @@ fn the_starting_command_returns_when_the_service_is_ready() {
         assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"), "{}", processes::title(pid));
     }
     let ended = host.stop();
-    assert!(!ended.folder().join("pid").exists() && !ended.folder().join("control").exists());
+    ended.assert_files_removed();
 }
 
 #[test]
-fn paths_of_a_daemon_are_relative_to_where_it_was_started() {
+fn relative_paths_of_a_daemon_start_at_its_working_directory() {
     let setup = Setup::new().module(fixture("recorder_a")).host("pid_file", "\"pid\"").host("control", "\"control\"");
     let (host, started) = setup.log("target", "\"./log\"").daemon_as_configured();
     assert_eq!(started.code, 0, "{}", started.errors);
     assert!(host.path("control").exists());
     host.wait_for_log("ready in ");
     let ended = host.stop();
-    assert!(!ended.folder().join("pid").exists() && !ended.folder().join("control").exists());
+    ended.assert_files_removed();
 }
 
 #[test]
-fn a_second_start_over_a_live_host_is_refused() {
+fn a_second_start_beside_a_running_host_is_refused() {
     let first = service().pid_file().control().start();
     let pid_file = quoted(&first.path("pid").display().to_string());
     let control = quoted(&first.path("control").display().to_string());
@@ -61,7 +61,7 @@ fn a_second_start_over_a_live_host_is_refused() {
 
     let ended = second().host("pid_file", &pid_file).expect_log("modhost: cannot use the pid file").fails(1);
     assert!(ended.log.contains(&format!("process {} holds it", first.pid())), "{}", ended.log);
-    assert_eq!(ended.records.0.len(), 0, "nothing of a module has run");
+    assert_eq!(ended.records.0.len(), 0, "no code of a module has run");
     let (host, started) = second().host("pid_file", &pid_file).log_file().allow_log("cannot use the pid file").daemon_as_configured();
     assert_eq!(started.code, 1);
     assert!(started.errors.contains(&format!("process {} holds it", first.pid())), "{}", started.errors);
@@ -70,7 +70,7 @@ fn a_second_start_over_a_live_host_is_refused() {
     let ended = second().host("control", &control).expect_log("modhost: cannot make the control socket").fails(1);
     assert!(ended.log.contains("another process serves it"), "{}", ended.log);
 
-    // The first one has not noticed.
+    // The first host is unaffected.
     assert_eq!(pid_in(&first.path("pid")), first.pid());
     assert!(first.path("control").exists());
     assert_eq!(first.client().ask_text("max_procs"), "6");
@@ -78,12 +78,12 @@ fn a_second_start_over_a_live_host_is_refused() {
 }
 
 #[test]
-fn what_a_killed_host_has_left_is_taken_over() {
+fn files_of_a_killed_host_are_taken_over() {
     let killed = service().pid_file().control().start();
     let pid = killed.pid();
-    let left = killed.ends_with_its_supervisor();
+    let left = killed.kill_supervisor();
     let (pid_file, control) = (left.folder().join("pid"), left.folder().join("control"));
-    assert_eq!(pid_in(&pid_file), pid, "nobody was there to remove it");
+    assert_eq!(pid_in(&pid_file), pid, "no process was left to remove it");
     assert!(control.exists());
     let host = service()
         .host("pid_file", &quoted(&pid_file.display().to_string()))
@@ -95,7 +95,7 @@ fn what_a_killed_host_has_left_is_taken_over() {
 }
 
 #[test]
-fn a_pid_file_with_anything_in_it_is_taken_over_and_nothing_else_is() {
+fn any_plain_pid_file_is_taken_over_and_other_files_are_refused() {
     for text in ["", "1\n", "garbage \u{1b}[31m", "99999999999999999999"] {
         let setup = service().pid_file();
         let path = setup.folder().join("pid");
@@ -104,7 +104,7 @@ fn a_pid_file_with_anything_in_it_is_taken_over_and_nothing_else_is() {
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", host.pid()));
         host.stop();
     }
-    // A folder, a link to elsewhere, a file that is no socket in the place of the control socket.
+    // Refused: a folder, a symbolic link, and a plain file in place of the control socket.
     let setup = service().pid_file().expect_log("modhost: cannot use the pid file");
     fs::create_dir(setup.folder().join("pid")).unwrap();
     setup.fails(1);
@@ -121,15 +121,15 @@ fn a_pid_file_with_anything_in_it_is_taken_over_and_nothing_else_is() {
 }
 
 #[test]
-fn without_fork_the_pid_file_is_mains() {
+fn without_fork_main_writes_the_pid_file() {
     let host = service().argument("--no-fork").pid_file().start();
     assert_eq!(pid_in(&host.path("pid")), host.pid());
     let ended = host.stop();
     assert!(!ended.folder().join("pid").exists());
 }
 
-/// The next message to a service manager.
-fn told(socket: &UnixDatagram) -> Vec<String> {
+/// The next message that the host sends to its service manager.
+fn next_message(socket: &UnixDatagram) -> Vec<String> {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).expect("a message for the service manager");
@@ -137,7 +137,7 @@ fn told(socket: &UnixDatagram) -> Vec<String> {
 }
 
 #[test]
-fn the_service_manager_is_told() {
+fn the_service_manager_is_notified() {
     let setup = Setup::new();
     let path = setup.folder().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -147,23 +147,23 @@ fn the_service_manager_is_told() {
         .module(fixture("recorder_a").script(&format!("child_init[1]: await_file {}", gate.display())))
         .listen("recorder_a:serve", 1)
         .launch();
-    // Nothing before everybody is ready.
+    // No message before every process is ready.
     host.wait_for_record("the process that waits", |record| record.is_child_init(1));
     manager.set_nonblocking(true).unwrap();
-    assert!(manager.recv(&mut [0; 64]).is_err(), "told too early");
+    assert!(manager.recv(&mut [0; 64]).is_err(), "notified too early");
     manager.set_nonblocking(false).unwrap();
     fs::write(&gate, "").unwrap();
-    let ready = told(&manager);
+    let ready = next_message(&manager);
     assert!(ready.contains(&"READY=1".to_owned()), "{ready:?}");
     assert!(ready.contains(&format!("MAINPID={}", host.pid())), "{ready:?}");
     host.stop();
-    assert!(told(&manager).contains(&"STOPPING=1".to_owned()));
+    assert!(next_message(&manager).contains(&"STOPPING=1".to_owned()));
     manager.set_nonblocking(true).unwrap();
-    assert!(manager.recv(&mut [0; 64]).is_err(), "told once each");
+    assert!(manager.recv(&mut [0; 64]).is_err(), "notified once each");
 }
 
 #[test]
-fn the_service_manager_of_a_failing_start_hears_nothing_of_readiness() {
+fn a_failing_start_does_not_report_readiness() {
     let setup = Setup::new();
     let path = setup.folder().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -178,8 +178,9 @@ fn the_service_manager_of_a_failing_start_hears_nothing_of_readiness() {
 }
 
 #[test]
-fn signals_that_the_starting_program_ignored_are_heard() {
-    // A shell without job control starts background commands like this, and some launchers ignore the death of their children.
+fn signals_ignored_by_the_starting_program_are_handled() {
+    // A shell without job control starts background commands with signals ignored, and some
+    // launchers ignore SIGCHLD.
     let host = service().expect_log("a process died and is replaced").start_ignoring("HUP INT QUIT TERM CHLD USR1 USR2");
     let worker = host.records().child_inits(1)[0].pid();
     host.kill(worker);
@@ -194,9 +195,9 @@ fn signals_that_the_starting_program_ignored_are_heard() {
 }
 
 #[test]
-fn a_daemon_serves_on_after_its_terminal_is_gone() {
+fn a_daemon_continues_without_its_terminal() {
     let (host, _) = service().daemon();
-    // The command has ended and with it whatever it was connected to.
+    // The command has ended, and its terminal is closed.
     let client = Client::of(host.address(0));
     assert_eq!(client.ask_text("max_procs"), "5");
     processes::signal_process(host.pid(), rustix::process::Signal::HUP);

@@ -1,6 +1,8 @@
-//! What each kind of process holds open, compared with `golden/descriptors.txt`; and its signals.
+//! The open descriptors of each kind of process, compared with `golden/descriptors.txt`; and its
+//! signals.
 //!
-//! `MODHOST_GOLDEN=write cargo test -p modhost-tests --test operation descriptors` writes the file anew.
+//! `MODHOST_GOLDEN=write cargo test -p modhost-tests --test operation descriptors` regenerates the
+//! file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +12,7 @@ use harness::processes::Process;
 use harness::setup::module;
 use harness::{Deadline, Host, PATIENCE, Setup, built, fixture, processes};
 
-/// A host with everything that opens something.
+/// A host that uses everything which opens a descriptor.
 fn service() -> Host {
     let script = "init_f: register 2; proc_main: fork 7 entry 1, fork_return 8 returning; returned: hang";
     let host = Setup::new()
@@ -22,17 +24,17 @@ fn service() -> Host {
         .listen("recorder_a:echo", 1)
         .module(module("echo"))
         .host("workers", "1")
-        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+        .listen_tcp("echo:bytes")
         .start();
-    host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
-    // Some open and close the last of it after they have said that they serve.
+    host.wait_for_module_processes(2);
+    // Some open and close descriptors after they have reported that they serve.
     for pid in host.children() {
-        Process::open(pid).unwrap().rests(Deadline::after(PATIENCE));
+        Process::open(pid).unwrap().wait_until_asleep(Deadline::after(PATIENCE));
     }
     host
 }
 
-/// Names of the sockets that have one, by what `/proc/PID/fd` shows.
+/// The names of the sockets that have one. The key is the target of the link in `/proc/PID/fd`.
 fn sockets(host: &Host) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     for listener in 0..3 {
@@ -59,7 +61,7 @@ fn sockets(host: &Host) -> BTreeMap<String, String> {
 fn golden_descriptors() {
     let host = service();
     let (folder, sockets) = (host.folder().to_path_buf(), sockets(&host));
-    // What whoever runs the tests has left open in all of them.
+    // Descriptors that every process inherits from the test runner.
     let inherited = processes::descriptors(std::process::id() as i32);
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     for pid in host.processes() {
@@ -92,11 +94,11 @@ fn golden_descriptors() {
     if std::env::var_os("MODHOST_GOLDEN").is_some_and(|wish| wish == "write") {
         fs::write(&path, &text).expect("the golden file");
     }
-    assert!(text == fs::read_to_string(&path).unwrap_or_default(), "not as in {}; it is now:\n{text}", path.display());
+    assert!(text == fs::read_to_string(&path).unwrap_or_default(), "{} differs; now:\n{text}", path.display());
 }
 
 #[test]
-fn a_replacement_holds_what_its_predecessor_held() {
+fn a_replacement_has_the_same_descriptors() {
     let host = service();
     let kinds = |pid: i32| -> Vec<String> {
         let mut kinds: Vec<String> =
@@ -114,14 +116,14 @@ fn a_replacement_holds_what_its_predecessor_held() {
 }
 
 #[test]
-fn children_have_the_signals_of_a_fresh_program() {
+fn children_have_default_signal_handling() {
     let host = service();
     for pid in host.children() {
         let (status, title) = (processes::status(pid), processes::title(pid));
         let bits = |key: &str| u64::from_str_radix(&status[key], 16).unwrap();
         assert_eq!(bits("SigBlk"), 0, "{title}");
-        // 32 and 33 are the C library's own.
-        assert_eq!(bits("SigIgn") & 0x7fff_ffff, 1 << 12, "{title} ignores something else than SIGPIPE");
+        // The C library uses 32 and 33.
+        assert_eq!(bits("SigIgn") & 0x7fff_ffff, 1 << 12, "{title} ignores other signals than SIGPIPE");
         assert_eq!(status["NoNewPrivs"], "0", "{title}: a module may start programs that change the user");
         assert_eq!(status["Threads"], "1", "{title}");
     }

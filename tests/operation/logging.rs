@@ -1,4 +1,4 @@
-//! Where the log goes and what it looks like.
+//! Targets and formats of the log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 use harness::{Client, Host, Log, Setup, fixture, is_root};
 use rustix::process::Signal;
 
-/// Each listener has one worker, so that a test can speak to one at a time.
+/// Each listener has one worker, so that a test can choose the worker.
 fn two_workers(setup: Setup) -> Setup {
     setup.module(fixture("recorder_a")).listen("recorder_a:serve", 1).listen("recorder_a:serve", 1)
 }
@@ -20,7 +20,7 @@ fn rotate(host: &Host) {
     host.wait("a new log file", |host| Log::parse(&fs::read_to_string(host.path("log")).ok()?).contains("log reopened").then_some(()));
 }
 
-/// Every process writes to the new file, and none to the old one any more.
+/// After a rotation every process writes to the new file, and none to the old one.
 fn check_rotation(setup: Setup) -> Host {
     let host = two_workers(setup).log_file().start();
     let clients = [Client::of(host.address(0)), Client::of(host.address(1))];
@@ -37,14 +37,14 @@ fn check_rotation(setup: Setup) -> Host {
 }
 
 #[test]
-fn a_rotated_file_is_left_by_all() {
+fn all_processes_follow_a_log_rotation() {
     let ended = check_rotation(Setup::new()).stop();
-    // Main's last words, too: it has written nothing between the rotation and now.
+    // Includes main's last lines; main had written nothing between the rotation and its stop.
     assert!(ended.log.contains("stopping signal=SIGTERM"));
 }
 
 #[test]
-fn a_rotated_file_is_left_by_all_without_fork() {
+fn all_processes_follow_a_log_rotation_without_fork() {
     let setup = Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 1).argument("--no-fork").log_file();
     let host = setup.start();
     let client = host.client();
@@ -97,7 +97,7 @@ fn json_lines_are_json() {
 }
 
 #[test]
-fn no_text_of_a_module_makes_a_line_of_its_own() {
+fn text_of_a_module_cannot_forge_a_log_line() {
     let host = Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 1).start();
     let forged = "2026-01-31T12:00:00.000Z error [main 1] all is lost";
     assert_eq!(host.client().ask_text(&format!("log 3 harmless\n{forged}\r\n{forged}")), "0");
@@ -138,7 +138,7 @@ fn lines_of_many_processes_never_mix() {
         for line in &lines {
             assert!(line.text.ends_with(&tail) && line.text.len() <= "recorder_a: line 299".len() + tail.len(), "{line:?}");
         }
-        // Each process's own lines are in order.
+        // The lines of each process are in order.
         for pid in lines.iter().map(|line| line.pid).collect::<std::collections::BTreeSet<i32>>() {
             let own: Vec<_> = lines.iter().filter(|line| line.pid == pid).collect();
             for (number, line) in own.iter().enumerate() {
@@ -155,12 +155,12 @@ fn a_log_that_cannot_be_opened_fails_the_start() {
     assert_eq!(ended.records.0.len(), 0);
 }
 
-/// Starts a host that sees what this script mounts, and nobody else does.
+/// Starts a host in a private mount namespace, in which the script mounts file systems.
 fn with_mounts(setup: Setup, script: &str) -> Host {
     setup.launch_through(&["unshare", "-m", "sh", "-ec", &format!("{script}; exec \"$@\""), "sh"])
 }
 
-/// The same, with somebody at this socket in its folder.
+/// The same, with a receiver at this socket in its folder.
 fn with_receiver(target: &str, script: &str, socket: &str) -> (Host, Receiver) {
     let setup = two_workers(Setup::new()).log("target", &format!("{target:?}"));
     let path = setup.folder().join(socket);
@@ -169,7 +169,7 @@ fn with_receiver(target: &str, script: &str, socket: &str) -> (Host, Receiver) {
     (with_mounts(setup, script), receiver)
 }
 
-/// In the place of a daemon that logs what it gets.
+/// Plays the daemon that receives log records.
 struct Receiver(UnixDatagram);
 
 impl Receiver {
@@ -179,7 +179,7 @@ impl Receiver {
         Receiver(socket)
     }
 
-    /// The next datagram with this text, however it stands there.
+    /// The next datagram that contains the text.
     #[track_caller]
     fn wait_for(&self, text: &str) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
@@ -192,7 +192,7 @@ impl Receiver {
     }
 }
 
-/// A client of the listener that a line of the log names.
+/// A client of the listener that a log line names.
 fn client_of(text: &str) -> Client {
     let port = text.rsplit_once("127.0.0.1:").unwrap().1.chars().take_while(char::is_ascii_digit).collect::<String>();
     Client::of(format!("127.0.0.1:{port}").parse().unwrap())
@@ -203,7 +203,7 @@ fn syslog_gets_a_datagram_for_each_record() {
     if !is_root() {
         return;
     }
-    // A folder of devices that has a log beside the few that programs need.
+    // A /dev with `log` and the few devices that programs need.
     let script = "mkdir dev; mount -t tmpfs dev dev; for name in null zero full random urandom; do touch dev/$name; \
                   mount --bind /dev/$name dev/$name; done; touch dev/log; mount --bind syslog/socket dev/log; mount --rbind dev /dev";
     let (host, receiver) = with_receiver("syslog", script, "syslog/socket");
@@ -222,7 +222,7 @@ fn syslog_gets_a_datagram_for_each_record() {
     receiver.wait_for("stopped");
 }
 
-/// The fields of a datagram of the journal's native protocol.
+/// The fields of a datagram in the journal's native protocol.
 fn fields(mut rest: &[u8]) -> BTreeMap<String, String> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut fields = BTreeMap::new();
@@ -243,7 +243,7 @@ fn fields(mut rest: &[u8]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_journal_gets_fields_and_is_found_again_when_it_comes_back() {
+fn the_journal_gets_fields_and_is_reconnected() {
     if !is_root() {
         return;
     }
@@ -259,7 +259,7 @@ fn the_journal_gets_fields_and_is_found_again_when_it_comes_back() {
     assert_eq!(record["MESSAGE"], "recorder_a: one\ntwo");
     assert!(record["MODHOST_PROCESS"].starts_with("worker 1 udp 127.0.0.1:") && !record.contains_key("MODHOST_LOST"));
 
-    // While nobody listens, records are counted.
+    // While there is no receiver, lost records are counted.
     drop(receiver);
     fs::remove_file(host.path("journal/socket")).unwrap();
     for _ in 0..2 {
@@ -271,7 +271,7 @@ fn the_journal_gets_fields_and_is_found_again_when_it_comes_back() {
     assert_eq!((record["MESSAGE"].as_str(), record["MODHOST_LOST"].as_str()), ("recorder_a: again lost=2", "2"));
     host.stop();
 
-    // Without a journal there is no start.
+    // Without a journal the start fails.
     let setup = two_workers(Setup::new()).log("target", "\"journald\"");
     let host = with_mounts(setup.expect_log("cannot log to the journal"), "mount -t tmpfs run /run");
     let ended = host.ends(1, harness::PATIENCE);

@@ -1,4 +1,5 @@
-//! Replacements beyond the promise of L34: when they wait, when there are none, and what becomes of a main that cannot come up again.
+//! Replacements beyond promise L34: when they are delayed, when there are none, and a main that
+//! cannot start again.
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use harness::{Deadline, PATIENCE, Setup, fixture};
 use rustix::process::Signal;
 
 #[test]
-fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly() {
+fn a_worker_that_keeps_dying_is_replaced_with_growing_delays() {
     let host = Setup::new()
         .module(fixture("recorder_a"))
         .listen("recorder_a:serve", 1)
@@ -18,11 +19,12 @@ fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly() {
         let worker = host.records().child_inits(1).last().unwrap().pid();
         host.kill(worker);
         host.wait_for_record("the replacement", |record| record.is_child_init(1) && record.number("restarts") == life);
-        // One that dies in its initialisation is another matter.
+        // Wait until it serves: a process that dies during its initialisation is handled
+        // differently.
         assert_eq!(host.client().ask_text("max_procs"), "4");
     }
     let log = host.log();
-    assert_eq!(log.count("a process died and is replaced"), 5, "the first ones at once: {log}");
+    assert_eq!(log.count("a process died and is replaced"), 5, "the first replacements are immediate: {log}");
     for delay in ["delay_ms=100", "delay_ms=200", "delay_ms=400"] {
         log.assert(&["its replacement waits", delay]);
     }
@@ -31,7 +33,7 @@ fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_replacement_that_waits() {
+fn a_stop_does_not_wait_for_a_delayed_replacement() {
     let host = Setup::new().module(fixture("recorder_a").script("child_init[1]@1: fail; child_init[1]@2: fail; child_init[1]@3: fail"));
     let host = host.listen("recorder_a:serve", 1).allow_log("").start();
     host.kill(host.records().child_inits(1)[0].pid());
@@ -40,7 +42,7 @@ fn a_stop_does_not_wait_for_a_replacement_that_waits() {
 }
 
 #[test]
-fn a_process_of_a_module_that_has_finished_is_not_replaced_and_one_that_fails_is() {
+fn module_processes_are_replaced_only_if_they_fail() {
     let script = "init_f: register 4; proc_main: fork 11 finishes, fork 12 fails, fork 13 panics, fork_return 14 returning; \
                   process[11]: leave; process[12]@0: fail no more paper; process[13]@0: panic no more ink; returned: segv";
     let host = Setup::new()
@@ -67,11 +69,11 @@ fn a_process_of_a_module_that_has_finished_is_not_replaced_and_one_that_fails_is
 }
 
 #[test]
-fn a_stop_signal_to_a_worker_means_a_new_worker() {
+fn a_worker_ended_by_a_stop_signal_is_replaced() {
     let host =
         Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2).expect_log("a process died and is replaced").start();
     let worker = Process::open(host.records().child_inits(2)[0].pid()).unwrap();
-    worker.rests(Deadline::after(PATIENCE));
+    worker.wait_until_asleep(Deadline::after(PATIENCE));
     worker.signal(Signal::TERM);
     host.wait_for_record("the replacement", |record| record.is_child_init(2) && record.number("restarts") == 1);
     host.log().assert(&["process_no=2", "how=\"exited with status 0\""]);
@@ -79,7 +81,7 @@ fn a_stop_signal_to_a_worker_means_a_new_worker() {
 }
 
 #[test]
-fn a_main_that_cannot_start_again_is_tried_again() {
+fn a_new_main_that_fails_to_start_is_retried() {
     let setup = Setup::new();
     let obstacle = setup.folder().join("obstacle");
     let script = format!("init_f: fail_if_file {}", obstacle.display());
@@ -97,12 +99,12 @@ fn a_main_that_cannot_start_again_is_tried_again() {
     host.wait_for_log("failed in init_f: the file is there");
     client.send(b"max_procs");
     fs::remove_file(&obstacle).unwrap();
-    assert_eq!(client.receive(), b"4", "what came meanwhile is answered by the next main that can");
+    assert_eq!(client.receive(), b"4", "datagrams that came meanwhile are answered by the next main that starts");
     host.stop();
 }
 
 #[test]
-fn a_main_that_never_starts_again_is_given_up() {
+fn retries_of_a_new_main_end() {
     let setup = Setup::new();
     let obstacle = setup.folder().join("obstacle");
     let host = setup
@@ -116,12 +118,12 @@ fn a_main_that_never_starts_again_is_given_up() {
     let ended = host.ends(1, PATIENCE);
     assert_eq!(ended.records.event("init_f").len(), 1 + 5, "{}", ended.log);
     assert!(ended.log.contains("main keeps dying"), "{}", ended.log);
-    assert!(!ended.folder().join("pid").exists() && !ended.folder().join("control").exists());
+    ended.assert_files_removed();
 }
 
 #[test]
-fn a_main_that_crashes_later_is_blamed_on_the_module_it_was_in() {
-    // The second main dies in a module; the third comes up.
+fn a_later_crash_of_main_is_blamed_on_the_module() {
+    // The second main crashes in a module; the third starts.
     let setup = Setup::new();
     let obstacle = setup.folder().join("obstacle");
     let hang = format!("init_f: await_file {}; proc_init: fail_if_file {}.not", obstacle.display(), obstacle.display());
@@ -143,7 +145,7 @@ fn a_main_that_crashes_later_is_blamed_on_the_module_it_was_in() {
 }
 
 #[test]
-fn a_later_main_that_hangs_is_ended_by_the_start_timeout() {
+fn a_new_main_that_hangs_is_ended_by_the_start_timeout() {
     let setup = Setup::new();
     let gate = setup.folder().join("gate");
     fs::write(&gate, "").unwrap();
@@ -163,7 +165,7 @@ fn a_later_main_that_hangs_is_ended_by_the_start_timeout() {
 }
 
 #[test]
-fn a_stop_while_the_next_main_is_waited_for() {
+fn a_stop_while_the_next_main_is_delayed() {
     let setup = Setup::new();
     let obstacle = setup.folder().join("obstacle");
     let host = setup

@@ -8,7 +8,7 @@ use harness::{PATIENCE, Record, Records, Setup, fixture, processes};
 
 use crate::{PROC_INIT, PROC_MAIN, PROC_NOCHLDINIT, PROC_POSTCHILDINIT, PROC_RPC, PROC_TCP_MAIN, PROC_TIMER};
 
-/// A host with every kind of process this version has, and two modules. Each forks one process of each form.
+/// A host with every kind of process and two modules. Each module forks one process in each form.
 fn everything(first: &str, second: &str) -> Setup {
     let own =
         "init_f: register 2, timer fast tick 0 0, timer slow tock 0 0; proc_main: fork 7 entry, fork_return 8 returning; returned: hang";
@@ -20,12 +20,12 @@ fn everything(first: &str, second: &str) -> Setup {
         .control()
 }
 
-/// How many processes that is: main, three workers, two timers, control, four of modules.
+/// The number of its processes: main, three workers, two timers, control, four of modules.
 const EVERYTHING: usize = 11;
 
-/// Waits until the module's processes and timers have done something.
+/// Waits until the modules' processes and timers have run.
 fn wait_for_everything(host: &harness::Host) {
-    host.wait_for_records("the processes of modules", 4, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host.wait_for_module_processes(4);
     host.wait_for_records("the timers", 4, |record| record.event == "timer");
 }
 
@@ -41,7 +41,7 @@ fn by_process(records: &Records) -> BTreeMap<i32, Vec<&Record>> {
 fn l09_child_init_once_before_work() {
     let host = everything("", "").start();
     for listener in 0..2 {
-        // Enough for each worker to be asked.
+        // Enough clients that each worker gets a datagram.
         let clients: Vec<_> = (0..20).map(|_| harness::Client::of(host.address(listener))).collect();
         clients.iter().for_each(|client| client.send(b"info"));
         clients.iter().for_each(|client| drop(client.receive()));
@@ -52,7 +52,7 @@ fn l09_child_init_once_before_work() {
     let processes = by_process(&records);
     assert_eq!(processes.len(), EVERYTHING, "{records}");
     for (pid, calls) in processes.iter().filter(|(pid, _)| **pid != main) {
-        // First the call for each module, in load order; then work, and never the call again.
+        // First one call for each module, in load order. Then work, and no second call.
         let first: Vec<(&str, &str)> = calls[..2].iter().map(|record| (record.event.as_str(), record.module())).collect();
         assert_eq!(first, [("init_child_f", "recorder_a"), ("init_child_f", "recorder_b")], "process {pid}");
         assert!(calls[2..].iter().all(|record| record.event != "init_child_f"), "process {pid}");
@@ -66,7 +66,7 @@ fn l09_child_init_once_before_work() {
 }
 
 #[test]
-fn no_call_where_there_is_nothing_to_do() {
+fn a_module_without_child_init_is_called_in_main_only() {
     let host = Setup::new()
         .module(fixture("quiet"))
         .module(fixture("recorder_a"))
@@ -77,15 +77,15 @@ fn no_call_where_there_is_nothing_to_do() {
     host.kill(host.records().that(worker)[0].pid());
     host.wait_for_records("the successor", 3, worker);
     let ended = host.stop();
-    // In main, before and after the forks; in no worker and no timer, nor in the successor of one.
+    // Called in main, before and after the forks; not in workers, timers or a worker's replacement.
     assert_eq!(ended.log.count("quiet: called with rank "), 2, "{}", ended.log);
     for rank in [PROC_INIT, PROC_MAIN] {
         assert_eq!(ended.log.count(&format!("quiet: called with rank {rank}")), 1);
     }
-    // The other module is called as ever.
+    // The other module is called as usual.
     assert_eq!(ended.records.that(worker).len(), 3);
 
-    // Nor when main takes rank 1, nor in a process that another module forks.
+    // Not called when main takes rank 1, nor in a process that another module forks.
     let script = "init_f: register 1; proc_main: fork 7 entry";
     let host = Setup::new().argument("--no-fork").module(fixture("quiet")).module(fixture("recorder_a").script(script)).start();
     host.wait_for_record("the process", |record| record.event == "process");
@@ -106,11 +106,11 @@ fn l10_calls_in_main() {
         ("recorder_b", PROC_INIT),
         ("recorder_a", PROC_MAIN),
         ("recorder_b", PROC_MAIN),
-        // The other one does not carry the flag.
+        // recorder_a does not set the flag.
         ("recorder_b", PROC_POSTCHILDINIT),
     ];
     assert_eq!(calls, expected.map(|(module, rank)| (module.to_owned(), rank)));
-    // Each of them only there.
+    // Main is the only process with these calls.
     for rank in [PROC_INIT, PROC_MAIN, PROC_POSTCHILDINIT] {
         assert!(records.child_inits(rank).iter().all(|record| record.pid() == main));
     }
@@ -118,7 +118,7 @@ fn l10_calls_in_main() {
 
 #[test]
 fn l10_postchildinit_comes_after_the_slowest_child() {
-    // One process of a module takes its time.
+    // One process of a module is slow.
     let host = everything("child_init[7]: await_time 300", "child_init[8]: await_time 300").start();
     let records = host.stop().records;
     let last = records.iter().rposition(|record| record.event == "did" && record.text("action") == "await_time").unwrap();
@@ -129,7 +129,7 @@ fn l10_postchildinit_comes_after_the_slowest_child() {
 fn l11_no_call_with_nochldinit() {
     let script = "init_f: register 2; proc_main: fork -128 bare, fork_return -128 returning; returned: hang";
     let host = Setup::new().module(fixture("recorder_a").script(script)).module(fixture("recorder_b")).start();
-    host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host.wait_for_module_processes(2);
     let records = host.stop().records;
     for record in records.that(|record| matches!(record.event.as_str(), "process" | "returned")) {
         assert_eq!(record.number("host_rank"), i64::from(PROC_NOCHLDINIT));
@@ -141,7 +141,7 @@ fn l11_no_call_with_nochldinit() {
 
 #[test]
 fn l12_child_init_after_every_init_f() {
-    // The last init_f takes its time.
+    // The last init_f is slow.
     let host = Setup::new()
         .module(fixture("recorder_a"))
         .module(fixture("recorder_b"))
@@ -192,18 +192,12 @@ fn l14_process_count_is_exact() {
         (
             "TCP workers, as many as the host has, and the TCP main process",
             7,
-            with(Setup::new().module(module("echo")).host("workers", "3"), "", "")
-                .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
-                .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None),
+            with(Setup::new().module(module("echo")).host("workers", "3"), "", "").listen_tcp("echo:bytes").listen_tcp("echo:bytes"),
         ),
         (
             "no TCP processes without forking",
             3,
-            with(Setup::new().module(module("echo")).argument("--no-fork"), "", "").listen_with(
-                "tcp = \"127.0.0.1:0\"",
-                "echo:bytes",
-                None,
-            ),
+            with(Setup::new().module(module("echo")).argument("--no-fork"), "", "").listen_tcp("echo:bytes"),
         ),
         ("no-fork mode", 4, with(Setup::new().argument("--no-fork"), "init_f: register 1", "").listen("recorder_a:serve", 3).control()),
     ];
@@ -252,13 +246,12 @@ fn l15_proc_init_is_inherited() {
 fn l16_proc_main_between_workers_and_tcp() {
     let host = everything("proc_main: children", "").start();
     let records = host.stop().records;
-    // Three workers, two timers, control; then the first module's own two, which it had forked just before it looked.
+    // Three workers, two timers, control; then the first module's two, which it forked just before
+    // it counted.
     assert_eq!(records.outcomes("recorder_a", "children"), [6 + 2]);
-    // With a listener for connections, the same; the TCP workers and the TCP main process come when the last module has returned.
-    let host = everything("proc_main: children", "proc_main: children")
-        .module(module("echo"))
-        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
-        .start();
+    // The same with a stream listener: the TCP workers and the TCP main process are forked after
+    // the last module has returned.
+    let host = everything("proc_main: children", "proc_main: children").module(module("echo")).listen_tcp("echo:bytes").start();
     let children = host.children().len() as i64;
     let records = host.stop().records;
     assert_eq!(records.outcomes("recorder_a", "children"), [6 + 2]);
@@ -273,11 +266,11 @@ fn l16_proc_main_between_workers_and_tcp() {
 
 #[test]
 fn l22_failing_child_init_ends_the_child() {
-    // During the start it ends the start, whatever the process is and however it fails.
+    // During a start it fails the start, for every kind of process and every kind of failure.
     let ways =
         [("fail no route", "no route"), ("panic lost", "panicked"), ("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("exit 3", "status 3")];
     let kinds = [("[1]", "worker 1"), ("#4", "timer"), ("[-2]", "control"), ("[7]", "entry"), ("[8]", "returning")];
-    // Each way in one kind, each kind in one way.
+    // Each kind of failure in one kind of process.
     for ((way, how), (place, name)) in ways.into_iter().zip(kinds) {
         let ended = everything("", &format!("child_init{place}: {way}"))
             .pid_file()
@@ -289,7 +282,7 @@ fn l22_failing_child_init_ends_the_child() {
         ended.log.assert(&["modhost: process ", name, "in its initialisation"]);
         ended.log.assert(&["in init_child_f(rank) of module \"recorder_b\""]);
         assert!(ended.log.contains(how), "{way}: {}", ended.log);
-        assert!(!ended.folder().join("pid").exists() && !ended.folder().join("control").exists());
+        ended.assert_files_removed();
         assert!(ended.records.child_inits(PROC_POSTCHILDINIT).is_empty());
         let destroyed: Vec<&str> = ended.records.event("destroy_f").iter().map(|record| record.module()).collect();
         assert_eq!(destroyed, ["recorder_b", "recorder_a"]);
@@ -357,7 +350,7 @@ fn l24_ranks_repeat_process_numbers_do_not() {
 
 #[test]
 fn l25_child_inits_run_in_parallel() {
-    // Nobody gets on before everybody is there: that ends only if all of them run at the same time.
+    // Each waits until all are there, which ends only if all run at the same time.
     let children = EVERYTHING - 1;
     let host = everything(&format!("init_f: shm 8; child_init: add, await {children}"), "").start();
     let records = host.stop().records;
@@ -379,7 +372,7 @@ fn l25_a_child_init_that_hangs_fails_the_start() {
         assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&took), "{took:?}");
         ended.log.assert(&["process ", name, "was in init_child_f(rank) of module \"recorder_b\" after 3 s"]);
         assert!(ended.log.contains("hint: raise host.start_timeout"));
-        // The others were not held back.
+        // The others ran to their end.
         let inits =
             ended.records.that(|record| record.event == "init_child_f" && record.module() == "recorder_b" && record.process_no() > 0);
         assert_eq!(inits.len(), EVERYTHING - 1);
@@ -389,7 +382,7 @@ fn l25_a_child_init_that_hangs_fails_the_start() {
 
 #[test]
 fn l25_a_call_in_main_that_hangs_fails_the_start() {
-    // The children need a moment before main gets to the last one.
+    // The children need some time before main gets to the last call.
     for (script, phase, timeout) in [
         ("init_f: hang", "init_f", "300ms"),
         ("proc_init: hang", "init_child_f(PROC_INIT)", "300ms"),
@@ -406,6 +399,6 @@ fn l25_a_call_in_main_that_hangs_fails_the_start() {
             .allow_log("modhost:")
             .fails(1);
         assert!(ended.log.contains(&format!("in {phase} of module \"recorder_b\"")), "{script}: {}", ended.log);
-        assert!(!ended.folder().join("pid").exists() && !ended.folder().join("control").exists(), "{script}");
+        ended.assert_files_removed();
     }
 }

@@ -1,8 +1,8 @@
 //! L21: a start that fails leaves nothing behind.
 
-use harness::{Ended, Setup, fixture};
+use harness::{Setup, fixture};
 
-/// A start in which module b, the middle one of three, has this script.
+/// A start in which the second of three modules has this script.
 fn start(script: &str) -> Setup {
     Setup::new()
         .pid_file()
@@ -13,10 +13,6 @@ fn start(script: &str) -> Setup {
         .listen("recorder_a:serve", 2)
         .allow_log("modhost:")
         .allow_log("recorder_b")
-}
-
-fn destroyed(ended: &Ended) -> Vec<String> {
-    ended.records.event("destroy_f").iter().map(|record| record.module().to_owned()).collect()
 }
 
 #[test]
@@ -36,19 +32,18 @@ fn l21_failed_start_is_undone() {
             ("exit 0", "exited with status 0", ""),
         ] {
             let ended = start(&format!("{phase}: {way}")).fails(1);
-            assert!(!ended.folder().join("pid").exists(), "{phase} {way}: the pid file is left");
-            assert!(!ended.folder().join("control").exists(), "{phase} {way}: the control socket is left");
+            ended.assert_files_removed();
             assert!(ended.log.contains(what), "{phase} {way}: {}", ended.log);
             ended.log.assert(&[name]);
             ended.log.assert(&["\"recorder_b\""]);
             ended.log.assert(&[reason]);
             if reason.is_empty() {
-                // Main itself was the process that died: there is nobody to call.
-                assert!(destroyed(&ended).is_empty(), "{phase} {way}");
+                // Main itself died, so `destroy_f` cannot be called.
+                assert!(ended.destroyed().is_empty(), "{phase} {way}");
             } else {
-                assert_eq!(destroyed(&ended), initialised, "{phase} {way}");
+                assert_eq!(ended.destroyed(), initialised, "{phase} {way}");
             }
-            // What comes later in the sequence did not come.
+            // Later steps of the sequence were not reached.
             let later = match phase {
                 "init_f" => ended.records.event("init_child_f").len() + ended.records.that(|record| record.module() == "recorder_c").len(),
                 "proc_init" => ended.records.that(|record| record.event == "init_child_f" && record.rank() != -127).len(),
@@ -68,7 +63,7 @@ fn l21_failed_start_of_a_daemon_is_told_to_its_starter() {
         ("proc_main: segv", &["was killed by SIGSEGV in init_child_f(PROC_MAIN) of module \"recorder_b\""]),
         ("child_init[2]: fail away", &["in its initialisation", "in init_child_f(rank) of module \"recorder_b\""]),
     ] {
-        // Here the complaint goes to the terminal, and to the log as a record.
+        // In daemon mode the error goes to the terminal, and to the log as a record.
         let (host, started) = start(way).allow_log("error").allow_log("away").allow_log("killed").daemon_that_fails();
         assert_eq!(started.code, 1, "{}", started.errors);
         for part in parts {
@@ -90,7 +85,7 @@ fn l21_init_f_fails_with_any_value_but_0_and_init_child_f_with_negative_ones() {
             continue;
         }
         let ended = setup.expect_log("modhost: module \"returns\" failed in ").allow_log("module \"returns\"").fails(1);
-        assert_eq!(destroyed(&ended), ["recorder_a"], "{param}={value}");
+        assert_eq!(ended.destroyed(), ["recorder_a"], "{param}={value}");
     }
 }
 

@@ -20,11 +20,12 @@ fn l18_fork_process_return_values() {
         .module(fixture("recorder_a").script(script))
         .expect_log("asked for one process more than it registered (\"more\")")
         .start();
-    host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host.wait_for_module_processes(2);
     let children = host.children();
     let records = host.stop().records;
     let pid = |event: &str| i64::from(records.event(event)[0].pid());
-    // In main: the pid, or a negative code. That it was 0 in the child is what brought the child to write `returned` there.
+    // In main: the pid, or a negative code. The child recorded `returned`, which it does only when
+    // it gets 0.
     assert_eq!(records.outcomes("recorder_a", "fork"), [pid("process"), E_LIMIT]);
     assert_eq!(records.outcomes("recorder_a", "fork_return"), [pid("returned"), E_LIMIT]);
     for event in ["process", "returned"] {
@@ -32,7 +33,7 @@ fn l18_fork_process_return_values() {
     }
 }
 
-/// Nothing but these was observed in the process.
+/// These and no other events were recorded in the process.
 #[track_caller]
 fn assert_only(records: &Records, pid: i32, events: &[(&str, &str)]) {
     let observed: Vec<(&str, &str)> =
@@ -57,29 +58,31 @@ fn l19_child_never_continues_mains_path() {
     host.wait_for_log("name=\"well\" how=\"exited with status 0\"");
     host.wait_for_log("name=\"badly\"");
     host.wait_for_log("name=\"worse\"");
-    // Nothing of the host was undone by them.
+    // Their end has undone nothing of the host.
     assert!(host.path("pid").exists() && host.path("control").exists());
     assert_eq!(host.client().ask_text("max_procs"), "8");
     let records = host.stop().records;
     let returned = records.event("returned");
     assert_eq!(returned.len(), 3);
     for record in returned {
-        // Every module's init_child_f(rank) before fork_process returned; and after the module's function nothing more.
+        // Every module's init_child_f(rank) before fork_process returns, and no call after the
+        // module's function.
         let expected = [("init_child_f", "recorder_a"), ("init_child_f", "recorder_b"), ("returned", "recorder_a")];
         assert_only(&records, record.pid(), &expected);
         assert_eq!(records.that(|call| call.pid() == record.pid() && call.rank() == record.rank()).len(), 3);
     }
-    assert_eq!(records.event("destroy_f").len(), 2, "in main alone");
+    assert_eq!(records.event("destroy_f").len(), 2, "in main only");
 }
 
-/// Also when a module forks past the host, wherever it does.
+/// Also when a module calls fork(2) directly, in any phase.
 #[test]
 fn l19_raw_forks_end_in_the_trampoline() {
     let phases = ["init_f", "proc_init", "proc_main", "child_init", "post_child_init", "handler", "timer_tick", "process", "destroy_f"];
     for (way, status) in [("leave", 0), ("fail on purpose", 1), ("panic on purpose", 70), ("exit 5", 5), ("register 1", 0)] {
         let mut script = format!("init_f: register 1, timer fast tick 0 0; proc_main: fork 7 extra; raw: {way}");
         for phase in phases {
-            // A process with an entry ends as its entry does; that is the module's own code.
+            // A process with an entry function ends as that function does, in the module's own
+            // code.
             script += &format!("; {phase}: fork_raw");
         }
         let host = Setup::new()
@@ -92,33 +95,33 @@ fn l19_raw_forks_end_in_the_trampoline() {
             .start();
         let client = host.client();
         assert_eq!(client.ask_text("max_procs"), "5");
-        // Two timers have forked in child_init, too.
+        // Both timers fork in child_init too.
         host.wait_for_records("the timer's fork", 3, |record| {
             record.event == "did" && record.text("action") == "fork_raw" && record.rank() == -1
         });
         host.wait_for_records("the process's fork", 2, |record| {
             record.event == "did" && record.text("action") == "fork_raw" && record.rank() == 7
         });
-        // One answer, not two: the child of the handler's fork sends nothing.
+        // One answer only: the child that the handler forked sends none.
         assert_eq!(client.receive_before(harness::Deadline::after(std::time::Duration::from_millis(50))), None);
         assert!(host.path("pid").exists(), "{way}");
         let ended = host.stop();
         let records = ended.records;
         let outcomes = records.outcomes("recorder_b", "fork_raw");
-        // child_init runs in worker, two timers and the process.
+        // child_init runs in the worker, two timers and the process.
         assert_eq!(outcomes.len(), 4 + phases.len() - 1, "{way}: {records}");
-        // destroy_f has no result: a failure in it is none, a panic is one.
+        // destroy_f has no result: a failure there is not one, a panic is.
         let (last, others) = outcomes.split_last().unwrap();
         assert!(others.iter().all(|outcome| *outcome == status), "{way}: {outcomes:?}");
         assert!(*last == status || way.starts_with("fail") || way.starts_with("panic"), "{way}: {outcomes:?}");
         if way.starts_with("panic") {
-            let said = ended.log.lines.iter().find(|line| line.text.contains("panicked: on purpose")).expect("allowed above");
-            assert_eq!(said.process, "forked by a module");
+            let outcome = ended.log.lines.iter().find(|line| line.text.contains("panicked: on purpose")).expect("allowed above");
+            assert_eq!(outcome.process, "forked by a module");
         }
         for raw in records.event("raw") {
             let after: Vec<&Record> = records.that(|record| record.pid() == raw.pid() && record.event != "raw" && record.event != "did");
             assert!(after.is_empty(), "{way}: {after:?}");
-            assert_eq!(raw.process_no(), -1, "the host has not forked it");
+            assert_eq!(raw.process_no(), -1, "the host did not fork it");
         }
     }
 }
@@ -126,7 +129,7 @@ fn l19_raw_forks_end_in_the_trampoline() {
 #[test]
 fn l20_forks_are_counted_per_module() {
     let refused = "module \"recorder_a\" asked for one process more than it registered (\"two\")";
-    // Others have left registrations unused, before or after.
+    // Another module has unused registrations, and comes before or after.
     for (first, second) in [("recorder_a", "recorder_b"), ("recorder_b", "recorder_a")] {
         let script = |module: &str| match module {
             "recorder_a" => "init_f: register 1; proc_main: fork 7 one, fork 7 two, fork_return 7 two; child_init[7]: max_procs",
@@ -143,12 +146,12 @@ fn l20_forks_are_counted_per_module() {
             .expect_log("registered=0 forked=0")
             .start();
         host.wait_for_records("two processes", 2, |record| record.event == "process");
-        assert_eq!(host.client().ask_text("max_procs"), "8", "the host lives on");
+        assert_eq!(host.client().ask_text("max_procs"), "8", "the host continues");
         let records = host.stop().records;
         let outcomes = records.outcomes("recorder_a", "fork");
         assert!(outcomes[0] > 0 && outcomes[1] == E_LIMIT, "{outcomes:?}");
         assert_eq!(records.outcomes("recorder_a", "fork_return"), [E_LIMIT]);
-        assert!(records.outcomes("recorder_b", "fork")[0] > 0, "what another module has registered is still there");
+        assert!(records.outcomes("recorder_b", "fork")[0] > 0, "another module's registrations are unaffected");
         assert_eq!(records.outcomes("recorder_c", "fork"), [E_LIMIT]);
     }
 }
@@ -167,7 +170,7 @@ fn l30_ranks_for_fork_process() {
     let records = host.stop().records;
     let outcomes = records.outcomes("recorder_a", "fork");
     assert_eq!(outcomes[..3], [E_INVALID; 3]);
-    assert!(outcomes[3..].iter().all(|outcome| *outcome > 0), "the refused ones were counted: {outcomes:?}");
+    assert!(outcomes[3..].iter().all(|outcome| *outcome > 0), "the refused calls were counted: {outcomes:?}");
     assert_eq!(records.outcomes("recorder_a", "fork_return"), [E_INVALID]);
     let mut ranks: Vec<i32> = records.event("process").iter().map(|record| record.rank()).collect();
     ranks.sort_unstable();
@@ -175,7 +178,8 @@ fn l30_ranks_for_fork_process() {
     assert_eq!(records.child_inits(1).len(), 2, "a worker and the module's process");
 }
 
-/// Flags: a link to the TCP main process is no use without TCP listeners, and does no harm; what is unknown is refused.
+/// Flags: a link to the TCP main process is useless without TCP listeners and harmless. Unknown
+/// flags are refused.
 #[test]
 fn l30_flags_and_names_for_fork_process() {
     let script = "init_f: register 3; proc_main: fork 7 linked 1, fork 7 unknown 2, fork 7 both 3, fork 7, \
@@ -194,7 +198,7 @@ fn l30_flags_and_names_for_fork_process() {
 fn l31_customary_c_module() {
     let start = |name: &str| Setup::new().module(fixture(name)).module(fixture("recorder_a")).listen("recorder_a:serve", 1);
 
-    // Children that loop for ever.
+    // Children that loop until they are stopped.
     let host = start("customary_loops").start();
     host.wait_for_log("customary: first runs process_no=4");
     host.wait_for_log("customary: second runs process_no=5");
@@ -203,11 +207,11 @@ fn l31_customary_c_module() {
     let ended = host.stop();
     assert_eq!(ended.log.count("customary: mod_child rank=1"), 2, "the worker and the first child");
     assert_eq!(ended.log.count("customary: mod_child rank=5"), 1);
-    assert_eq!(ended.log.count("customary: both forked"), 1, "in main alone");
+    assert_eq!(ended.log.count("customary: both forked"), 1, "in main only");
     assert_eq!(ended.records.child_inits(1).len(), 2);
     assert_eq!(ended.records.child_inits(5).len(), 1);
 
-    // Children that return: they end, and nothing else happens.
+    // Children that return: each ends, and nothing else changes.
     let host = start("customary_returns").start();
     for name in ["first", "second"] {
         host.wait_for_log(&format!(
@@ -222,9 +226,9 @@ fn l31_customary_c_module() {
     assert_eq!(ended.records.event("destroy_f").len(), 1);
 }
 
-/// It has a copy of the batch, as of all memory of the process.
+/// The forked process has a copy of the batch, like all memory of the process.
 #[test]
-fn what_a_handler_forks_reads_its_datagrams() {
+fn a_process_forked_by_a_handler_reads_its_datagrams() {
     let host = Setup::new().module(fixture("forks_to_answer")).listen("forks_to_answer:serve", 1).start();
     for text in ["one", "another that is longer"] {
         assert_eq!(host.client().ask_text(text), text);
@@ -233,10 +237,10 @@ fn what_a_handler_forks_reads_its_datagrams() {
 }
 
 #[test]
-fn handlers_that_a_module_registers_for_forks_run() {
+fn fork_handlers_of_a_module_run() {
     let host = Setup::new().module(fixture("atfork")).module(fixture("recorder_a")).listen("recorder_a:serve", 2).start();
     let ended = host.stop();
-    // The first worker, the second, and main, which has forked two timers since.
+    // The first worker, the second, and main after it has forked two timers.
     for line in ["rank 1 before=1 parent=0 child=1", "rank 2 before=2 parent=1 child=1", "rank 0 before=4 parent=4 child=0"] {
         assert_eq!(ended.log.count(&format!("atfork: {line}")), 1, "{line}: {}", ended.log);
     }
@@ -244,8 +248,8 @@ fn handlers_that_a_module_registers_for_forks_run() {
 
 #[test]
 fn l29_a_process_with_a_link_sends_on_connections_of_others() {
-    let host = Setup::new().module(fixture("streams")).host("workers", "2").listen_with("tcp = \"127.0.0.1:0\"", "streams:lines", None);
-    // On a machine with much to do the bytes get there, and the answer does not in time.
+    let host = Setup::new().module(fixture("streams")).host("workers", "2").listen_tcp("streams:lines");
+    // On a busy machine the bytes may arrive while the answer is too late.
     let host = host.allow_log("no answer from a connection's worker").start();
     let mut stream = BufReader::new(TcpStream::connect(&host.addresses(0)[0]).unwrap());
     stream.get_ref().set_read_timeout(Some(harness::PATIENCE)).unwrap();
@@ -256,11 +260,11 @@ fn l29_a_process_with_a_link_sends_on_connections_of_others() {
         answer.trim_end().to_owned()
     };
     let id: u64 = ask("id").parse().unwrap();
-    // The process that has a link; the one that has none gets a code.
+    // The process with a link sends; the one without gets an error.
     assert_eq!(ask(&format!("linked {id}")), "sent");
     assert_eq!(ask(&format!("bare {id}\nsay next")), "next", "nothing was sent");
     host.wait_for_log("asked to send outcome=Err(NoLink)");
-    // The id of a connection that is over names none.
+    // The id of a closed connection names no connection.
     drop(stream);
     host.wait_for_log("closed reason=normal");
     let mut next = BufReader::new(TcpStream::connect(&host.addresses(0)[0]).unwrap());

@@ -1,4 +1,4 @@
-//! L01 to L08: what `init_f` may rely on.
+//! L01 to L08: what `init_f` can rely on.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,8 @@ use crate::{E_INVALID, E_PHASE, PROC_INIT};
 fn l01_init_f_runs_after_daemonising() {
     let setup = Setup::new();
     let record = setup.folder().join("record").display().to_string();
-    // The constructor's file comes last, and yet it is loaded before the first init_f.
+    // The file with the constructor is listed last, and is loaded before the first init_f all the
+    // same.
     let setup = setup.environment("RECORD", &record).module(fixture("recorder_a")).module(fixture("constructor"));
     let (host, started) = setup.daemon();
     assert_eq!((started.code, started.errors.as_str()), (0, ""), "{}", host.report());
@@ -43,7 +44,7 @@ fn l01_nothing_is_called_when_the_configuration_is_wrong() {
 
 #[test]
 fn l02_init_f_once_in_load_order() {
-    // Module c requires b, which stands behind it.
+    // Module c requires b, which is listed after it.
     let modules = [fixture("recorder_c"), fixture("recorder_a"), fixture("recorder_b")];
     let setup = modules.into_iter().fold(Setup::new(), Setup::module);
     let host = setup.expect_log("starting a new main").start();
@@ -51,7 +52,7 @@ fn l02_init_f_once_in_load_order() {
     let expected = ["recorder_b", "recorder_c", "recorder_a"];
     assert_eq!(order(&host), expected);
 
-    // Once in each main, and in the same order.
+    // Once in each main, in the same order.
     let first = host.main_pid();
     host.kill(first);
     host.wait_for_log_lines("ready in ", 2);
@@ -63,11 +64,11 @@ fn l02_init_f_once_in_load_order() {
     assert_eq!(pids, [[first; 3], [second; 3]].concat());
 }
 
-/// A port below 1024 that is free for UDP and TCP.
+/// A free port below 1024, for UDP and TCP.
 fn privileged_port() -> u16 {
     let free =
         |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok() && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    // Not the same for tests that run at the same time.
+    // Different for test programs that run at the same time.
     let start = 600 + (std::process::id() as u16 % 400);
     (start..1024).chain(600..start).find(free).expect("a free port below 1024")
 }
@@ -118,7 +119,7 @@ fn l03_privileges_end_after_init_f() {
                 assert_eq!(status[capabilities].trim_matches('0'), "", "{capabilities} of {}", processes::title(pid));
             }
         }
-        assert_eq!(processes::identity(host.pid()).0, [0; 4], "the supervisor keeps the first identity");
+        assert_eq!(processes::identity(host.pid()).0, [0; 4], "the supervisor keeps the starting identity");
     };
     check(&host);
 
@@ -132,7 +133,7 @@ fn l03_privileges_end_after_init_f() {
     assert!(outcome("become_root").iter().all(|outcome| *outcome == -1), "{records}");
     assert_eq!(Client::of(format!("127.0.0.1:{port}").parse().unwrap()).ask_text("become_root"), "-1");
 
-    // A later main begins with the starting identity again, and gives it up again.
+    // The next main starts with the starting identity and drops it again.
     host.kill(host.main_pid());
     host.wait_for_log_lines("ready in ", 2);
     check(&host);
@@ -149,13 +150,13 @@ fn l03_users_and_groups_without_names_have_no_other_groups() {
     for pid in host.children().into_iter().chain([host.main_pid()]) {
         assert_eq!(processes::identity(pid), (vec![54321; 4], vec![54322; 4], vec![]), "{}", processes::title(pid));
     }
-    // The tie to the supervisor survives the change of user, which clears it.
-    host.ends_with_its_supervisor();
+    // The change of user clears the parent-death signal; it was set again.
+    host.kill_supervisor();
 }
 
 #[test]
 fn l03_an_ordinary_user_starts_it_too() {
-    // Only root can become somebody else; for others the setting says nothing.
+    // Only root can change the user. For others the setting has no effect.
     let setup = Setup::new().host("user", "\"daemon\"").module(fixture("recorder_a")).listen("recorder_a:serve", 1);
     let setup = setup.expect_log("host.user and host.group are ignored: only root can become somebody else");
     let root = processes::identity(std::process::id() as i32).0[1] == 0;
@@ -169,7 +170,7 @@ fn l03_an_ordinary_user_starts_it_too() {
     host.stop();
 }
 
-/// The supervisor, which stays root, takes few messages from main and believes none.
+/// The supervisor stays root. It takes few kinds of messages from main and trusts none.
 #[test]
 fn l03_the_supervisor_survives_what_main_sends() {
     let setup = Setup::new().pid_file();
@@ -187,7 +188,7 @@ fn l03_the_supervisor_survives_what_main_sends() {
     let ended = host.stop();
     assert_eq!(ended.records.event("destroy_f").len(), 1);
     assert!(!ended.folder().join("pid").exists());
-    assert!(!ended.folder().join("forged").exists(), "a socket was made for a main that is no longer to ask");
+    assert!(!ended.folder().join("forged").exists(), "a socket was bound for a main that may no longer ask");
 }
 
 #[test]
@@ -201,11 +202,11 @@ fn l04_no_fork_in_init_f() {
     assert_eq!(records.outcomes("recorder_a", "fork")[0], E_PHASE);
     assert_eq!(records.outcomes("recorder_a", "fork_return"), [E_PHASE]);
     assert_eq!(records.outcomes("recorder_a", "children"), [0]);
-    assert!(records.outcomes("recorder_a", "fork")[1] > 0, "the refused ones were counted");
+    assert!(records.outcomes("recorder_a", "fork")[1] > 0, "the refused calls were counted");
     host.stop();
 }
 
-/// Every phase but `init_f`, as scripts name them and as the log does.
+/// Every phase but `init_f`: the name in scripts and the name in the log.
 pub const LATER_PHASES: [(&str, &str); 8] = [
     ("proc_init", "init_child_f(PROC_INIT)"),
     ("proc_main", "init_child_f(PROC_MAIN)"),
@@ -217,8 +218,8 @@ pub const LATER_PHASES: [(&str, &str); 8] = [
     ("destroy_f", "destroy_f"),
 ];
 
-/// Runs the actions in each of those phases but the skipped one, and expects that answer each time, and a line in the log that
-/// names module, phase and the right place.
+/// Runs the actions in each of those phases but the skipped one. Each must return the same error,
+/// with a line in the log that names module, phase and the right place.
 pub fn refused_in_later_phases(actions: &str, count: usize, call: &str, right_place: &str, skipped: &str) {
     let phases: Vec<_> = LATER_PHASES.into_iter().filter(|(phase, _)| *phase != skipped).collect();
     let mut script = "init_f: register 1, timer slow tick 0 0; proc_main: fork 7 extra".to_owned();
@@ -238,7 +239,7 @@ pub fn refused_in_later_phases(actions: &str, count: usize, call: &str, right_pl
         let word = action.split(' ').next().unwrap();
         let answers = ended.records.that(|record| record.event == "did" && record.text("action") == word);
         let refusals = answers.iter().filter(|record| record.number("result") == E_PHASE).count();
-        // In each phase at least once; init_child_f(rank) runs in five processes.
+        // At least once in each phase; init_child_f(rank) runs in five processes.
         assert!(refusals >= count, "{word}: {refusals} refusals\n{}", ended.records);
     }
 }
@@ -265,7 +266,7 @@ fn l06_variables_are_inherited() {
     let script = "init_f: register 3, set 42; proc_main: fork 7 entry, fork_return 8 returning, fork -128 bare; returned: hang";
     let host = Setup::new().module(fixture("recorder_a").script(script)).listen("recorder_a:serve", 2).control().start();
     host.client().ask("info".as_bytes());
-    host.wait_for_records("three processes of the module", 3, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host.wait_for_module_processes(3);
     let records = host.stop().records;
     let pids: std::collections::BTreeSet<i32> = records.iter().map(|record| record.pid()).collect();
     assert_eq!(pids.len(), 9, "main, two workers, two timers, control, three of the module:\n{records}");
@@ -279,7 +280,8 @@ fn l06_variables_are_inherited() {
 fn l07_shared_memory_at_one_address() {
     let script = "init_f: register 2, shm 64; child_init: add; process: add; proc_main: fork 7 entry, fork -128 bare";
     let host = Setup::new().module(fixture("recorder_a").script(script)).listen("recorder_a:serve", 2).control().start();
-    // Two workers, two timers and control once; the process with an entry twice, the bare one once.
+    // Two workers, two timers and control add once; the process with an entry function adds twice,
+    // the bare one once.
     host.wait_for_records("eight additions", 8, |record| record.event == "did" && record.text("action") == "add");
     assert_eq!(host.client().ask_text("value"), "8");
     let records = host.stop().records;

@@ -1,4 +1,4 @@
-//! L26, L27, L32, L33 and L34: no-fork mode, what belongs to one process, and replacements.
+//! L26, L27, L32, L33 and L34: no-fork mode, state that belongs to one process, and replacements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +16,7 @@ fn no_fork(script: &str) -> Setup {
 
 #[test]
 fn l26_three_processes_without_fork() {
-    // What is configured for other processes makes none here.
+    // Workers and control are configured and not forked.
     let host = no_fork("").listen("recorder_a:serve", 4).listen("recorder_b:serve", 4).control().start();
     assert_eq!(host.children_of(host.pid()).len(), 2);
     assert_eq!(host.client().ask_text("max_procs"), "3");
@@ -26,16 +26,15 @@ fn l26_three_processes_without_fork() {
 
     let script = "init_f: register 3; proc_main: fork 7 one, fork_return 8 two; returned: hang";
     let host = no_fork(script).listen("recorder_a:serve", 4).start();
-    host.wait_for_records("both processes", 2, |record| matches!(record.event.as_str(), "process" | "returned"));
+    host.wait_for_module_processes(2);
     assert_eq!(host.children_of(host.pid()).len(), 2 + 2);
-    assert_eq!(host.client().ask_text("max_procs"), "6", "with the one that was registered and not forked");
+    assert_eq!(host.client().ask_text("max_procs"), "6", "including the registered process that was not forked");
     host.stop();
 }
 
 #[test]
 fn l27_without_fork_one_loop_serves_datagrams_and_connections() {
-    let host =
-        no_fork("").module(module("echo")).listen("recorder_a:serve", 1).listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None).start();
+    let host = no_fork("").module(module("echo")).listen("recorder_a:serve", 1).listen_tcp("echo:bytes").start();
     let datagrams = Client::of(host.address(0));
     let mut connection = std::net::TcpStream::connect(&host.addresses(1)[0]).unwrap();
     connection.set_read_timeout(Some(harness::PATIENCE)).unwrap();
@@ -46,7 +45,7 @@ fn l27_without_fork_one_loop_serves_datagrams_and_connections() {
         connection.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"hello");
     }
-    assert_eq!(host.children_of(host.pid()).len(), 2, "nobody but main could have answered");
+    assert_eq!(host.children_of(host.pid()).len(), 2, "only main could have answered");
     host.stop();
 }
 
@@ -73,7 +72,7 @@ fn l27_ranks_of_main_without_fork() {
         ("recorder_b", PROC_POSTCHILDINIT),
     ];
     assert_eq!(calls, expected.map(|(module, rank)| (module.to_owned(), rank)));
-    assert_eq!(records.child_inits(1).len(), 2, "nobody else has rank 1");
+    assert_eq!(records.child_inits(1).len(), 2, "no other process has rank 1");
 }
 
 #[test]
@@ -83,13 +82,14 @@ fn l27_without_fork_main_supervises_too() {
     host.kill(timer.pid());
     let again = host.wait_for_record("the replacement", |record| record.is_child_init(PROC_TIMER) && record.number("restarts") == 1);
     assert_eq!(again.process_no(), timer.process_no());
-    assert_eq!(host.client().ask_text("max_procs"), "3", "main serves on");
+    assert_eq!(host.client().ask_text("max_procs"), "3", "main continues to serve");
     host.stop();
 }
 
 #[test]
 fn l32_random_numbers_differ() {
-    // The host's bytes and the SDK's generator, in each process and in its replacement; also what main has drawn before any fork.
+    // The host's random bytes and the SDK's generator, in each process and in its replacement; also
+    // those that main drew before any fork.
     let script = "rng: rng; init_f: register 1, random; proc_init: random; proc_main: fork 7 extra; child_init: random";
     let host = Setup::new()
         .module(fixture("recorder_a").script(script))
@@ -149,7 +149,7 @@ fn l34_replacement_in_the_same_slot() {
     let main = host.main_pid();
     let children = 6;
     let first = host.wait_for_records("every process", children, |record| record.event == "init_child_f" && record.process_no() > 0);
-    // One after the other, each twice, so that each replacement is replaced as well.
+    // One after the other, each twice, so that replacements are replaced too.
     let mut killed = 0;
     for life in 1..=2 {
         for old in &first {
@@ -161,21 +161,23 @@ fn l34_replacement_in_the_same_slot() {
                 record.event == "init_child_f" && record.process_no() == old.process_no() && record.number("restarts") == life
             });
             assert_eq!((new.rank(), new.number("ppid")), (old.rank(), i64::from(main)));
-            // It has added its share, and has said that it serves: one that dies before makes the next one wait.
-            Process::open(new.pid()).unwrap().rests(Deadline::after(PATIENCE));
-            // Main as it is now, not as it was when the first one was forked; shared memory as it was left.
+            // It has added its share and reported that it serves. If it died earlier, the next
+            // start would wait.
+            Process::open(new.pid()).unwrap().wait_until_asleep(Deadline::after(PATIENCE));
+            // Main's variables as they are now, not as they were at the first fork. Shared memory
+            // as it was left.
             assert_eq!(new.number("variable"), 3);
             assert_eq!(new.number("shared_value"), (children + killed - 1) as i64);
             assert_eq!(new.text("shared"), old.text("shared"));
         }
     }
-    assert!(first.iter().any(|record| record.number("variable") == 1), "the first ones were forked before the module changed it");
+    assert!(first.iter().any(|record| record.number("variable") == 1), "the first processes were forked before the module changed it");
     host.wait_for_records("the last addition", children + killed, |record| record.event == "did" && record.text("action") == "add");
     assert_eq!(host.client().ask_text("value"), (children + killed).to_string());
     host.stop();
 }
 
-/// The objects whose memory a process shares, by their numbers.
+/// The shared mappings of a process, by inode.
 fn shared_objects(pid: i32) -> BTreeSet<String> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let shared = maps.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|fields| fields[1] == "rw-s");
@@ -201,7 +203,7 @@ fn l34_a_new_main_starts_empty_and_listeners_are_kept() {
     let firsts = &shared_objects(first) - &supervisors;
     assert!(!supervisors.is_empty() && !firsts.is_empty());
 
-    // The new main waits in init_f: there is nobody to answer, and yet nothing is lost.
+    // The new main waits in init_f. No process answers, and no datagram is lost.
     fs::remove_file(&gate).unwrap();
     host.kill(first);
     host.wait_for_records("the new main", 2, |record| record.event == "init_f");
@@ -218,7 +220,7 @@ fn l34_a_new_main_starts_empty_and_listeners_are_kept() {
     assert_eq!(host.address(1), address, "the listener is the same");
     assert_eq!(client.ask_text("value"), "4");
     assert_ne!(host.main_pid(), first);
-    // The memory of the first one is freed: nobody has it mapped.
+    // The first main's memory is freed: no process maps it.
     assert_eq!(shared_objects(host.pid()), supervisors);
     for pid in host.processes() {
         assert!(shared_objects(pid).is_disjoint(&firsts));
@@ -227,6 +229,6 @@ fn l34_a_new_main_starts_empty_and_listeners_are_kept() {
     let inits: Vec<&Record> = records.event("init_f");
     assert_eq!(inits.len(), 2);
     assert_eq!(inits[0].number("ppid"), inits[1].number("ppid"));
-    assert_eq!(records.event("destroy_f").len(), 1, "a main that was killed could not call it");
-    assert!(records.iter().all(|record| record.number("restarts") == 0), "slots of a new main begin anew");
+    assert_eq!(records.event("destroy_f").len(), 1, "a killed main cannot call it");
+    assert!(records.iter().all(|record| record.number("restarts") == 0), "restart counts begin at 0 in a new main");
 }

@@ -1,4 +1,5 @@
-//! `accept = "workers"`: TCP main does not stand between a client and its worker; everything else is as it is otherwise.
+//! `accept = "workers"`: workers accept connections themselves, without TCP main. All else is as
+//! with TCP main.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -17,13 +18,15 @@ fn accepting(keys: &str, workers: u32) -> Setup {
     lines(&format!("accept = \"workers\"\n{keys}"), workers).control()
 }
 
-/// A client at each worker, with the worker's pid. Which worker accepts is up to chance, so all others stand still meanwhile.
-fn one_at_each(host: &Host, listener: usize) -> Vec<(Lines, i32)> {
+/// One client at each worker, with the worker's pid. Any worker may accept, so all others are
+/// stopped meanwhile.
+fn one_client_per_worker(host: &Host, listener: usize) -> Vec<(Lines, i32)> {
     let workers = workers(host);
     let at = |wanted: &i32| {
         let others: Vec<Process> = workers.iter().filter(|pid| *pid != wanted).filter_map(|pid| Process::open(*pid)).collect();
         others.iter().for_each(|other| other.stop(Deadline::after(PATIENCE)));
-        // The first may have woken one that stands still; the next one wakes another.
+        // The kernel may wake a stopped worker for one connection; the next connection wakes
+        // another.
         let mut clients: Vec<Lines> = (0..workers.len()).map(|_| Lines::to(host, listener)).collect();
         let served = clients.last_mut().map(|client| client.number("pid") as i32);
         others.iter().for_each(|other| other.signal(Signal::CONT));
@@ -34,14 +37,14 @@ fn one_at_each(host: &Host, listener: usize) -> Vec<(Lines, i32)> {
 }
 
 #[test]
-fn workers_that_accept_share_what_comes_at_once() {
+fn accepting_workers_share_simultaneous_connections() {
     let host = accepting("", 3).start();
     let at = address(&host, 0);
     let deadline = Deadline::after(PATIENCE);
     let mut served = BTreeSet::new();
-    // Each round is many clients at the same time.
+    // Each round connects many clients at the same time.
     while served.len() < 3 {
-        assert!(!deadline.has_passed(), "only {served:?} have served anybody");
+        assert!(!deadline.has_passed(), "only {served:?} have served a connection");
         let pids: Vec<i32> = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..8)
                 .map(|_| {
@@ -67,20 +70,20 @@ fn workers_that_accept_share_what_comes_at_once() {
 }
 
 #[test]
-fn workers_that_accept_need_no_tcp_main_for_it() {
+fn accepting_workers_serve_without_tcp_main() {
     let host = accepting("", 2).expect_log("was killed by SIGKILL").expect_log("no answer from a connection's worker").start();
-    let mut clients = one_at_each(&host, 0);
+    let mut clients = one_client_per_worker(&host, 0);
     let id = clients[1].0.number("id");
     let main = process(&host, "TCP main");
     Process::open(main).expect("TCP main").stop(Deadline::after(PATIENCE));
     for _ in 0..20 {
         in_time("an answer while TCP main stands still", || assert_eq!(Lines::to(&host, 0).ask("say x"), "x"));
     }
-    // Only what one process sends through it to another one's connection has to wait for it, and fails.
+    // Only sending to a connection of another process goes through TCP main, and so fails.
     assert!(clients[0].0.ask(&format!("send {id} lost?")).starts_with("Err(System)"));
     host.kill(main);
     host.wait_for_log("a process died and is replaced");
-    // Until the successor begins it fails in the same way.
+    // It fails in the same way until the replacement runs.
     let (mut times, deadline) = (1, Deadline::after(PATIENCE));
     loop {
         let outcome = clients[0].0.ask(&format!("send {id} there"));
@@ -92,20 +95,20 @@ fn workers_that_accept_need_no_tcp_main_for_it() {
     }
     clients[1].0.say("say .");
     let heard = format!("lost?{}.", "there".repeat(times));
-    assert_eq!(clients[1].0.hear(), heard, "the successor has passed on what stood in the link");
+    assert_eq!(clients[1].0.hear(), heard, "the replacement passes on the lines in the link");
     for (client, pid) in &mut clients {
-        assert_eq!(client.number("pid") as i32, *pid, "it has noticed nothing");
+        assert_eq!(client.number("pid") as i32, *pid, "it is unaffected");
     }
     host.stop();
 }
 
 #[test]
-fn a_worker_that_accepts_loses_only_its_own_connections_when_it_dies() {
+fn a_dying_accepting_worker_loses_only_its_connections() {
     let setup = accepting("max_connections = 40\nmax_per_address = 40", 2).expect_log("was killed by SIGKILL");
     let host = setup.allow_log("no answer from a connection's worker").start();
     let before = descriptors_at_rest(&host);
     for round in 1..=3 {
-        let mut clients: Vec<(Lines, i32)> = one_at_each(&host, 0);
+        let mut clients: Vec<(Lines, i32)> = one_client_per_worker(&host, 0);
         let victim = clients[0].1;
         let id = clients[0].0.number("id");
         host.kill(victim);
@@ -114,13 +117,13 @@ fn a_worker_that_accepts_loses_only_its_own_connections_when_it_dies() {
                 client.ends();
             } else {
                 assert_eq!(client.number("pid") as i32, pid);
-                client.finds_gone(id);
+                client.assert_gone(id);
             }
         }
         in_time("an answer after a death", || assert_eq!(Lines::to(&host, 0).ask("say x"), "x"));
         host.wait_for_log_lines("a process died and is replaced", round);
         wait_for_no_connection(&host);
-        // What the dead one had is given back: as many fit as before, and not one more.
+        // The connections of the dead worker no longer count: exactly as many fit as before.
         let mut all: Vec<Lines> = (0..40).map(|_| Lines::to(&host, 0)).collect();
         for client in &mut all {
             assert_eq!(client.ask("say x"), "x");
@@ -134,7 +137,7 @@ fn a_worker_that_accepts_loses_only_its_own_connections_when_it_dies() {
 }
 
 #[test]
-fn limits_hold_whoever_of_the_workers_accepts() {
+fn limits_hold_across_accepting_workers() {
     let host = accepting("max_per_address = 5", 3).start();
     for _ in 0..3 {
         let mut within: Vec<Lines> = (0..5).map(|_| Lines::to(&host, 0)).collect();
@@ -151,9 +154,9 @@ fn limits_hold_whoever_of_the_workers_accepts() {
 }
 
 #[test]
-fn every_process_sends_on_connections_of_workers_that_accept() {
+fn every_process_sends_on_connections_of_accepting_workers() {
     let host = accepting("", 2).start();
-    let mut clients = one_at_each(&host, 0);
+    let mut clients = one_client_per_worker(&host, 0);
     let (mut other, _) = clients.pop().expect("two");
     let (mut one, _) = clients.pop().expect("two");
     let theirs = other.number("id");
@@ -173,7 +176,7 @@ fn every_process_sends_on_connections_of_workers_that_accept() {
 }
 
 #[test]
-fn unix_sockets_and_tls_with_workers_that_accept_over_a_stop_and_a_new_main() {
+fn accepting_workers_serve_unix_sockets_and_tls_across_a_new_main() {
     let authority = Authority::new();
     let setup = Setup::new();
     authority.certify(setup.folder(), "server", "localhost", 2090);
@@ -197,7 +200,7 @@ fn unix_sockets_and_tls_with_workers_that_accept_over_a_stop_and_a_new_main() {
         let served = |answer: String| workers(&host).iter().any(|pid| answer.ends_with(&format!("pid={pid}")));
         assert!(served(ask(&mut unix, "tls")) && served(ask(&mut hidden, "tls")), "by a worker");
         if round == 1 {
-            // All of them end with main, and the same sockets are served by those of the new one.
+            // All of them end with main. The new main's workers serve the same sockets.
             host.kill(host.main_pid());
             assert_eq!(unix.read(&mut [0]).unwrap_or(0), 0, "its worker is gone");
             assert_eq!(hidden.sock.read(&mut [0]).unwrap_or(0), 0, "its worker is gone");
@@ -211,7 +214,7 @@ fn unix_sockets_and_tls_with_workers_that_accept_over_a_stop_and_a_new_main() {
     let ended = host.stop();
     assert_eq!(unix.read(&mut [0]).expect("its end"), 0);
     for stream in &mut waits {
-        // A session that had not begun ends without a word.
+        // A session that had not begun ends without an alert.
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
     }
     assert!(ended.log.contains("closed reason=Stop") && !socket.exists());

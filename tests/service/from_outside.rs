@@ -1,4 +1,5 @@
-//! What tests of connections under stress have in common: unusual clients, and what is seen of a host from outside.
+//! Shared by tests of connections under stress: unusual clients, and observations of a host from
+//! outside.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,10 +13,10 @@ use harness::{Deadline, Fixture, Host, PATIENCE, Setup, processes};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
-/// What somebody who is not involved in the trouble waits for an answer at most.
+/// The longest that an unaffected client may wait for an answer.
 pub(super) const IN_TIME: Duration = Duration::from_secs(1);
 
-/// The module with a route `/ok`, and a folder of that setup with `large`, of so many bytes.
+/// The module with a route `/ok` and a folder of that setup with a file `large` of this size.
 pub(super) fn http_with_file(setup: &Setup, bytes: usize) -> Fixture {
     let root = setup.folder().join("files");
     fs::create_dir_all(&root).expect("a folder");
@@ -35,7 +36,8 @@ pub(super) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A connection with the smallest receive buffer that there is: who sends much to it soon meets a window of zero.
+/// A connection with the smallest possible receive buffer. Large answers soon meet a window of
+/// zero.
 pub(super) fn connect_with_tiny_window(address: SocketAddr) -> TcpStream {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
     sockopt::set_socket_recv_buffer_size(&socket, 1).expect("a buffer");
@@ -55,7 +57,7 @@ pub(super) fn reset(socket: TcpStream) {
 pub(super) const GET_OK: &[u8] = b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK_END: &[u8] = b"\r\n\r\nok";
 
-/// Asks for `/ok` and hears the answer.
+/// Requests `/ok` and reads the answer.
 pub(super) fn try_ok(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
     stream.write_all(GET_OK)?;
     let (mut answer, mut piece) = (Vec::new(), [0; 512]);
@@ -69,7 +71,7 @@ pub(super) fn try_ok(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Does something, which must not take longer than whoever is not involved in the trouble waits.
+/// Runs an action that must not take longer than an unaffected client may wait.
 #[track_caller]
 pub(super) fn in_time<T>(what: &str, act: impl FnOnce() -> T) -> T {
     let limit = Deadline::after(IN_TIME);
@@ -78,7 +80,7 @@ pub(super) fn in_time<T>(what: &str, act: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Looks again and again, up to the usual deadline.
+/// Polls until the usual deadline.
 #[track_caller]
 pub(super) fn wait_until(host: &Host, what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Deadline::after(PATIENCE);
@@ -87,9 +89,9 @@ pub(super) fn wait_until(host: &Host, what: &str, mut is_so: impl FnMut() -> boo
     }
 }
 
-/// What a command with `--json` at the control socket prints.
+/// The JSON output of a command at the control socket.
 #[track_caller]
-pub(super) fn told(host: &Host, arguments: &[&str]) -> Value {
+pub(super) fn control_json(host: &Host, arguments: &[&str]) -> Value {
     let mut command = Command::new(host.path("modhost"));
     command.args(arguments).arg("--json").arg("-s").arg(host.path("control"));
     let output = command.output().expect("the host's program");
@@ -98,35 +100,35 @@ pub(super) fn told(host: &Host, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// A number that the host itself counts.
+/// A value that the host itself counts.
 #[track_caller]
 pub(super) fn counted(host: &Host, name: &str) -> i64 {
-    let all = told(host, &["stats", &format!("host.{name}")]);
+    let all = control_json(host, &["stats", &format!("host.{name}")]);
     let entry = all.as_array().and_then(|all| all.iter().find(|entry| entry["name"] == *name));
     entry.and_then(|entry| entry["value"].as_i64()).unwrap_or_else(|| panic!("no host.{name} in {all:#}"))
 }
 
-/// Waits until the host has let go of every connection.
+/// Waits until the host has closed every connection.
 #[track_caller]
 pub(super) fn wait_for_no_connection(host: &Host) {
     wait_until(host, "the end of all connections", || counted(host, "connections") == 0);
 }
 
-/// Descriptors of all processes of a host together.
+/// The number of descriptors of all processes of a host.
 pub(super) fn descriptors(host: &Host) -> usize {
     host.processes().iter().map(|pid| processes::descriptors(*pid).len()).sum()
 }
 
-/// The same when none of them has anything to do: one that has just begun to serve, or has just passed on or ended a connection, opens and
-/// closes something until it waits.
+/// The same when all processes sleep. A process that has just begun to serve, or has just passed on
+/// or closed a connection, opens and closes some before it sleeps.
 #[track_caller]
 pub(super) fn descriptors_at_rest(host: &Host) -> usize {
     let deadline = Deadline::after(PATIENCE);
-    host.processes().into_iter().filter_map(Process::open).for_each(|process| process.rests(deadline));
+    host.processes().into_iter().filter_map(Process::open).for_each(|process| process.wait_until_asleep(deadline));
     descriptors(host)
 }
 
-/// Waits until the host has as many descriptors as before.
+/// Waits until the host has this many descriptors again.
 #[track_caller]
 pub(super) fn wait_for_descriptors(host: &Host, before: usize) {
     wait_until(host, &format!("a return to {before} descriptors"), || descriptors(host) <= before);
@@ -137,8 +139,9 @@ pub(super) fn workers(host: &Host) -> Vec<i32> {
     host.children().into_iter().filter(|pid| processes::title(*pid).contains("TCP worker")).collect()
 }
 
-/// To how many clients the server cannot send because of a window of zero, as the kernel says: there is something to send, and the running timer
-/// is the one that asks for a window. Each is named by the server's port and its own, which a client of another server may have, too.
+/// The number of connections on which the server cannot send because of a zero window, from the
+/// kernel's socket table: bytes wait to be sent, and the running timer is the window probe. Each
+/// connection is named by both ports, because clients of two servers may have the same port.
 pub(super) fn zero_windows(clients: &[(u16, u16)]) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
     let port = |address: &str| address.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());

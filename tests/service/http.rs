@@ -1,4 +1,5 @@
-//! The HTTP server on real sockets: requests in pieces, clients that are slow, greedy or gone, and files.
+//! The HTTP server on real sockets: requests in pieces, slow, greedy and vanished clients, and
+//! files.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::setup::module;
 use harness::{Fixture, Host, PATIENCE, Setup};
 
-/// The module with a route and, if there is one, a folder.
+/// The module with a route and, if given, a folder.
 fn http(root: Option<&Path>) -> Fixture {
     let http = module("http").param("routes", "{ \"/ok\" = \"200 text/plain ok\" }");
     match root {
@@ -53,7 +54,7 @@ fn answer(stream: &mut impl Read) -> (String, Vec<u8>) {
 /// Everything until the connection ends.
 fn rest(stream: &mut impl Read) -> String {
     let mut rest = Vec::new();
-    // A reset ends it as well.
+    // A reset is an end too.
     let _ = stream.read_to_end(&mut rest);
     String::from_utf8(rest).expect("text")
 }
@@ -65,7 +66,7 @@ fn is_served(host: &Host) {
 }
 
 #[test]
-fn pipelines_that_are_cut_anywhere() {
+fn pipelined_requests_in_pieces_of_any_size() {
     let host = start(http(None), "");
     let one = "GET /ok HTTP/1.1\r\nHost: a\r\n\r\nPOST /ok HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
                HEAD /none HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd";
@@ -77,7 +78,7 @@ fn pipelines_that_are_cut_anywhere() {
         for part in all.as_bytes().chunks(piece) {
             stream.write_all(part).expect("a piece");
         }
-        // But for the date, it is the same each time.
+        // Only the date differs between answers.
         let text: String =
             rest(&mut stream).lines().filter(|line| !line.starts_with("Date: ")).map(|line| line.to_owned() + "\n").collect();
         assert_eq!(text.matches("HTTP/1.1 ").count(), 121, "{piece}");
@@ -90,19 +91,19 @@ fn pipelines_that_are_cut_anywhere() {
 }
 
 #[test]
-fn a_head_that_does_not_end() {
+fn unfinished_heads_end_the_connection() {
     let host = start(http(None), "read_timeout = \"200ms\"");
-    // In time: nothing is said, the connection ends, and others are served meanwhile.
+    // Too slow: the connection ends without an answer, and others are served meanwhile.
     let mut slow = connect(&host);
     slow.write_all(b"GET /ok HTTP/1.1\r\nHost:").expect("half a head");
     is_served(&host);
     let started = Instant::now();
     assert_eq!(rest(&mut slow), "");
     assert!(started.elapsed() < Duration::from_secs(5), "closed after {:?}", started.elapsed());
-    // In length.
+    // Too long.
     let mut long = connect(&host);
     let lines = "X: y\r\n".repeat(50) + &format!("X-Long: {}\r\n", "y".repeat(20_000));
-    // It may be refused before it was taken.
+    // The server may refuse it before it is all sent.
     let _ = long.write_all(format!("GET /ok HTTP/1.1\r\nHost: a\r\n{lines}").as_bytes());
     let refused = rest(&mut long);
     assert!(refused.starts_with("HTTP/1.1 431 ") && refused.contains("\r\nConnection: close\r\n"), "{refused}");
@@ -114,7 +115,7 @@ fn a_head_that_does_not_end() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_up_nobody_and_ends() {
+fn a_client_that_does_not_read_is_ended_and_delays_no_other() {
     let setup = Setup::new();
     let root = setup.folder().join("files");
     fs::create_dir(&root).expect("a folder");
@@ -126,9 +127,9 @@ fn a_client_that_does_not_read_holds_up_nobody_and_ends() {
     for _ in 0..20 {
         is_served(&host);
     }
-    // The limit of the listener ends both this one, which is opened later, and the greedy one.
+    // The listener's limit ends both this connection, opened later, and the greedy one.
     assert_eq!(rest(&mut connect(&host)), "");
-    // What the kernel had taken arrives, far less than two gigabytes.
+    // Bytes that were already in the kernel arrive, far fewer than two gigabytes.
     let mut received = 0;
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -147,7 +148,7 @@ fn a_client_that_does_not_read_holds_up_nobody_and_ends() {
 }
 
 #[test]
-fn a_hundred_megabytes() {
+fn a_body_of_a_hundred_megabytes() {
     let host = start(http(None).text("max_body", "200MiB"), "");
     let mut stream = connect(&host);
     let piece = vec![b'G'; 1 << 20];
@@ -163,7 +164,7 @@ fn a_hundred_megabytes() {
     stream.write_all(b"0\r\n\r\n").expect("the end");
     assert_eq!(answer(&mut stream).1, b"ok");
     host.stop();
-    // Too much is refused at once, and the client hears of it even if it goes on for a while.
+    // Too large a body is refused at once. The client gets the answer even if it sends some more.
     let host = start(http(None), "");
     let mut stream = connect(&host);
     stream.write_all(b"POST /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 104857600\r\n\r\n").expect("a head");
@@ -175,7 +176,7 @@ fn a_hundred_megabytes() {
 }
 
 #[test]
-fn resets_at_every_point() {
+fn resets_at_every_byte_of_a_request() {
     let host = start(http(None), "");
     let request =
         b"POST /ok HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nabcdGET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -184,7 +185,7 @@ fn resets_at_every_point() {
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("an option");
         stream.write_all(&request[..len]).expect("a part");
     }
-    // And ends in order at every point.
+    // The same with an orderly end at every point.
     for len in 0..=request.len() {
         let mut stream = connect(&host);
         stream.write_all(&request[..len]).expect("a part");
@@ -198,7 +199,7 @@ fn resets_at_every_point() {
 }
 
 #[test]
-fn files_conditions_and_ranges() {
+fn files_are_served_with_conditions_and_ranges() {
     let setup = Setup::new();
     let root = setup.folder().join("files");
     fs::create_dir(&root).expect("a folder");
@@ -206,12 +207,12 @@ fn files_conditions_and_ranges() {
     fs::write(root.join("large.bin"), &content).expect("a file");
     fs::write(root.join("small.txt"), "small").expect("a file");
     let http = http(Some(&root));
-    let host = setup.module(http).listen_with("tcp = \"127.0.0.1:0\"", "http", None).listen_with("unix = \"sock\"", "http", None).start();
+    let host = setup.module(http).listen_tcp("http").listen_with("unix = \"sock\"", "http", None).start();
     let mut stream = connect(&host);
     let mut ask = |text: &str| {
         stream.write_all(format!("{text}\r\nHost: a\r\n\r\n").as_bytes()).expect("a request");
         if text.starts_with("HEAD") {
-            // Its length is that of no body.
+            // This answer has a length and no body: the next one follows its head.
             stream.write_all(b"GET /small.txt HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
             let mut head = Vec::new();
             let mut byte = [0];
@@ -245,7 +246,7 @@ fn files_conditions_and_ranges() {
 }
 
 #[test]
-fn what_is_asked_stands_in_the_log_if_that_is_wanted() {
+fn requests_are_logged_if_configured() {
     let host = start(http(None).text("access_log", "info"), "");
     let mut stream = connect(&host);
     stream.write_all(b"GET /no?secret HTTP/1.1\r\nHost: a\r\n\r\n\0").expect("requests");
@@ -259,15 +260,15 @@ fn what_is_asked_stands_in_the_log_if_that_is_wanted() {
 }
 
 #[test]
-fn another_module_answers() {
+fn another_module_answers_requests() {
     let pages = harness::fixture("pages");
-    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None);
+    let host = Setup::new().module(http(None)).module(pages).listen_tcp("http");
     let host = host.listen_with("unix = \"sock\"", "http", None).start();
     let host = host.allowing("a route of another module has failed");
     let mut stream = connect(&host);
     let told = "POST /told/you?so HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
     stream.write_all(told.as_bytes()).expect("half a request");
-    stream.write_all(b"2\r\nde\r\n0\r\n\r\nGET /told HTTP/1.1\r\nHost: b\r\n\r\n").expect("the rest, and another one");
+    stream.write_all(b"2\r\nde\r\n0\r\n\r\nGET /told HTTP/1.1\r\nHost: b\r\n\r\n").expect("the rest of the request, and another request");
     let (head, body) = answer(&mut stream);
     assert!(head.starts_with("HTTP/1.1 201 Created\r\n") && head.contains("\r\nContent-Type: text/x-told\r\n"), "{head}");
     assert_eq!(body, b"POST /told/you so a 5");
@@ -278,7 +279,7 @@ fn another_module_answers() {
     local.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     local.write_all(b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
     assert_eq!(answer(&mut local).1, b"nobody");
-    // Paths are compared, and told, as what they mean.
+    // Paths are compared and passed on in decoded form.
     for (request, told) in [
         ("GET /t%6fld/%41%2541", "GET /told/A%41  a 0"),
         ("GET /%63af%c3%a9", "GET /café  a 0"),
@@ -303,9 +304,9 @@ fn another_module_answers() {
 }
 
 #[test]
-fn a_module_in_c_answers() {
+fn a_c_module_answers_requests() {
     let pages = harness::fixture("pages_c");
-    let host = Setup::new().module(http(None)).module(pages).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
+    let host = Setup::new().module(http(None)).module(pages).listen_tcp("http").start();
     let host = host.allowing("a route of another module has failed");
     host.wait_for_log("is not a route: a path has no part");
     let mut stream = connect(&host);

@@ -1,4 +1,4 @@
-//! The HTTP server and clients that others have written: curl and wrk, where they are installed.
+//! The HTTP server with clients of other projects: curl and wrk, where they are installed.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,17 +7,17 @@ use std::process::{Command, Stdio};
 use harness::setup::module;
 use harness::{Host, Setup};
 
-/// Whether a program is installed. A test that needs it is not run otherwise, and this says so on stderr.
+/// Whether a program is installed. If not, its test is skipped and says so on stderr.
 pub(super) fn is_installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
-        // Past the test runner, which keeps what a passing test prints to itself.
+        // Written directly: the test runner hides the output of tests that pass.
         let _ = writeln!(std::io::stderr(), "{}: needs {program}: not run", std::thread::current().name().unwrap_or("a test"));
     }
     found
 }
 
-/// A server of a route and three files; its address as a URL.
+/// A server with a route and three files, and its URL.
 fn start() -> (Host, String) {
     let setup = Setup::new();
     let root = setup.folder().join("files");
@@ -26,12 +26,12 @@ fn start() -> (Host, String) {
     fs::write(root.join("small.html"), "x".repeat(1024)).expect("a file");
     fs::write(root.join("dir/index.html"), "<p>a folder").expect("a file");
     let http = module("http").param("routes", "{ \"/ok\" = \"200 text/plain ok\" }").text("root", &root.display().to_string());
-    let host = setup.module(http).listen_with("tcp = \"127.0.0.1:0\"", "http", None).start();
+    let host = setup.module(http).listen_tcp("http").start();
     let url = format!("http://{}", host.addresses(0)[0]);
     (host, url)
 }
 
-/// What curl prints with these arguments, within ten seconds.
+/// The output of curl with these arguments, within ten seconds.
 fn curl(arguments: &[&str]) -> Vec<u8> {
     let done = Command::new("curl").args(["--silent", "--show-error", "--max-time", "10"]).args(arguments).output().expect("curl");
     assert!(done.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
@@ -44,7 +44,7 @@ pub fn text(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn curl_gets_what_it_asks_for() {
+fn curl_gets_the_right_answers() {
     if !is_installed("curl") {
         return;
     }
@@ -58,7 +58,7 @@ fn curl_gets_what_it_asks_for() {
     assert!(curl(&[&large]) == content);
     assert!(curl(&["--range", "1500000-1600000", &large]) == content[1_500_000..=1_600_000]);
     assert!(text(&["--head", &small]).contains("Content-Type: text/html\r\n"));
-    // One connection for all of them.
+    // One connection for all three.
     assert_eq!(text(&["--write-out", "%{num_connects}", &ok, &ok, &ok]), "ok1ok0ok0");
     assert_eq!(text(&["--location", &at("/dir")]), "<p>a folder");
     let with = |more: &[&str]| text(&[&code[..], more].concat());
@@ -69,7 +69,8 @@ fn curl_gets_what_it_asks_for() {
     curl(&["--etag-save", &etag, "--output", &copy, &small]);
     assert_eq!(with(&["--etag-compare", &etag, &small]), "304");
     assert_eq!(with(&["--time-cond", &copy, &small]), "304");
-    // A large body is announced, asked for, and taken; one that is too large is refused before it is sent.
+    // A large body is sent after `100 Continue`. A body that is too large is refused before it is
+    // sent.
     let body = host.path("body");
     fs::write(&body, vec![b'x'; 900_000]).expect("a body");
     let upload = format!("@{}", body.display());
@@ -89,10 +90,10 @@ fn wrk_sees_no_error() {
     let (host, url) = start();
     for (path, connections) in [("/ok", "64"), ("/small.html", "16"), ("/large", "16")] {
         let done = Command::new("wrk").args(["-t1", "-d1", "-c", connections, &format!("{url}{path}")]).output().expect("wrk");
-        let said = String::from_utf8_lossy(&done.stdout);
-        assert!(done.status.success() && said.contains("Requests/sec:"), "{said}");
-        assert!(!said.contains("Non-2xx") && !said.contains("Socket errors"), "{said}");
-        assert!(!said.contains("\n  0 requests in"), "{said}");
+        let outcome = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && outcome.contains("Requests/sec:"), "{outcome}");
+        assert!(!outcome.contains("Non-2xx") && !outcome.contains("Socket errors"), "{outcome}");
+        assert!(!outcome.contains("\n  0 requests in"), "{outcome}");
     }
     host.stop();
 }

@@ -1,4 +1,5 @@
-//! The key-value store on the wire: many workers and one store, deaths, memory, files, and clients as others have written them.
+//! The key-value store on the wire: many workers with one store, deaths, memory, files, and clients
+//! of other projects.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,8 +14,8 @@ use super::from_outside::wait_until;
 
 fn store(workers: u32, kv: Fixture) -> Setup {
     let host = Setup::new().host("workers", &workers.to_string()).host("shared_memory", "\"128MiB\"");
-    // On a busy machine a period of its timers may be over before a call is.
-    host.module(kv).listen_with("tcp = \"127.0.0.1:0\"", "kv", None).allow_log("a timer function is slower than its period")
+    // On a busy machine a timer call may take longer than its period.
+    host.module(kv).listen_tcp("kv").allow_log("a timer function is slower than its period")
 }
 
 fn address(host: &Host) -> SocketAddr {
@@ -26,7 +27,7 @@ pub(super) struct Peer {
     input: BufReader<TcpStream>,
 }
 
-/// What came back.
+/// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
     /// The line, with its first byte.
@@ -83,10 +84,10 @@ impl Peer {
         self.try_ask(&words).expect("a reply")
     }
 
-    /// What comes until the other side ends.
+    /// Everything until the connection ends.
     fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        // A reset is an end, too.
+        // A reset is an end too.
         let _ = self.input.read_to_end(&mut rest);
         rest
     }
@@ -115,7 +116,7 @@ fn workers(host: &Host) -> Vec<i32> {
 }
 
 #[test]
-fn what_one_worker_stores_all_of_them_have() {
+fn all_workers_share_one_store() {
     let host = store(4, module("kv")).start();
     let mut peers: Vec<Peer> = (0..12).map(|_| Peer::of(&host)).collect();
     for (number, peer) in peers.iter_mut().enumerate() {
@@ -135,7 +136,7 @@ fn what_one_worker_stores_all_of_them_have() {
 }
 
 #[test]
-fn one_process_serves_without_forks_and_over_a_unix_socket() {
+fn one_process_serves_in_no_fork_mode_and_over_a_unix_socket() {
     let setup = Setup::new().argument("--no-fork").module(module("kv")).allow_log("a timer function is slower than its period");
     let path = setup.path("socket");
     let host = setup.listen_with(&format!("unix = {path}"), "kv", None).start();
@@ -148,7 +149,7 @@ fn one_process_serves_without_forks_and_over_a_unix_socket() {
     host.stop();
 }
 
-/// A value that shows by itself whether it is whole: its first bytes say which bytes follow, and how many.
+/// A value that proves to be whole: its first bytes give its content and length.
 pub(super) fn whole_value(round: u64) -> Vec<u8> {
     let len = 10 + (round * 7919 % 6000) as usize;
     let letter = b'a' + (round % 26) as u8;
@@ -166,14 +167,14 @@ pub(super) fn assert_whole(value: &[u8]) {
 }
 
 #[test]
-fn workers_that_are_killed_while_writing_leave_whole_values() {
+fn workers_killed_while_writing_leave_whole_values() {
     let host = store(3, module("kv")).start().allowing("was killed by SIGKILL").allowing("lock");
     let address = address(&host);
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let rounds = 12;
-    /// Clients end with the test, also if it fails.
-    struct Stops<'s>(&'s AtomicBool);
-    impl Drop for Stops<'_> {
+    /// Stops the clients when the test ends, also when it fails.
+    struct StopOnDrop<'s>(&'s AtomicBool);
+    impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
@@ -188,7 +189,7 @@ fn workers_that_are_killed_while_writing_leave_whole_values() {
                         round += 1;
                         let key = format!("key{}", round % 50);
                         let value = whole_value(round);
-                        // Several at once, so that a worker has something to do whenever it is killed.
+                        // Several at once, so that a worker is busy whenever it is killed.
                         let requests = [
                             request(&[b"SET", key.as_bytes(), &value]),
                             request(&[b"INCR", b"count"]),
@@ -214,13 +215,14 @@ fn workers_that_are_killed_while_writing_leave_whole_values() {
                 })
             })
             .collect();
-        let stops = Stops(&stop);
+        let stops = StopOnDrop(&stop);
         for round in 1..=rounds {
-            // In all so many that one of the clients has been through its keys.
+            // Enough answers in total that one client has gone through its keys.
             let seen = answered.load(Ordering::Relaxed);
             wait_until(&host, "service", || answered.load(Ordering::Relaxed) > seen + 20);
             wait_until(&host, "all workers", || workers(&host).len() == 3);
-            // In turn: the replacement of one that dies too often waits, and so does whoever was handed to it.
+            // In turn: the replacement of a worker that dies too often is delayed, and so are the
+            // connections handed to it.
             let mut alive = workers(&host);
             alive.sort_by_key(|pid| title(*pid));
             host.kill(alive[round % 3]);
@@ -248,7 +250,7 @@ fn workers_that_are_killed_while_writing_leave_whole_values() {
 }
 
 #[test]
-fn keys_end_without_being_asked_for() {
+fn expired_keys_are_removed_without_being_read() {
     let host = store(2, module("kv")).start();
     let mut peer = Peer::of(&host);
     for number in 0..500 {
@@ -263,7 +265,7 @@ fn keys_end_without_being_asked_for() {
 }
 
 #[test]
-fn bad_requests_end_their_connection_and_nobody_elses() {
+fn bad_requests_end_only_their_connection() {
     let host = store(1, module("kv")).start();
     let mut other = Peer::of(&host);
     assert_eq!(other.ask("SET a b"), line("+OK"));
@@ -279,7 +281,7 @@ fn bad_requests_end_their_connection_and_nobody_elses() {
         assert_eq!(peer.rest(), format!("-ERR Protocol error: {error}\r\n").as_bytes(), "{}", String::from_utf8_lossy(bytes));
         assert_eq!(other.ask("GET a"), bulk("b"));
     }
-    // Requests that never end: up to the listener's limit.
+    // Requests without an end: up to the listener's limit.
     let mut peer = Peer::of(&host);
     let endless = [&b"*1000000\r\n"[..], &b"$1\r\na\r\n".repeat(200_000)].concat();
     let sent = peer.send(&endless).and_then(|()| peer.input.get_ref().shutdown(Shutdown::Write));
@@ -289,7 +291,7 @@ fn bad_requests_end_their_connection_and_nobody_elses() {
 }
 
 #[test]
-fn a_client_that_does_not_read_waits_and_gets_everything_later() {
+fn a_client_that_reads_late_gets_every_reply() {
     let host = store(1, module("kv")).start();
     let mut other = Peer::of(&host);
     let value = vec![b'v'; 50_000];
@@ -298,7 +300,7 @@ fn a_client_that_does_not_read_waits_and_gets_everything_later() {
     let count = 2000;
     let requests = request(&[b"GET", b"a"]).repeat(count);
     lazy.send(&requests).expect("they fit into the buffers of the kernel");
-    // 100 MB are not made for it meanwhile, and others are served.
+    // No 100 MB are allocated for it meanwhile, and others are served.
     (0..200).for_each(|_| assert_eq!(other.ask("STRLEN a"), line(":50000")));
     let pid = workers(&host)[0];
     let kib: u64 = harness::processes::status(pid)["RssAnon"].trim_end_matches(" kB").parse().expect("a number");
@@ -310,7 +312,7 @@ fn a_client_that_does_not_read_waits_and_gets_everything_later() {
 }
 
 #[test]
-fn memory_that_is_used_up_is_an_error_or_makes_room() {
+fn full_memory_is_an_error_or_evicts_keys() {
     let value = vec![b'v'; 1000];
     for (eviction, evicts) in [("none", false), ("lru", true)] {
         let host = store(2, module("kv").text("maxmemory", "1MiB").text("eviction", eviction)).start();
@@ -329,13 +331,9 @@ fn memory_that_is_used_up_is_an_error_or_makes_room() {
         assert_eq!(refused > 0, !evicts, "{refused} refused with {eviction}");
         host.stop();
     }
-    // Without a limit of its own: what shared memory has.
+    // Without a limit in the module: all of shared memory.
     let host = Setup::new().host("shared_memory", "\"4MiB\"").module(module("kv").text("eviction", "lru"));
-    let host = host
-        .listen_with("tcp = \"127.0.0.1:0\"", "kv", None)
-        .allow_log("shared memory")
-        .allow_log("a timer function is slower than its period")
-        .start();
+    let host = host.listen_tcp("kv").allow_log("shared memory").allow_log("a timer function is slower than its period").start();
     let mut peer = Peer::of(&host);
     for number in 0..8000 {
         assert_eq!(peer.try_ask(&[b"SET", format!("key{number}").as_bytes(), &value]).expect("a reply"), line("+OK"), "{number}");
@@ -371,7 +369,7 @@ fn the_snapshot_outlives_the_host() {
     }
     drop(peer);
     host.stop();
-    // Damaged.
+    // A damaged file.
     let mut bytes = std::fs::read(&path).expect("the snapshot");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -389,7 +387,7 @@ fn the_snapshot_outlives_the_host() {
     assert!(names.iter().any(|name| name.starts_with("keys.damaged-")), "{names:?}");
 }
 
-/// Whether a program is there to be started.
+/// Whether a program can be started.
 pub(super) fn has(program: &str, arguments: &[&str]) -> bool {
     let there = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
     if !there {
@@ -406,7 +404,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn redis_cli_and_redis_benchmark_work_unchanged() {
+fn redis_cli_and_redis_benchmark_work() {
     if !has("redis-cli", &["--version"]) || !has("redis-benchmark", &["--version"]) {
         return;
     }
@@ -431,7 +429,7 @@ fn redis_cli_and_redis_benchmark_work_unchanged() {
 }
 
 #[test]
-fn the_package_for_python_works_unchanged() {
+fn the_redis_package_for_python_works() {
     let python = std::env::var("MODHOST_REDIS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     if !has(&python, &["-c", "import redis"]) {
         return;
@@ -439,8 +437,8 @@ fn the_package_for_python_works_unchanged() {
     let host = store(2, module("kv")).start();
     let suite = harness::built::root().join("tests/kv/suite.py").display().to_string();
     for protocol in ["2", "3"] {
-        let said = output(&python, &[&suite, &address(&host).port().to_string(), protocol]);
-        assert!(said.contains("all passed"), "{said}");
+        let outcome = output(&python, &[&suite, &address(&host).port().to_string(), protocol]);
+        assert!(outcome.contains("all passed"), "{outcome}");
     }
     host.stop();
 }

@@ -1,4 +1,5 @@
-//! What a listener can be bound to, and how its sockets are made: Unix sockets, both families, several addresses, interfaces, groups.
+//! Addresses and sockets of listeners: Unix sockets, both families, several addresses, interfaces,
+//! groups.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,7 +17,7 @@ use rustix::net::sockopt;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// A client of a Unix datagram listener, with a name in the host's folder.
+/// A client of a Unix datagram listener, bound in the host's folder.
 struct UnixClient(UnixDatagram);
 
 impl UnixClient {
@@ -41,7 +42,7 @@ impl UnixClient {
     }
 }
 
-/// Says that a test was not run for want of something, and not silently.
+/// Says on stderr that a test was skipped for want of something.
 fn not_run(what: &str) {
     let _ = writeln!(std::io::stderr(), "{}: {what}: not run", std::thread::current().name().unwrap_or("a test"));
 }
@@ -62,21 +63,22 @@ fn ask(server: SocketAddr, text: &str) -> String {
     Client::of(server).ask_text(text)
 }
 
-/// Runs a test in a network namespace that these commands prepare. For root; it needs `ip` and `unshare`.
+/// Runs a test in a new network namespace that these commands prepare. Needs root, `ip` and
+/// `unshare`.
 fn in_own_network(commands: &str, test: impl FnOnce() + Send + 'static) {
     if !is_root() {
         return;
     }
-    // It lives until its standard input ends.
+    // The namespace exists until the shell's standard input ends.
     let script = format!("ip link set lo up; {commands} && echo made; read end");
     let made = Command::new("unshare").args(["-n", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut keeper) = made else { return not_run("needs unshare and ip") };
-    let mut said = String::new();
-    BufReader::new(keeper.stdout.take().expect("its output")).read_line(&mut said).expect("its output");
+    let mut outcome = String::new();
+    BufReader::new(keeper.stdout.take().expect("its output")).read_line(&mut outcome).expect("its output");
     let namespace = fs::File::open(format!("/proc/{}/ns/net", keeper.id()));
     drop(keeper.stdin.take());
     keeper.wait().expect("its end");
-    if said != "made\n" {
+    if outcome != "made\n" {
         return not_run("needs ip and virtual interfaces");
     }
     let namespace = namespace.expect("a namespace");
@@ -90,13 +92,13 @@ fn in_own_network(commands: &str, test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Two interfaces that are joined, `va` with addresses.
+/// Two connected interfaces; `va` has addresses.
 const VETH: &str = "ip link add va type veth peer name vb && ip link set vb up && ip link set va up && ip addr add 10.9.8.7/24 dev va && \
                     ip addr add 10.9.8.6/24 dev va && ip addr add fd00:98::7/64 dev va nodad && ip addr add fe80::7/64 dev va nodad && \
                     ip route add 239.0.0.0/8 dev va";
 
 #[test]
-fn a_unix_socket_serves_who_has_a_name_and_hears_who_has_none() {
+fn a_unix_socket_answers_named_clients_and_receives_from_others() {
     let setup = Setup::new().module(fixture("recorder_a")).module(module("echo"));
     let keys = [format!("unixgram = {}", setup.path("a")), format!("unixgram = [{}, {}]", setup.path("e"), setup.path("f"))];
     let host = setup.listen_with(&keys[0], "recorder_a:serve", Some(1)).listen_with(&keys[1], "echo", Some(2)).control().start();
@@ -109,12 +111,13 @@ fn a_unix_socket_serves_who_has_a_name_and_hears_who_has_none() {
     assert_eq!(hidden.ask(&server, "peer"), format!("@modhost-test-client-{}", host.pid()));
     assert_eq!(client.ask(&host.path("e"), "one"), "one");
     assert_eq!(client.ask(&host.path("f"), ""), "");
-    // From another socket of the listener than the one that was asked: there is only this one.
+    // Asks to send from another socket of the listener. There is only this one.
     client.0.send_to(format!("send_from {} back", server.display()).as_bytes(), &server).unwrap();
     assert_eq!(client.receive(), "back");
     assert!(client.ask(&server, &format!("send_from {} back", host.path("e").display())).starts_with("the datagram is too long, or"));
 
-    // Nobody to answer: seen, refused, and no process ends of it, neither in a module that looks nor in one that does not ask first.
+    // A client without a name cannot be answered. The answer is refused, and no process ends:
+    // neither in a module that checks nor in one that does not.
     let unnamed = UnixDatagram::unbound().unwrap();
     for _ in 0..40 {
         unnamed.send_to(b"max_procs", &server).unwrap();
@@ -138,7 +141,7 @@ fn a_unix_socket_serves_who_has_a_name_and_hears_who_has_none() {
 }
 
 #[test]
-fn a_unix_peer_that_reads_nothing_holds_nobody_up() {
+fn a_unix_client_that_does_not_read_delays_no_other() {
     let setup = Setup::new().module(module("echo"));
     let keys = format!("unixgram = {}", setup.path("a"));
     let host = setup.listen_with(&keys, "echo", Some(1)).start();
@@ -147,14 +150,14 @@ fn a_unix_peer_that_reads_nothing_holds_nobody_up() {
         lazy.0.send_to(b"no room for this", host.path("a")).unwrap();
     }
     assert_eq!(client.ask(&host.path("a"), "quick"), "quick");
-    // One that is longer than a datagram of the internet can be is left out whole.
+    // A datagram longer than the internet allows is dropped whole.
     client.0.send_to(&vec![b'x'; 65_508], host.path("a")).unwrap();
     assert_eq!(client.ask(&host.path("a"), "next"), "next");
     host.stop();
 }
 
 #[test]
-fn an_abstract_name_has_no_file() {
+fn an_abstract_unix_name_has_no_file() {
     let name = format!("modhost-test-{}", std::process::id());
     let keys = format!("unixgram = \"@{name}\"");
     let host = Setup::new().module(fixture("recorder_a")).listen_with(&keys, "recorder_a:serve", None).start();
@@ -162,7 +165,7 @@ fn an_abstract_name_has_no_file() {
     let server = UnixName::from_abstract_name(&name).unwrap();
     client.0.send_to_addr(b"local", &server).unwrap();
     assert_eq!(client.receive(), format!("@{name}"));
-    // Taken while the host lives, by whoever comes second.
+    // While the host runs, a second one cannot have the name.
     let ended = Setup::new()
         .module(fixture("recorder_a"))
         .listen_with(&keys, "recorder_a:serve", None)
@@ -174,7 +177,7 @@ fn an_abstract_name_has_no_file() {
 }
 
 #[test]
-fn the_file_of_a_unix_socket() {
+fn the_file_of_a_unix_socket_is_created_replaced_and_removed() {
     let setup = |mode: &str| {
         let setup = Setup::new().module(module("echo"));
         let keys = format!("unixgram = {}\n{mode}", setup.path("a"));
@@ -185,7 +188,7 @@ fn the_file_of_a_unix_socket() {
         assert!(found.file_type().is_socket());
         found.permissions().mode() & 0o7777
     };
-    // What a killed program leaves behind: a file that nobody listens at.
+    // The file that a killed program leaves: no process listens at it.
     let stale = setup("");
     drop(UnixDatagram::bind(stale.folder().join("a")).unwrap());
     assert!(stale.folder().join("a").exists());
@@ -195,7 +198,7 @@ fn the_file_of_a_unix_socket() {
     let host = setup("mode = \"0606\"").start();
     assert_eq!(mode(&host), 0o606);
     host.stop();
-    // Somebody is there, of this kind or of the other; or it is no socket at all.
+    // A socket in use, of this kind or the other; and a file that is no socket.
     let taken = setup("");
     let _server = UnixDatagram::bind(taken.folder().join("a")).unwrap();
     let fails = |setup: Setup, reason: &str| {
@@ -224,7 +227,7 @@ fn the_file_of_a_unix_socket() {
 }
 
 #[test]
-fn a_unix_socket_outlives_main_and_is_removed_in_no_fork_mode_too() {
+fn a_unix_socket_outlives_main_and_is_removed_at_the_end() {
     let setup = Setup::new().module(module("echo"));
     let keys = format!("unixgram = {}", setup.path("a"));
     let host = setup.listen_with(&keys, "echo", Some(1)).expect_log("starting a new main").start();
@@ -248,7 +251,7 @@ fn a_unix_socket_outlives_main_and_is_removed_in_no_fork_mode_too() {
 }
 
 #[test]
-fn the_command_line_knows_unix_sockets() {
+fn the_command_line_accepts_unix_sockets() {
     let setup = Setup::new().module(module("echo"));
     let option = format!("unixgram://{}=echo", setup.folder().join("a").display());
     let host = setup.argument("--listen").argument(&option).start();
@@ -257,7 +260,7 @@ fn the_command_line_knows_unix_sockets() {
 }
 
 #[test]
-fn several_addresses_and_all_workers_serve_them() {
+fn all_workers_serve_all_addresses() {
     let keys = "udp = [\"127.0.0.1:0\", \"127.0.0.2:0\", \"127.0.0.3:0\"]";
     let host = Setup::new().module(fixture("recorder_a")).listen_with(keys, "recorder_a:serve", Some(3)).start();
     let addresses: Vec<SocketAddr> = host.addresses(0).iter().map(|address| address.parse().unwrap()).collect();
@@ -266,7 +269,7 @@ fn several_addresses_and_all_workers_serve_them() {
         assert_eq!(ask(*address, "local"), address.to_string());
         assert_eq!(ask(*address, "addresses"), addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
     }
-    // A worker that stands still keeps nothing back, at no address; the two others serve everything.
+    // A stopped worker holds back nothing at any address: the two others serve everything.
     let stopped = host.records().child_inits(1)[0].pid();
     processes::Process::open(stopped).unwrap().stop(harness::Deadline::after(PATIENCE));
     for round in 0..30 {
@@ -277,7 +280,7 @@ fn several_addresses_and_all_workers_serve_them() {
     let titles: Vec<String> = host.children_of(host.main_pid()).into_iter().map(processes::title).collect();
     let title = format!("modhost: worker 1 udp {} (and 2 more)", addresses[0]);
     assert!(titles.contains(&title), "{title}: {titles:?}");
-    // Another address of the same listener answers, if it is told to.
+    // Another address of the same listener answers if the module says so.
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send_to(format!("send_from {} elsewhere", addresses[1]).as_bytes(), addresses[0]).unwrap();
@@ -287,7 +290,7 @@ fn several_addresses_and_all_workers_serve_them() {
 }
 
 #[test]
-fn many_datagrams_at_several_addresses_are_all_answered() {
+fn many_datagrams_to_several_addresses_are_all_answered() {
     let keys = "udp = [\"127.0.0.1:0\", \"0.0.0.0:0\"]";
     let host = Setup::new().module(module("echo")).listen_with(keys, "echo", Some(2)).start();
     let addresses: Vec<SocketAddr> = host.addresses(0).iter().map(|address| address.parse().unwrap()).collect();
@@ -302,7 +305,7 @@ fn many_datagrams_at_several_addresses_are_all_answered() {
 }
 
 #[test]
-fn a_worker_of_several_addresses_that_dies_leaves_nothing_behind() {
+fn a_dying_worker_with_several_addresses_leaves_nothing() {
     let keys = "udp = [\"127.0.0.1:0\", \"127.0.0.1:0\"]";
     let host = Setup::new()
         .module(fixture("recorder_a"))
@@ -321,12 +324,12 @@ fn a_worker_of_several_addresses_that_dies_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_answer_comes_from_the_address_that_was_asked() {
+fn answers_come_from_the_requested_address() {
     let host = Setup::new().module(fixture("recorder_a")).listen_at("0.0.0.0:0", "recorder_a:serve", Some(1)).start();
     let port = port_of(&host);
     for asked in ["127.0.0.1", "127.0.0.2", "127.200.3.4"] {
         let server: SocketAddr = format!("{asked}:{port}").parse().unwrap();
-        // The client takes no answer from anywhere else.
+        // The client accepts answers from this address only.
         assert_eq!(ask(server, "local"), server.to_string());
     }
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -335,7 +338,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
     client.send_to(format!("send_from 127.9.9.9:{port} chosen").as_bytes(), server).unwrap();
     let (_, from) = client.recv_from(&mut [0; 100]).unwrap();
     assert_eq!(from.to_string(), format!("127.9.9.9:{port}"));
-    // Not this machine's, not this port, a group, another family.
+    // An address of another machine, another port, a group, another family.
     for local in [format!("192.0.2.254:{port}"), "127.0.0.1:9".into(), format!("239.1.1.1:{port}"), format!("[::1]:{port}")] {
         let answer = ask(server, &format!("send_from {local} x"));
         assert!(answer.contains("cannot reach the peer"), "{local}: {answer}");
@@ -344,7 +347,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn ipv6_alone_by_default_and_both_families_on_request() {
+fn ipv6_only_by_default_and_both_families_if_configured() {
     if !has_ipv6() {
         return;
     }
@@ -352,7 +355,7 @@ fn ipv6_alone_by_default_and_both_families_on_request() {
     let port = port_of(&host);
     let v6: SocketAddr = format!("[::1]:{port}").parse().unwrap();
     assert_eq!(ask(v6, "local"), v6.to_string());
-    // An address that nobody else uses, whatever ports others have.
+    // An address that no other program uses, whichever ports are in use.
     UdpSocket::bind(("127.77.88.99", port)).expect("IPv4 is free");
     host.stop();
 
@@ -363,7 +366,7 @@ fn ipv6_alone_by_default_and_both_families_on_request() {
         let server: SocketAddr = format!("{asked}:{port}").parse().unwrap();
         let client = Client::of(server);
         assert_eq!(client.ask_text("local"), server.to_string());
-        // An IPv4 peer is one of IPv4 to the module.
+        // The module sees an IPv4 peer with its IPv4 address.
         assert_eq!(client.ask_text("peer"), client.address().to_string());
         assert_eq!(client.ask_text(&format!("send 0 {} direct", "127.0.0.1:9")), "0");
     }
@@ -381,7 +384,7 @@ fn ipv6_alone_by_default_and_both_families_on_request() {
 }
 
 #[test]
-fn an_interface_by_name() {
+fn a_listener_can_be_bound_to_an_interface() {
     let host = Setup::new().module(fixture("recorder_a")).listen_at("lo:0", "recorder_a:serve", Some(1)).start();
     let addresses = host.addresses(0);
     assert!(addresses.iter().any(|address| address.starts_with("127.0.0.1:")), "{addresses:?}");
@@ -389,7 +392,7 @@ fn an_interface_by_name() {
         assert_eq!(ask(address.parse().unwrap(), "local"), *address);
     }
     host.stop();
-    // What comes in at it, and nothing else.
+    // Only datagrams that arrive at the interface.
     let host = Setup::new()
         .module(fixture("recorder_a"))
         .listen_with("udp = \"0.0.0.0:0\"\ninterface = \"lo\"", "recorder_a:serve", Some(1))
@@ -408,7 +411,7 @@ fn an_interface_by_name() {
 }
 
 #[test]
-fn a_multicast_group_of_ipv4() {
+fn a_listener_joins_an_ipv4_multicast_group() {
     let host = Setup::new()
         .module(fixture("recorder_a"))
         .listen_with("udp = \"0.0.0.0:0\"\nmulticast = \"239.1.2.3%lo\"", "recorder_a:serve", Some(1))
@@ -425,7 +428,7 @@ fn a_multicast_group_of_ipv4() {
 }
 
 #[test]
-fn link_local_addresses_groups_and_interfaces_of_a_real_network() {
+fn link_local_addresses_groups_and_interfaces_on_a_real_network() {
     in_own_network(VETH, || {
         let keys = "udp = [\"[fe80::7%va]:0\", \"va:0\"]";
         let host = Setup::new().module(fixture("recorder_a")).listen_with(keys, "recorder_a:serve", Some(1)).start();
@@ -447,7 +450,8 @@ fn link_local_addresses_groups_and_interfaces_of_a_real_network() {
         }
         host.stop();
 
-        // Groups of both families at one socket of both families; the listener's interface is theirs.
+        // Groups of both families at a socket for both families. They are joined on the listener's
+        // interface.
         let keys = "udp = \"[::]:0\"\nv6only = false\ninterface = \"va\"\nmulticast = [\"239.1.2.3\", \"ff02::1:3\"]";
         let host = Setup::new().module(fixture("recorder_a")).listen_with(keys, "recorder_a:serve", Some(1)).start();
         let port = port_of(&host);
@@ -463,14 +467,14 @@ fn link_local_addresses_groups_and_interfaces_of_a_real_network() {
             let (length, from) = client.recv_from(&mut buffer).unwrap();
             assert_eq!(String::from_utf8_lossy(&buffer[..length]), group);
             assert!(from.to_string().starts_with(&answers), "{from}");
-            // And one to the address itself, which answers for itself.
+            // A datagram to the address itself is answered from it.
             client.send_to(b"local", from).unwrap();
             let (length, again) = client.recv_from(&mut buffer).unwrap();
             assert_eq!((String::from_utf8_lossy(&buffer[..length]).into_owned(), again), (from.to_string(), from));
         }
         host.stop();
 
-        // No route and no interface: said with the group's name.
+        // No route and no interface: the error names the group.
         let ended = Setup::new()
             .module(fixture("recorder_a"))
             .listen_with("udp = \"0.0.0.0:0\"\nmulticast = \"224.7.7.7\"", "recorder_a:serve", None)
@@ -481,11 +485,11 @@ fn link_local_addresses_groups_and_interfaces_of_a_real_network() {
 }
 
 #[test]
-fn buffers_and_busy_polling() {
+fn buffer_sizes_and_busy_polling_are_set() {
     let keys = "udp = \"127.0.0.1:0\"\nreceive_buffer = \"64KiB\"\nsend_buffer = \"64KiB\"";
     let host = Setup::new().module(module("echo")).listen_with(keys, "echo", Some(1)).start();
     assert_eq!(host.client().ask(b"x"), b"x");
-    // The kernel's own count is twice what was asked for.
+    // The kernel counts twice the requested size.
     if let Some(memory) = socket_memory(port_of(&host)) {
         assert!(memory.contains(",rb131072,") && memory.contains(",tb131072,"), "{memory}");
     }
@@ -498,7 +502,7 @@ fn buffers_and_busy_polling() {
             assert!(memory.contains(",rb33554432,"), "root goes past the limit: {memory}");
         }
         host.stop();
-        // Nobody else does: said, with the limit's name, and served all the same.
+        // Another user cannot exceed the limits: the host logs their names and serves.
         let keys = "udp = \"127.0.0.1:0\"\nreceive_buffer = \"512MiB\"\nsend_buffer = \"512MiB\"\nbusy_poll = \"5ms\"";
         let host = Setup::new()
             .module(module("echo"))
@@ -513,7 +517,8 @@ fn buffers_and_busy_polling() {
     }
 }
 
-/// What `ss` says about the memory of the socket at that port. None, and said so, without `ss`.
+/// The memory of the socket at that port as `ss` shows it. None without `ss`; that is said on
+/// stderr.
 fn socket_memory(port: u16) -> Option<String> {
     let output = Command::new("ss").args(["-lunmH", &format!("sport = :{port}")]).output();
     let Ok(output) = output else {
@@ -534,7 +539,7 @@ fn check_and_ps_name_every_address() {
     for part in ["udp://127.0.0.1:0, udp://lo:7", &format!("unixgram://{path}, unixgram://@x")] {
         assert!(checked.output.contains(part), "{part}: {}", checked.output);
     }
-    // What is only known here: users, interfaces, how long a path is when it is whole.
+    // Errors that depend on this machine: users, interfaces, and the length of a full path.
     let long = "x".repeat(100);
     let setup = Setup::new()
         .module(module("echo"))

@@ -1,4 +1,5 @@
-//! Resets in every state of a connection, plain and with TLS, many at once: nothing of them is left, and nobody else notices.
+//! Resets in every state of a connection, plain and with TLS, many at once. Nothing is left, and
+//! other clients notice nothing.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,10 +17,10 @@ use super::from_outside::{
 use super::kv::{Peer, Reply, request};
 use super::tls::{Authority, connect_over, files};
 
-/// How often each state is reached.
+/// Connections that are reset in each state.
 const ROUNDS: usize = 40;
 
-/// Where the three listeners are.
+/// The addresses of the three listeners.
 struct Places {
     pages: SocketAddr,
     hidden: SocketAddr,
@@ -63,7 +64,7 @@ type State = fn(&Places) -> TcpStream;
 
 const GET_LARGE: &[u8] = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Each brings a connection into a state.
+/// Each function brings a connection into a state.
 const STATES: [(&str, State); 17] = [
     ("after connecting", |to| connect(to.pages)),
     ("in a head", |to| to.page(b"GET /lar")),
@@ -107,7 +108,7 @@ fn leave_nothing(accept: &str) {
         .start();
     let to = Places { pages: address(&host, 0), hidden: address(&host, 1), store: address(&host, 2), config: authority.client().config() };
     let everyone_is_served = || {
-        // At the same time, so that each worker has some.
+        // Connected together, so that each worker has some.
         let mut pages: Vec<TcpStream> = (0..4).map(|_| connect(to.pages)).collect();
         let mut stores: Vec<Peer> = (0..4).map(|_| Peer::at(to.store)).collect();
         let mut hidden: Vec<TcpStream> = (0..4).map(|_| connect(to.hidden)).collect();
@@ -122,24 +123,24 @@ fn leave_nothing(accept: &str) {
     everyone_is_served();
     wait_for_no_connection(&host);
     let (before, pids, opened) = (descriptors_at_rest(&host), workers(&host), counted(&host, "connections_opened"));
-    // In turn, so that each state has all others beside it.
+    // In turn, so that each state occurs beside all others.
     for _ in 0..ROUNDS {
         let reached: Vec<TcpStream> = STATES.iter().map(|(_, state)| state(&to)).collect();
         reached.into_iter().for_each(reset);
     }
     everyone_is_served();
-    // And one state at a time, many at once.
+    // One state at a time, many at once.
     for (name, state) in STATES {
         let reached: Vec<TcpStream> = (0..ROUNDS).map(|_| state(&to)).collect();
         reached.into_iter().for_each(reset);
         in_time(name, || try_ok(&mut connect(to.pages))).expect("a page");
     }
     wait_for_no_connection(&host);
-    // Each worker keeps its folder open from the first file on.
+    // Each worker keeps its folder open after the first file.
     wait_for_descriptors(&host, before + 2);
     assert_eq!(workers(&host), pids, "no worker has died");
     let resets = (2 * ROUNDS * STATES.len()) as i64;
-    // Some were gone before they could be accepted.
+    // Some were reset before they could be accepted.
     let seen = counted(&host, "connections_opened") - opened;
     assert!((resets / 2..=resets + 12 + STATES.len() as i64).contains(&seen), "{seen} connections of {resets}");
     assert_eq!(counted(&host, "closed_by_error"), 0);
@@ -148,11 +149,11 @@ fn leave_nothing(accept: &str) {
 }
 
 #[test]
-fn resets_in_every_state_when_tcp_main_accepts() {
+fn resets_in_every_state_with_tcp_main() {
     leave_nothing("main");
 }
 
 #[test]
-fn resets_in_every_state_when_workers_accept() {
+fn resets_in_every_state_with_accepting_workers() {
     leave_nothing("workers");
 }

@@ -1,4 +1,4 @@
-//! Shared memory and the locks in it, seen from two processes: each listener has one worker.
+//! Shared memory and its locks, from two processes: each listener has one worker.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ const E_DEADLOCK: &str = "-8";
 const E_NOT_RECOVERABLE: &str = "-9";
 const OWNER_DIED: &str = "1";
 
-/// Two workers that can be spoken to one at a time.
+/// Two workers that a test can address one at a time.
 fn two_workers(setup: Setup, module: &str) -> Setup {
     setup.listen(&format!("{module}:serve"), 1).listen(&format!("{module}:serve"), 1)
 }
@@ -31,13 +31,13 @@ fn a_lock_is_held_by_one_process() {
     assert_eq!(first.ask_text("lock"), "0");
     assert_eq!(second.ask_text("try_lock"), E_BUSY);
     assert_eq!(first.ask_text("lock"), E_DEADLOCK);
-    assert_eq!(second.ask_text("unlock"), "-3", "it is not this process's");
+    assert_eq!(second.ask_text("unlock"), "-3", "this process does not own it");
     second.send(b"lock");
     host.wait_for_records("the order to lock", 5, |record| record.event == "handler");
     assert_eq!(first.ask_text("unlock"), "0");
-    assert_eq!(second.receive(), b"0", "the waiting process has it now");
+    assert_eq!(second.receive(), b"0", "the waiting process has the lock");
     assert_eq!(first.ask_text("try_lock"), E_BUSY);
-    assert_eq!(first.ask_text("bad_lock"), "-303", "a lock outside of shared memory is refused");
+    assert_eq!(first.ask_text("bad_lock"), "-303", "a lock outside shared memory is refused");
     host.stop();
 }
 
@@ -55,14 +55,14 @@ fn the_next_owner_is_told_who_died() {
     host.log().assert(&["warn", "a process died holding a lock", &format!("pid={owner}"), "process_no=1"]);
     assert_eq!(second.ask_text("repaired"), "0");
     assert_eq!(second.ask_text("unlock"), "0");
-    // As good as new, for the replacement too.
+    // Fully usable again, for the replacement too.
     assert_eq!(first.ask_text("lock"), "0");
     assert_eq!(first.ask_text("unlock"), "0");
     host.stop();
 }
 
 #[test]
-fn who_waits_for_a_lock_is_told_as_well() {
+fn a_process_waiting_for_a_lock_is_told_too() {
     let setup = two_workers(Setup::new().module(fixture("recorder_a").script("init_f: mutex")), "recorder_a");
     let host = setup.expect_log("a process died holding a lock").expect_log("a process died and is replaced").start();
     let (first, second) = clients(&host);
@@ -77,7 +77,7 @@ fn who_waits_for_a_lock_is_told_as_well() {
 }
 
 #[test]
-fn a_lock_that_nobody_repairs_is_unusable_for_all() {
+fn an_unrepaired_lock_is_unusable_for_all() {
     let setup = two_workers(Setup::new().module(fixture("recorder_a").script("init_f: mutex")), "recorder_a");
     let host = setup.expect_log("a process died holding a lock").expect_log("a process died and is replaced").start();
     let (first, second) = clients(&host);
@@ -93,7 +93,7 @@ fn a_lock_that_nobody_repairs_is_unusable_for_all() {
 }
 
 #[test]
-fn books_balance_after_deaths_in_the_middle() {
+fn books_balance_after_deaths_within_a_booking() {
     let host = two_workers(Setup::new().module(fixture("ledger")), "ledger")
         .expect_log("a process died holding a lock")
         .expect_log("ledger: repairs what a dead process has left process_no=1")
@@ -106,11 +106,11 @@ fn books_balance_after_deaths_in_the_middle() {
     first.send(b"abort 7");
     host.wait_for_log("was killed by SIGABRT");
     assert_eq!(second.ask_text("book 1"), "debit=6 credit=6 booked=2 repairs=1");
-    // A panic does not release the lock over half-changed data.
+    // A panic does not release the lock while data is half changed.
     first.send(b"panic 9");
     host.wait_for_log("exited with status 70");
     assert_eq!(second.ask_text("sums"), "debit=6 credit=6 booked=2 repairs=2");
-    assert_eq!(first.ask_text("book 1"), "debit=7 credit=7 booked=3 repairs=2", "the replacement counts on in its predecessor's place");
+    assert_eq!(first.ask_text("book 1"), "debit=7 credit=7 booked=3 repairs=2", "the replacement continues in its predecessor's cell");
     host.log().assert(&["last=\"in a datagram handler of module \\\"ledger\\\""]);
     host.stop();
 }
@@ -128,7 +128,7 @@ fn no_booking_is_lost_between_processes() {
 }
 
 #[test]
-fn exhaustion_names_the_module_and_the_way_out() {
+fn an_exhausted_arena_names_the_module_and_the_remedy() {
     let host = Setup::new()
         .host("shared_memory", "\"1MiB\"")
         .module(fixture("recorder_a").script("init_f: shm_only 600000, shm_only 600000, shm_only 64; proc_init: shm_only 2000000"))
@@ -144,12 +144,12 @@ fn exhaustion_names_the_module_and_the_way_out() {
         "raise host.shared_memory",
     ]);
     let records = host.stop().records;
-    assert_eq!(records.outcomes("recorder_a", "shm_only"), [1, 0, 1, 0], "what fits is still given");
+    assert_eq!(records.outcomes("recorder_a", "shm_only"), [1, 0, 1, 0], "an allocation that fits succeeds");
     assert_eq!(records.outcomes("recorder_b", "shm_only"), [1, 0]);
 }
 
 #[test]
-fn allocating_after_the_fork_is_refused() {
+fn shm_malloc_is_refused_after_the_fork() {
     let setup = Setup::new()
         .module(fixture("recorder_a").script("init_f: timer fast tick 0 0; timer_tick: shm_only 8; proc_main: shm_only 8"))
         .listen("recorder_a:serve", 1);
@@ -162,14 +162,14 @@ fn allocating_after_the_fork_is_refused() {
 }
 
 #[test]
-fn impossible_requests_are_refused() {
+fn impossible_allocations_are_refused() {
     let script = "init_f: shm_only 8 4096, shm_only 8 8192, shm_only 8 3, shm_only 0 8, shm_only 9223372036854775807 8";
     let host =
         Setup::new().module(fixture("recorder_a").script(script)).expect_log("impossible shared memory").allow_log("cannot get").start();
     assert_eq!(host.stop().records.outcomes("recorder_a", "shm_only"), [1, 0, 0, 0, 0]);
 }
 
-/// What `modhost shm` says.
+/// The output of `modhost shm`.
 fn usage(host: &Host) -> serde_json::Value {
     let output = Command::new(built::host()).args(["shm", "--json", "-s"]).arg(host.path("control")).output().expect("the host's program");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -183,7 +183,7 @@ fn blocks(host: &Host, module: &str) -> u64 {
 }
 
 #[test]
-fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
+fn workers_dying_while_allocating_leave_shared_memory_consistent() {
     let host = Setup::new()
         .module(fixture("churn"))
         .listen("churn:serve", 8)
@@ -196,12 +196,13 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
     let before = blocks(&host, "churn");
     let main = host.main_pid();
     let workers = || -> Vec<i32> { host.children_of(main).into_iter().filter(|pid| processes::title(*pid).contains("worker")).collect() };
-    // Kept to the end: what they are still owed would go to whoever gets their ports.
+    // Kept to the end: later answers to these clients would go to the next sockets with their
+    // ports.
     let mut clients = Vec::new();
     for round in 1..=16 {
         let client = host.client();
         (0..24).for_each(|_| client.send(b"churn 300"));
-        // One answer, so that the others are in the middle of it.
+        // One answer, so that the other requests are in progress.
         client.receive();
         clients.push(client);
         host.kill(workers()[round % 8]);
@@ -209,8 +210,9 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
     }
     let client = host.client();
     assert!(client.ask_text("churn 1000").parse::<u64>().is_ok());
-    // A dead process may have owned a box, and a text that was in no list at that moment. The others may still be at what was asked of them
-    // before, and fill anew what was emptied: what is left counts once they are through.
+    // A dead process may have owned a box, and one text that was in no list at that moment. The
+    // other workers may still run earlier requests and refill what was emptied, so count after they
+    // are done.
     let left = before..=before + 3 * 16;
     wait_until(&host, "that all that is in nobody's list is what the dead had", || {
         client.ask_text("empty") == "0" && left.contains(&blocks(&host, "churn"))
@@ -219,7 +221,7 @@ fn workers_that_die_while_they_allocate_leave_shared_memory_in_order() {
 }
 
 #[test]
-fn every_process_and_thread_allocates_whoever_made_it() {
+fn threads_and_foreign_processes_allocate() {
     let host = Setup::new().module(fixture("allocates")).listen("allocates:serve", 1).control().start();
     let client = host.client();
     let before = blocks(&host, "allocates");
@@ -233,9 +235,10 @@ fn every_process_and_thread_allocates_whoever_made_it() {
 }
 
 #[test]
-fn main_allocates_in_no_fork_mode_and_so_do_processes_that_it_does_not_know() {
-    // No control process answers in this mode: memory that leaked would be used up soon. Of 20,000 blocks, that is; those that are alive at
-    // a time, and a span of each size for main and for the others, fit.
+fn no_fork_main_and_foreign_processes_allocate() {
+    // There is no control process in this mode, so the test measures by exhaustion: leaked memory
+    // would soon be used up. 20,000 blocks would not fit; the blocks alive at a time and one span
+    // of each size, for main and for the others, do.
     let setup = Setup::new().host("shared_memory", "\"4MiB\"").module(fixture("allocates")).listen("allocates:serve", 1);
     let host = setup.argument("--no-fork").start();
     let client = host.client();

@@ -1,11 +1,11 @@
-//! The SIP server on the wire: several workers, one registrar for all of them, and time.
+//! The SIP server on the wire: several workers, one registrar for all, and time.
 
 use std::collections::BTreeSet;
 
 use harness::setup::module;
 use harness::{Client, Deadline, Host, PATIENCE, Setup};
 
-/// A request from this client, with lines of its own.
+/// A request from this client with these additional lines.
 fn request(client: &Client, method: &str, uri: &str, call: &str, lines: &[&str]) -> String {
     let port = client.address().port();
     let mut text = format!(
@@ -38,15 +38,17 @@ fn invite(client: &Client, user: &str) -> String {
 fn registrar(workers: u32, memory: &str) -> Host {
     let sip = module("sip").param("registrar", "true").param("domains", r#"["example.com"]"#).text("min_expires", "1s");
     let setup = Setup::new().host("shared_memory", &format!("\"{memory}\"")).module(sip).listen("sip", workers);
-    // It removes what has expired four times a second, which on a busy machine may take longer.
+    // It removes expired entries four times a second. On a busy machine a call may take longer than
+    // that.
     setup.allow_log("a timer function is slower than its period").start()
 }
 
 #[test]
-fn each_worker_gives_the_same_answer_to_the_same_request() {
+fn all_workers_give_the_same_answer_to_the_same_request() {
     let host = Setup::new().module(module("sip").text("answer", "404 Nobody Here").text("server", "wire")).listen("sip", 4).start();
     let clients: Vec<Client> = (0..8).map(|_| host.client()).collect();
-    // Sent by one, with answers to nobody's port in particular: only the source differs, and it is no part of the tag.
+    // All clients send the same text: with `rport` the answer goes to the source port, which is not
+    // part of the tag.
     let text = request(&clients[0], "INVITE", "sip:a@example.com", "same", &[]).replace(";branch", ";rport;branch");
     let mut tags = BTreeSet::new();
     for _ in 0..20 {
@@ -66,10 +68,10 @@ fn each_worker_gives_the_same_answer_to_the_same_request() {
 }
 
 #[test]
-fn an_answer_goes_to_the_port_that_the_via_names() {
+fn answers_go_to_the_port_in_the_via() {
     let host = Setup::new().module(module("sip")).listen("sip", 1).start();
     let (sender, other) = (host.client(), host.client());
-    // As the other one would send it.
+    // The text that the other client would send.
     let text = request(&other, "OPTIONS", "sip:example.com", "elsewhere", &[]);
     sender.send(text.as_bytes());
     let answer = String::from_utf8(other.receive()).unwrap();
@@ -79,7 +81,7 @@ fn an_answer_goes_to_the_port_that_the_via_names() {
 }
 
 #[test]
-fn what_one_worker_registers_all_of_them_know_and_a_dead_worker_takes_nothing_along() {
+fn registrations_are_shared_and_survive_a_dead_worker() {
     let host = registrar(4, "64MiB").allowing("a process died and is replaced");
     let clients: Vec<Client> = (0..8).map(|_| host.client()).collect();
     for (number, client) in clients.iter().enumerate() {
@@ -110,7 +112,7 @@ fn what_one_worker_registers_all_of_them_know_and_a_dead_worker_takes_nothing_al
 }
 
 #[test]
-fn requests_for_one_user_at_once_leave_all_of_their_contacts() {
+fn simultaneous_registrations_of_one_user_keep_all_contacts() {
     let host = registrar(4, "64MiB");
     let clients: Vec<Client> = (0..8).map(|_| host.client()).collect();
     for round in 0..20 {
@@ -126,7 +128,7 @@ fn requests_for_one_user_at_once_leave_all_of_their_contacts() {
 }
 
 #[test]
-fn a_registration_ends_by_itself() {
+fn registrations_expire() {
     let host = registrar(2, "64MiB");
     let client = host.client();
     let answer = register(&client, "brief", &["Contact: <sip:brief@192.0.2.1>;expires=1"]);
@@ -139,7 +141,7 @@ fn a_registration_ends_by_itself() {
 }
 
 #[test]
-fn memory_that_is_used_up_comes_back_when_registrations_end() {
+fn memory_is_freed_when_registrations_expire() {
     let host = registrar(2, "4MiB").allowing("bytes of shared memory");
     let client = host.client();
     let long = "x".repeat(900);
@@ -154,19 +156,19 @@ fn memory_that_is_used_up_comes_back_when_registrations_end() {
     };
     assert_eq!(status(&refused), "503 Service Unavailable");
     assert!(refused.contains("\r\nRetry-After: 60\r\n") && users > 500, "{users} {refused}");
-    // Nobody asks for those users any more: it is the timer that frees what they had.
+    // No request names those users again: the timer frees their memory.
     let deadline = Deadline::after(PATIENCE);
     let mut again = 0;
     while again < users / 2 {
         let answer = register(&client, &format!("again{again}"), &[&format!("Contact: <sip:{long}@192.0.2.1>;expires=600")]);
         again += usize::from(status(&answer) == "200 OK");
-        assert!(!deadline.has_passed(), "the memory of {users} does not come back: {again}");
+        assert!(!deadline.has_passed(), "the memory of {users} is not freed: {again}");
     }
     host.stop();
 }
 
 #[test]
-fn parameters_that_cannot_be_served_are_refused() {
+fn impossible_parameters_are_refused() {
     for (name, value, text) in [
         ("answer", r#""100 Trying""#, "\\\"100 Trying\\\" does not begin with a code from 200 to 699"),
         ("answer", r#""200""#, "has no reason"),

@@ -1,18 +1,20 @@
-//! The traps of RFC 4475, each laid anew: what a server must answer, and that it lives on.
+//! The messages of RFC 4475, written again: the required answer, and the server must continue to
+//! serve.
 //!
-//! Each row names the section whose trap it is. Where the RFC leaves a choice, the last column says what was chosen and why.
+//! Each row names its section. Where the RFC leaves a choice, the last column gives the choice and
+//! the reason.
 
 use harness::setup::module;
 use harness::{Client, Deadline, Setup};
 
-/// The answer to expect.
+/// The expected answer.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
-    /// A code from a server that answers 200 to all it accepts.
+    /// A code from a server that accepts with 200.
     Answer(u16),
     /// A code from a registrar.
     Registrar(u16),
-    /// From both.
+    /// No answer from either.
     Silence,
 }
 use Wanted::{Answer, Registrar, Silence};
@@ -28,7 +30,8 @@ fn trap(section: &'static str, wanted: Wanted, why: &'static str, message: impl 
     Trap { section, wanted, why, message: message.into() }
 }
 
-/// A request in the usual form: the start line, then lines in place of the usual ones of the same name.
+/// A request in the usual form: the start line, then lines that replace the usual ones of the same
+/// name.
 fn message(start: &str, lines: &str, body: &str) -> String {
     let method = start.split(' ').next().unwrap_or_default();
     let usual = [
@@ -44,12 +47,12 @@ fn message(start: &str, lines: &str, body: &str) -> String {
     let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_lowercase();
     let own: Vec<String> = lines.lines().filter(|line| !line.starts_with(' ')).map(name).collect();
     let kept: Vec<&str> = usual.lines().filter(|line| !own.contains(&name(line))).collect();
-    // A line that is a name alone only leaves the usual one out.
+    // A line with only a name removes the usual one.
     let added: Vec<&str> = lines.lines().filter(|line| line.starts_with(' ') || line.contains(':')).collect();
     format!("{start}\r\n{}\r\n{}\r\n\r\n{body}", kept.join("\r\n"), added.join("\r\n")).replace("\r\n\r\n\r\n", "\r\n\r\n")
 }
 
-/// Section 3.1.1: what looks wrong and is right.
+/// Section 3.1.1: messages that look wrong and are valid.
 fn well_formed() -> Vec<Trap> {
     let bent = "iNvItE-free TO :\n  sip:prey@torture.example ;   tag    = 42z\nfrom   : \"A \\\\\\\"quoted\\\\\\\" one\"       <sip:setter@trap.example>\n  ;\n  tag = 11zz\n\
                 MaX-fOrWaRdS: 0068\nCall-ID: bent.call@trap.example\ncseq: 0009\n  INVITE\nVia  : SIP  /   2.0\n /UDP\n    trap.example;rport;branch=z9hG4bKbent\n\
@@ -163,7 +166,7 @@ fn well_formed() -> Vec<Trap> {
     ]
 }
 
-/// Section 3.1.2: what no server should take.
+/// Section 3.1.2: messages that no server should accept.
 fn malformed() -> Vec<Trap> {
     let invite = "INVITE sip:prey@torture.example SIP/2.0";
     let options = "OPTIONS sip:prey@torture.example SIP/2.0";
@@ -258,7 +261,8 @@ fn malformed() -> Vec<Trap> {
     ]
 }
 
-/// Sections 3.2 to 3.4: well-formed, and a matter of transactions, of the application, and of the old RFC.
+/// Sections 3.2 to 3.4: well-formed messages about transactions, the application, and the older
+/// RFC.
 fn unusual() -> Vec<Trap> {
     let invite = "INVITE sip:prey@torture.example SIP/2.0";
     let options = "OPTIONS sip:prey@torture.example SIP/2.0";
@@ -361,7 +365,8 @@ fn unusual() -> Vec<Trap> {
     ]
 }
 
-/// The code of the next answer. Whoever sets a trap also asks something harmless with another Call-ID, whose answer ends the wait.
+/// The code of the next answer. After each message the client sends a harmless one with another
+/// Call-ID, whose answer ends the wait.
 fn code(client: &Client, message: &str) -> Option<u16> {
     let port = client.address().port().to_string();
     client.send(message.replace(":PORT", &format!(":{port}")).as_bytes());
@@ -379,8 +384,8 @@ fn code(client: &Client, message: &str) -> Option<u16> {
 }
 
 #[test]
-fn each_torture_gets_its_answer_and_none_harms() {
-    // One worker each: it has answered the first message before it takes up the second.
+fn torture_messages_get_their_answers_and_do_no_harm() {
+    // One worker each, which answers the first message before it reads the second.
     let accept = || module("sip").param("accept", r#"["application/sdp", "multipart/mixed"]"#);
     let plain = Setup::new().module(accept()).listen("sip", 1).start();
     let registrar =

@@ -1,4 +1,4 @@
-//! Five hundred clients that send their requests a byte at a time, and one that is quick.
+//! Five hundred clients that send their requests one byte at a time, and one fast client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,13 +10,14 @@ use harness::{Deadline, PATIENCE, Setup};
 use super::from_outside::{address, connect, counted, descriptors_at_rest, in_time, try_ok, wait_for_descriptors, wait_for_no_connection};
 
 const SLOW: usize = 500;
-/// How long each of them pauses between two bytes.
+/// The pause between two bytes of a client.
 const PACE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(4);
-/// For a worker, all that it takes at one go has come when it began; on a busy machine some of it comes so much later.
+/// A worker counts all bytes of one wake-up as received when the wake-up began. On a busy machine
+/// some arrive this much later.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// A client that never comes to the end of its head.
+/// A client whose head never ends.
 struct Slow {
     socket: TcpStream,
     began: Instant,
@@ -27,23 +28,23 @@ struct Slow {
 const HEAD: &[u8] = b"GET /ok HTTP/1.1\r\nHost: a\r\nX-Slow: ";
 
 impl Slow {
-    /// Sends one byte, and looks whether the connection is over. Nothing may have come before.
+    /// Sends one byte and checks whether the connection has ended. No answer may have come.
     fn go_on(&mut self) {
         let byte = HEAD.get(self.sent).copied().unwrap_or(b'x');
-        // A reset is seen by what follows.
+        // A reset shows in the next call.
         let _ = self.socket.write(&[byte]);
         self.sent += 1;
         match self.socket.read(&mut [0; 64]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Ok(0) => self.ended = Some(self.began.elapsed()),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.ended = Some(self.began.elapsed()),
-            other => panic!("a head that does not end is answered: {other:?}"),
+            other => panic!("an unfinished head is answered: {other:?}"),
         }
     }
 }
 
 #[test]
-fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
+fn five_hundred_slow_heads_end_in_time_and_others_are_served() {
     let http = module("http").param("routes", "{ \"/ok\" = \"200 text/plain ok\" }");
     let keys = format!("tcp = \"127.0.0.1:0\"\nread_timeout = \"{}s\"", LIMIT.as_secs());
     let host = Setup::new().host("workers", "1").control().module(http).listen_with(&keys, "http", None).start();
@@ -63,11 +64,11 @@ fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
     let deadline = Deadline::after(PATIENCE);
     let (mut rounds, mut requests) = (0, 0);
     while slow.iter().any(|slow| slow.ended.is_none()) {
-        assert!(!deadline.has_passed(), "{} are not ended", slow.iter().filter(|slow| slow.ended.is_none()).count());
+        assert!(!deadline.has_passed(), "{} have not ended", slow.iter().filter(|slow| slow.ended.is_none()).count());
         slow.iter_mut().filter(|slow| slow.ended.is_none()).for_each(Slow::go_on);
         let next = Deadline::after(PACE);
         rounds += 1;
-        // Whoever is quick does as much as it can meanwhile, also with new connections.
+        // The fast client continues meanwhile, also with new connections.
         in_time("a page over a new connection", || try_ok(&mut connect(at))).expect("a page");
         while !next.has_passed() {
             in_time("a page", || try_ok(&mut quick)).expect("a page");
@@ -77,7 +78,7 @@ fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
     for slow in &slow {
         let ended = slow.ended.expect("its end");
         assert!(ended >= LIMIT - SLACK, "ended after {ended:?}, which is too early");
-        // Each byte that came did not give it more time.
+        // The bytes that arrived did not extend the limit.
         assert!(ended < 3 * LIMIT, "ended after {ended:?}");
         assert!(slow.sent > 5, "{} bytes were sent", slow.sent);
     }
@@ -91,7 +92,7 @@ fn five_hundred_slow_heads_end_in_time_and_a_quick_client_is_served() {
 }
 
 #[test]
-fn a_slow_head_that_ends_in_time_is_answered() {
+fn a_slow_head_within_the_limit_is_answered() {
     let http = module("http").param("routes", "{ \"/ok\" = \"200 text/plain ok\" }");
     let host = Setup::new().module(http).listen_with("tcp = \"127.0.0.1:0\"\nread_timeout = \"10s\"", "http", None).start();
     let mut socket = connect(address(&host, 0));

@@ -1,4 +1,5 @@
-//! Counters: what each process counts, added up, over deaths, threads and processes of others; and what shows them.
+//! Counters: the sum over processes, across deaths, threads and processes that the host did not
+//! fork; and the output formats.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use super::from_outside::wait_until;
 
 const E_PHASE: &str = "-2";
 
-/// `modhost stats` of that host: what it prints.
+/// The output of `modhost stats` for that host.
 #[track_caller]
 fn printed(host: &Host, arguments: &[&str]) -> String {
     let output = Command::new(host.path("modhost")).arg("stats").arg("-s").arg(host.path("control")).args(arguments).output().unwrap();
@@ -40,7 +41,7 @@ fn value(host: &Host, name: &str) -> i64 {
     entry(host, name)["value"].as_i64().unwrap()
 }
 
-/// Sends an order to the fixture: which process took it.
+/// Sends a command to the fixture. Returns the pid of the process that handled it.
 #[track_caller]
 fn order(client: &Client, order: &str) -> u64 {
     let answer = client.ask_text(order);
@@ -49,7 +50,7 @@ fn order(client: &Client, order: &str) -> u64 {
     process_no.parse().unwrap()
 }
 
-/// What the fixture counts in main before there are other processes.
+/// The count of the fixture in main before any fork.
 const IN_MAIN: i64 = 1_000_001;
 
 fn counts(workers: u32) -> Setup {
@@ -57,7 +58,7 @@ fn counts(workers: u32) -> Setup {
 }
 
 #[test]
-fn the_sum_is_what_all_workers_counted() {
+fn the_sum_covers_all_workers() {
     let host = counts(4).start();
     let clients: Vec<Client> = (0..40).map(|_| host.client()).collect();
     let mut by_slot = [0_i64; 16];
@@ -78,14 +79,14 @@ fn the_sum_is_what_all_workers_counted() {
         assert_eq!(part["value"].as_i64(), Some(by_slot[part["slot"].as_u64().unwrap() as usize]), "{entry}");
     }
     assert_eq!(parts.len(), by_slot.iter().filter(|sum| **sum > 0).count());
-    // The host's own: every datagram was one that a worker took, and one that it answered.
+    // The host's counters: workers received every datagram and answered every one.
     assert_eq!((value(&host, "host.received"), value(&host, "host.sent"), value(&host, "host.refused")), (400, 400, 0));
     assert!((1..=400).contains(&value(&host, "host.batches")));
     host.stop();
 }
 
 #[test]
-fn what_was_counted_outlives_its_process_and_what_it_had_does_not() {
+fn counters_outlive_their_process_and_gauges_do_not() {
     let host = counts(1).expect_log("a process died and is replaced").start();
     let client = host.client();
     for death in 1..=3 {
@@ -96,14 +97,14 @@ fn what_was_counted_outlives_its_process_and_what_it_had_does_not() {
         let worker = host.children().into_iter().find(|pid| harness::processes::title(*pid).contains("worker 1")).unwrap();
         host.kill(worker);
         host.wait_for_log_lines("a process died and is replaced", death as usize);
-        assert_eq!(value(&host, "counts.counted"), IN_MAIN + 10 * death, "never less than before");
+        assert_eq!(value(&host, "counts.counted"), IN_MAIN + 10 * death, "the sum never shrinks");
         assert_eq!((value(&host, "counts.own"), value(&host, "counts.shared")), (0, 7 * death));
         let took = entry(&host, "counts.took");
         assert_eq!((took["count"].as_i64(), took["sum"].as_i64(), took["p50"].as_i64()), (Some(death), Some(3 * death), Some(3)));
         assert_eq!(value(&host, "host.restarts"), death);
     }
     order(&client, "count 1");
-    assert_eq!(value(&host, "counts.counted"), IN_MAIN + 31, "the replacement goes on in the same place");
+    assert_eq!(value(&host, "counts.counted"), IN_MAIN + 31, "the replacement continues in the same cell");
     host.stop();
 }
 
@@ -125,7 +126,7 @@ fn a_c_module_reads_the_process_table() {
 }
 
 #[test]
-fn threads_and_processes_of_others_lose_nothing() {
+fn threads_and_foreign_processes_lose_no_count() {
     let host = counts(1).start();
     let client = host.client();
     order(&client, "threads 100000");
@@ -137,12 +138,12 @@ fn threads_and_processes_of_others_lose_nothing() {
     assert_eq!(outside["value"].as_i64(), Some(200_000));
     assert_eq!(value(&host, "counts.own"), 2);
     order(&client, "set -9");
-    assert_eq!(value(&host, "counts.own"), -7, "what this process has, and what others have");
+    assert_eq!(value(&host, "counts.own"), -7, "this process's count, and that of the others");
     host.stop();
 }
 
 #[test]
-fn what_cannot_be_registered_is_refused_and_named() {
+fn impossible_registrations_are_refused_and_named() {
     let start = Setup::new()
         .module(fixture("counts").param("misuse", "true"))
         .listen("counts:serve", 1)
@@ -159,7 +160,7 @@ fn what_cannot_be_registered_is_refused_and_named() {
 }
 
 #[test]
-fn garbage_in_the_cells_is_shown_as_numbers() {
+fn overwritten_cells_are_shown_as_numbers() {
     let host = counts(2).start();
     let client = host.client();
     for byte in [255, 1, 128] {
@@ -175,7 +176,7 @@ fn garbage_in_the_cells_is_shown_as_numbers() {
 }
 
 #[test]
-fn without_fork_main_counts() {
+fn counters_work_without_fork() {
     let host = Setup::new()
         .module(fixture("counts"))
         .module(module("stats"))
@@ -195,7 +196,7 @@ fn without_fork_main_counts() {
 }
 
 #[test]
-fn text_table_json_and_prometheus() {
+fn output_as_text_table_json_and_prometheus() {
     let host = counts(1).start();
     let client = host.client();
     for text in ["took 5", "took 50", "took 5000000000", "set -3"] {
@@ -247,7 +248,7 @@ fn text_table_json_and_prometheus() {
 }
 
 #[test]
-fn the_stats_module_answers_questions_and_nothing_harms_it() {
+fn the_stats_module_answers_good_and_bad_requests() {
     let host = Setup::new()
         .module(module("echo"))
         .module(module("stats").param("max_bytes", "700"))
@@ -264,7 +265,7 @@ fn the_stats_module_answers_questions_and_nothing_harms_it() {
     assert_eq!((json["stats"][0]["value"].as_i64(), json["left_out"].as_i64()), (Some(7), Some(0)));
     assert_eq!(json["stats"], all(&host, &["echo"]));
     assert!(asking.ask_text("echo prometheus").ends_with("\nmodhost_echo_answered_total 7\n"));
-    // More than fits: whole entries, and it says so.
+    // More than fits: whole entries, and a note.
     for format in ["json", "prometheus"] {
         let answer = asking.ask(format.as_bytes());
         assert!(answer.len() <= 700, "{}", answer.len());
@@ -279,8 +280,8 @@ fn the_stats_module_answers_questions_and_nothing_harms_it() {
 }
 
 #[test]
-fn only_this_machine_is_answered_unless_told_otherwise() {
-    // An address of this machine that is not a loopback one, if it has any.
+fn only_this_machine_is_answered_by_default() {
+    // An address of this machine other than loopback, if there is one.
     let Some(address) = own_address() else {
         eprintln!("this machine has no address but loopback: not run");
         return;
@@ -299,7 +300,7 @@ fn only_this_machine_is_answered_unless_told_otherwise() {
             let mut buffer = [0; 2000];
             assert!(socket.recv_from(&mut buffer).unwrap().0 > 0);
         } else {
-            // What is not answered is counted.
+            // A refused request is counted.
             wait_until(&host, "the refusal", || value(&host, "stats.refused") == 1);
             assert_eq!(value(&host, "stats.answered"), 0);
         }
@@ -308,7 +309,7 @@ fn only_this_machine_is_answered_unless_told_otherwise() {
     }
 }
 
-/// The address from which a datagram would go to elsewhere. Nothing is sent.
+/// The source address of datagrams to other machines. Nothing is sent.
 pub fn own_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -316,9 +317,9 @@ pub fn own_address() -> Option<std::net::IpAddr> {
 }
 
 #[test]
-fn the_stats_module_reports_what_has_changed() {
+fn the_stats_module_logs_changed_counters() {
     let setup = Setup::new().module(module("echo")).module(module("stats").text("log_every", "20ms")).listen("echo", 1).control();
-    // On a busy machine the period may be over before a call is.
+    // On a busy machine a timer call may take longer than its period.
     let host = setup.allow_log("a timer function is slower than its period").start();
     host.client().ask(b"x");
     host.wait_for_log("stats: counted counter=echo.answered total=1");
@@ -326,5 +327,5 @@ fn the_stats_module_reports_what_has_changed() {
     host.wait_for_log("stats: counted counter=echo.answered total=2 per_s=");
     wait_until(&host, "runs of the timer", || value(&host, "host.timer_runs") > 2);
     let reports = host.stop().log.lines.iter().filter(|line| line.text.contains("echo.answered")).count();
-    assert_eq!(reports, 2, "what did not change is not reported");
+    assert_eq!(reports, 2, "unchanged counters are not reported");
 }

@@ -1,4 +1,4 @@
-//! The page of the `status` module: what it shows, to whom, and in which forms.
+//! The page of the `status` module: its content, its clients, and its formats.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -13,9 +13,9 @@ use super::from_outside::wait_until;
 use super::http_clients::{is_installed, text as curl};
 use super::stats::own_address;
 
-/// A listener for pages beside one for datagrams.
+/// A listener for pages beside a listener for datagrams.
 fn setup(status: Fixture) -> Setup {
-    Setup::new().module(module("http")).module(module("echo")).module(status).listen_with("tcp = \"127.0.0.1:0\"", "http", None)
+    Setup::new().module(module("http")).module(module("echo")).module(status).listen_tcp("http")
 }
 
 /// Head and body of the answer to one request.
@@ -28,7 +28,7 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> (String, String) {
     (format!("{head}\r\n"), body.to_owned())
 }
 
-/// Where the TCP listeners are, in their order.
+/// The addresses of the TCP listeners, in order.
 fn address(host: &Host, listener: usize) -> String {
     host.wait("the addresses of the listeners", |host| {
         let log = host.log();
@@ -57,7 +57,7 @@ fn json(host: &Host) -> Value {
     serde_json::from_str(&page(host, "/status?format=json")).expect("JSON")
 }
 
-/// What a command of the host prints as JSON.
+/// The JSON output of a command of the host.
 #[track_caller]
 fn printed(host: &Host, command: &str) -> Value {
     let output =
@@ -66,14 +66,14 @@ fn printed(host: &Host, command: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// What of a row does not change while nothing happens.
+/// The columns of a row that do not change while nothing happens.
 fn lasting(rows: &Value) -> Vec<Value> {
     let keys = ["slot", "pid", "rank", "name", "state", "restarts"];
     let of = |row: &Value| Value::from_iter(keys.map(|key| (key, row[key].clone())));
     rows.as_array().expect("rows").iter().map(of).collect()
 }
 
-/// The texts of the cells of the first table, without its headings.
+/// The cells of the first table, without its headings.
 fn cells(page: &str) -> Vec<Vec<String>> {
     let table = page.split("<table>").nth(1).and_then(|rest| rest.split("</table>").next()).expect("a table");
     let text = |cell: &str| cell.split_once('>').expect("a cell").1.split("</td>").next().expect("its end").to_owned();
@@ -85,7 +85,7 @@ fn counter(json: &Value, module: &str, name: &str) -> Option<u64> {
 }
 
 #[test]
-fn it_shows_every_process_as_ps_does() {
+fn the_page_shows_every_process_like_ps() {
     let evil = fixture("recorder_a").script("init_f: register 2; proc_main: fork 7 <b>&\"x'");
     let host = setup(module("status")).module(evil).listen("echo", 2).control().start();
     let rows = printed(&host, "ps");
@@ -93,13 +93,13 @@ fn it_shows_every_process_as_ps_does() {
     assert_eq!(lasting(&shown["processes"]), lasting(&rows));
     assert_eq!((shown["pid"].as_i64(), shown["main_pid"].as_i64()), (Some(host.pid().into()), Some(host.main_pid().into())));
     assert!(shown["uptime_ms"].as_u64().is_some() && shown["version"].as_str().is_some_and(|version| version.contains('.')), "{shown}");
-    // Everybody that is there, by the pids of the kernel.
+    // Every running process, by its pid in the kernel.
     let mut pids: Vec<i64> = shown["processes"].as_array().expect("rows").iter().filter_map(|row| row["pid"].as_i64()).collect();
     let mut running: Vec<i64> = host.children().into_iter().chain([host.main_pid()]).map(i64::from).collect();
     pids.sort_unstable();
     running.sort_unstable();
     assert_eq!(pids, running);
-    // The one that answers is in a call of the module.
+    // The answering process is in a call of the module.
     let last = serde_json::json!({ "phase": "a stream handler", "module": "status" });
     assert_eq!(shown["processes"].as_array().expect("rows").iter().filter(|row| row["last"] == last).count(), 1, "{shown}");
 
@@ -115,22 +115,22 @@ fn it_shows_every_process_as_ps_does() {
         assert_eq!((&cells[..4], &cells[5], &cells[6]), (&wanted[..], &text(&row["restarts"]), &name));
     }
     assert!(page.contains("<td>&lt;b&gt;&amp;&quot;x&#39;</td>") && !page.contains("<b>"), "{page}");
-    assert!(cells.iter().any(|cells| cells[3] == "free"), "the second one was registered and not forked");
+    assert!(cells.iter().any(|cells| cells[3] == "free"), "the second process was registered and not forked");
     host.stop();
 }
 
 #[test]
-fn it_shows_what_was_counted_in_three_forms() {
+fn the_page_shows_counters_in_three_formats() {
     let host = setup(module("status")).listen("echo", 2).control().start();
     let client = host.client();
     for round in 1..=3 {
         client.ask(b"x");
         let shown = json(&host);
         assert_eq!(counter(&shown, "echo", "answered"), Some(round));
-        // The one that is being answered is among them.
+        // The current request is counted too.
         assert_eq!(counter(&shown, "status", "answered"), Some(round));
     }
-    // In the order and the words of the command, but for what asking changes.
+    // In the command's order and words, except for values that a request changes.
     let names = |entries: &Value| -> Vec<Value> {
         let of = |entry: &Value| Value::from_iter(["module", "name", "kind", "unit", "help"].map(|key| (key, entry[key].clone())));
         entries.as_array().expect("entries").iter().map(of).collect()
@@ -170,7 +170,7 @@ fn a_killed_worker_is_shown_as_restarted() {
 }
 
 #[test]
-fn requests_of_all_kinds() {
+fn all_kinds_of_requests_are_answered() {
     let host = setup(module("status").text("path", "/a/b")).listen("echo", 1).start();
     let (head, body) = ask(&host, "GET /a/b HTTP/1.1");
     for line in ["Content-Type: text/html; charset=utf-8", "Cache-Control: no-store", "X-Content-Type-Options: nosniff"] {
@@ -204,13 +204,13 @@ fn requests_of_all_kinds() {
 }
 
 #[test]
-fn only_this_machine_and_the_networks_that_are_allowed() {
+fn only_this_machine_and_allowed_networks_are_answered() {
     let start = |allow: &str, address: IpAddr| {
         let listener = format!("tcp = \"{}\"", std::net::SocketAddr::new(address, 0));
         Setup::new()
             .module(module("http"))
             .module(module("status").param("allow", allow))
-            .listen_with("tcp = \"127.0.0.1:0\"", "http", None)
+            .listen_tcp("http")
             .listen_with(&listener, "http", None)
             .listen_with("unix = \"sock\"", "http", None)
             .start()
@@ -221,12 +221,12 @@ fn only_this_machine_and_the_networks_that_are_allowed() {
     };
     for (allow, code) in [("[]".to_owned(), 403), ("[\"240.0.0.0/8\"]".to_owned(), 403), (format!("[\"240.0.0.0/8\", \"{own}\"]"), 200)] {
         let host = start(&allow, own);
-        // The client's address is the server's, which is not a loopback one.
+        // The client's address is the server's, which is not loopback.
         let (head, body) = exchange(TcpStream::connect(address(&host, 1)).expect("a connection"), "GET /status?format=json HTTP/1.1");
         assert!(head.starts_with(&format!("HTTP/1.1 {code} ")), "{allow}: {head}");
         assert_eq!(body == "403 Forbidden\n", code == 403, "{body}");
         assert!(head.contains("\r\nCache-Control: no-store\r\n"), "{head}");
-        // This machine, and a Unix socket, are always let in.
+        // This machine and Unix sockets are always allowed.
         let local = UnixStream::connect(host.path("sock")).expect("a connection");
         assert!(exchange(local, "GET /status HTTP/1.1").0.starts_with("HTTP/1.1 200 "));
         assert_eq!(counter(&json(&host), "status", "refused"), Some(u64::from(code == 403)));
@@ -235,7 +235,7 @@ fn only_this_machine_and_the_networks_that_are_allowed() {
 }
 
 #[test]
-fn without_fork_main_shows_itself() {
+fn the_page_works_without_fork() {
     let host = setup(module("status")).listen("echo", 1).argument("--no-fork").start();
     let shown = json(&host);
     let rows = shown["processes"].as_array().expect("rows");
@@ -249,7 +249,7 @@ fn without_fork_main_shows_itself() {
 }
 
 #[test]
-fn what_it_cannot_start_with() {
+fn impossible_configurations_are_refused() {
     let attempt = Attempt::new();
     attempt.copy(&built::module("status"), "status.so");
     attempt.copy(&built::module("http"), "http.so");
@@ -265,9 +265,13 @@ fn what_it_cannot_start_with() {
         ("status.allow=all", "parameter \"allow\": \"all\" is not a network (hint: \"192.0.2.0/24\""),
         ("status.allow=192.0.2.1/24", "the bits after the first 24 must be zero"),
     ] {
-        let said = attempt.run(&["run", "./http.so", "./status.so", "--set", set]);
-        assert_eq!(said.code, 1, "{}", said.errors);
-        assert!(said.errors.contains("module \"status\" failed in init_f") && said.errors.contains(what), "{set}: {}", said.errors);
+        let outcome = attempt.run(&["run", "./http.so", "./status.so", "--set", set]);
+        assert_eq!(outcome.code, 1, "{}", outcome.errors);
+        assert!(
+            outcome.errors.contains("module \"status\" failed in init_f") && outcome.errors.contains(what),
+            "{set}: {}",
+            outcome.errors
+        );
     }
 }
 

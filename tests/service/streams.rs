@@ -1,4 +1,5 @@
-//! Connections: every listener, both directions, every end, limits, and what must not disturb the others.
+//! Connections: every listener, both directions, every kind of end, limits, and isolation between
+//! connections.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 
 use super::from_outside::{descriptors_at_rest, wait_for_descriptors};
 
-/// A client that speaks in lines.
+/// A client that sends and receives lines.
 pub(super) struct Lines {
     pub(super) stream: BufReader<TcpStream>,
 }
@@ -49,7 +50,7 @@ impl Lines {
         answer.parse().unwrap_or_else(|error| panic!("{answer}: {error}"))
     }
 
-    /// Everything up to the end; none if the connection was reset.
+    /// Everything until the end. None if the connection was reset.
     pub(super) fn rest(&mut self) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.stream.read_to_end(&mut bytes) {
@@ -59,16 +60,16 @@ impl Lines {
         }
     }
 
-    /// It is over, by an end or a reset.
+    /// Asserts that it ends, orderly or by a reset.
     #[track_caller]
     pub(super) fn ends(mut self) {
         assert_eq!(self.rest().unwrap_or_default(), b"");
     }
 
-    /// What it sends to a connection whose worker has died does not arrive: it fails in time until the successor begins, and then because
-    /// the connection is gone.
+    /// Sends to a connection whose worker has died. Each attempt fails in time until the
+    /// replacement runs; then it fails because the connection is gone.
     #[track_caller]
-    pub(super) fn finds_gone(&mut self, id: u64) {
+    pub(super) fn assert_gone(&mut self, id: u64) {
         let deadline = Deadline::after(PATIENCE);
         loop {
             let outcome = self.ask(&format!("send {id} x"));
@@ -100,14 +101,14 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_listener_serves_at_once() {
+fn all_kinds_of_listeners_serve_together() {
     let setup = Setup::new().module(module("echo")).module(fixture("c_streams")).host("workers", "2");
     let (folder, path) = (setup.folder().to_owned(), setup.path("socket"));
     let host = setup
-        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+        .listen_tcp("echo:bytes")
         .listen_with("tcp = \"[::1]:0\"", "echo:bytes", None)
         .listen_with(&format!("unix = {path}"), "echo:bytes", None)
-        .listen_with("tcp = \"127.0.0.1:0\"", "c_streams:lines", None)
+        .listen_tcp("c_streams:lines")
         .start();
     let mut v4 = TcpStream::connect(&host.addresses(0)[0]).unwrap();
     let mut v6 = TcpStream::connect(&host.addresses(1)[0]).unwrap();
@@ -132,14 +133,14 @@ trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
 #[test]
-fn a_module_asks_for_a_listener_and_knows_its_address() {
+fn a_module_opens_a_listener_and_gets_its_address() {
     let host = Setup::new()
         .module(fixture("streams").text("listen", "127.0.0.1:0"))
         .module(module("echo"))
-        .listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None)
+        .listen_tcp("echo:bytes")
         .listen("echo:echo", 1)
         .start();
-    // The log has those for datagrams first.
+    // The log lists listeners for datagrams first.
     let (udp, own) = (host.client(), &host.addresses(2)[0]);
     assert_eq!(udp.ask(b"hello"), b"hello");
     let mut client = Lines::to(&host, 2);
@@ -151,8 +152,8 @@ fn a_module_asks_for_a_listener_and_knows_its_address() {
 }
 
 #[test]
-fn three_megabytes_both_ways_to_a_slow_reader() {
-    let host = Setup::new().module(module("echo")).host("workers", "1").listen_with("tcp = \"127.0.0.1:0\"", "echo:bytes", None).start();
+fn three_megabytes_reach_a_slow_reader_and_return() {
+    let host = Setup::new().module(module("echo")).host("workers", "1").listen_tcp("echo:bytes").start();
     let sent = pattern(3 << 20);
     let mut reader = TcpStream::connect(&host.addresses(0)[0]).unwrap();
     let mut writer = reader.try_clone().unwrap();
@@ -164,7 +165,7 @@ fn three_megabytes_both_ways_to_a_slow_reader() {
         }
     });
     let mut received = vec![0; sent.len()];
-    // The reader takes nothing until the sender cannot go on or is done, then small pieces.
+    // The reader waits until the sender blocks or is done, then reads small pieces.
     for piece in received.chunks_mut(1000) {
         reader.read_exact(piece).unwrap();
     }
@@ -175,7 +176,7 @@ fn three_megabytes_both_ways_to_a_slow_reader() {
 }
 
 #[test]
-fn a_client_that_never_reads_costs_little_and_stops_nobody() {
+fn a_client_that_never_reads_costs_little_and_delays_no_other() {
     let host = lines("output_limit = \"64KiB\"", 1).start();
     let mut greedy = Lines::to(&host, 0);
     let worker = greedy.number("pid") as i32;
@@ -187,7 +188,7 @@ fn a_client_that_never_reads_costs_little_and_stops_nobody() {
         assert_eq!(other.ask(&format!("say {round}")), round.to_string());
     }
     assert!(memory() < before_kib + 8 * 1024, "{} KiB, before {before_kib}", memory());
-    // And when it reads, it gets everything that it was promised up to then and more.
+    // When it reads, it gets everything that was accepted before, and more.
     let mut bytes = vec![0; 20_000_000];
     greedy.stream.read_exact(&mut bytes).unwrap();
     assert!(bytes.iter().all(|byte| *byte == b'b'));
@@ -195,7 +196,7 @@ fn a_client_that_never_reads_costs_little_and_stops_nobody() {
 }
 
 #[test]
-fn either_side_ends_its_half_first() {
+fn either_side_can_close_its_half_first() {
     let host = lines("", 1).start();
     let mut ours = Lines::to(&host, 0);
     ours.say("stay");
@@ -207,7 +208,7 @@ fn either_side_ends_its_half_first() {
     theirs.say("big 200000");
     theirs.say("half");
     assert_eq!(theirs.rest().map(|bytes| bytes.len()), Some(200_000));
-    // We may go on, and what we say is heard: an order that is not known closes.
+    // Our half is still open, and the handler reads it: an unknown command closes the connection.
     theirs.say("linked 0");
     host.wait_for_log("asked to send outcome=Err(Gone)");
     drop(theirs);
@@ -216,14 +217,14 @@ fn either_side_ends_its_half_first() {
 }
 
 #[test]
-fn a_handler_ends_its_connection_in_every_way_and_no_other() {
+fn a_handler_ends_only_its_connection_in_every_way() {
     let host = lines("", 1).start();
     let mut stays = Lines::to(&host, 0);
     assert_eq!(stays.ask("say still"), "still");
     let mut closes = Lines::to(&host, 0);
     closes.say("big 200000");
     closes.say("close");
-    assert_eq!(closes.rest().map(|bytes| bytes.len()), Some(200_000), "what is queued is sent first");
+    assert_eq!(closes.rest().map(|bytes| bytes.len()), Some(200_000), "queued bytes are sent first");
     let mut aborts = Lines::to(&host, 0);
     assert_eq!(aborts.ask("say x"), "x");
     aborts.say("abort");
@@ -251,7 +252,7 @@ fn resets_in_every_state_leave_nothing() {
     let host = lines("", 2).start();
     assert_eq!(Lines::to(&host, 0).ask("say x"), "x");
     host.wait_for_log("closed reason");
-    // The handler says so before its worker lets go of the socket.
+    // The handler reports it before its worker closes the socket.
     let before = descriptors_at_rest(&host);
     for state in ["", "say half a li", "say x\n", "big 5000000\n", "half\n", "big 5000000\nclose\n", "pause\n", "pause\nsay x\n"] {
         for _ in 0..5 {
@@ -283,7 +284,7 @@ fn ten_thousand_short_connections_leak_nothing() {
             client.write_all(b"x").unwrap();
             client.read_exact(&mut [0]).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-            // Its end has come, so the server has let go of it.
+            // Its end has arrived, so the server has closed it.
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
         };
         let fds = || -> usize { host.children().iter().map(|pid| processes::descriptors(*pid).len()).sum() };
@@ -297,7 +298,7 @@ fn ten_thousand_short_connections_leak_nothing() {
 }
 
 #[test]
-fn time_limits_strike_and_bytes_hold_them_off() {
+fn time_limits_end_idle_connections_and_bytes_extend_them() {
     for (keys, first) in [("idle_timeout = \"300ms\"", ""), ("read_timeout = \"300ms\"", "half a li"), ("total_timeout = \"300ms\"", "")] {
         let host = lines(keys, 1).start();
         let began = Instant::now();
@@ -307,17 +308,19 @@ fn time_limits_strike_and_bytes_hold_them_off() {
         assert!(began.elapsed() >= Duration::from_millis(250), "{keys}: {:?}", began.elapsed());
         host.wait_for_log("closed reason=timeout");
         if !keys.starts_with("total") {
-            // A client that goes on is not cut off. Where it had to pause, that says nothing.
+            // A client that continues to send is not cut off. A client that was delayed by this
+            // machine proves nothing.
             let deadline = Deadline::after(PATIENCE);
             while !goes_on(&host) {
-                assert!(!deadline.has_passed(), "this machine pauses all the time");
+                assert!(!deadline.has_passed(), "this machine delays every run");
             }
         }
         host.stop();
     }
 }
 
-/// A client that goes on for twice the limit of 300 ms, and is served. False: it went on so late once that it may have been cut off.
+/// A client that sends for twice the limit of 300 ms and is served. False if this machine delayed
+/// it so much that it may have been cut off.
 fn goes_on(host: &Host) -> bool {
     let until = Deadline::after(Duration::from_millis(600));
     let mut last = Instant::now();
@@ -327,7 +330,7 @@ fn goes_on(host: &Host) -> bool {
         let mut line = String::new();
         let asked = client.stream.get_mut().write_all(b"say x\n");
         let heard = asked.and_then(|()| client.stream.read_line(&mut line));
-        // From before one question to after the answer to the next.
+        // From before one request to after the next answer.
         if before.elapsed() > Duration::from_millis(250) {
             return false;
         }
@@ -347,7 +350,7 @@ fn limits_on_connections_and_bytes_hold() {
             assert_eq!(client.ask("say x"), "x");
         }
         Lines::to(&host, listener).ends();
-        // Where one goes, another one can come.
+        // When one connection ends, another fits.
         let mut last = within.pop().unwrap();
         last.say("close");
         last.ends();
@@ -356,7 +359,7 @@ fn limits_on_connections_and_bytes_hold() {
     }
     host.wait_for_log_lines("closed reason", 8);
     let mut talks = Lines::to(&host, 0);
-    // The limit may strike before all is sent.
+    // The limit may end it before all is sent.
     let _ = talks.stream.get_mut().write_all(&[b'x'; 5000]);
     talks.ends();
     host.wait_for_log("closed reason=limit");
@@ -388,11 +391,11 @@ fn connections_are_counted() {
 }
 
 #[test]
-fn two_thousand_connections_at_once() {
+fn two_thousand_connections_are_spread_evenly() {
     let host = lines("", 2).start();
     let mut pids = std::collections::BTreeMap::new();
-    // A worker that has just given its first answer to a connection may still count it twice; at the second it has noted that it has taken
-    // it.
+    // After the first answer on a connection a worker may still count it twice; by the second it
+    // has recorded the connection.
     let begin = |number: usize| {
         let mut client = Lines::to(&host, 0);
         assert_eq!(client.ask(&format!("say {number}")), number.to_string());
@@ -403,13 +406,13 @@ fn two_thousand_connections_at_once() {
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.ask(&format!("say {number}")), number.to_string());
     }
-    // The least loaded worker gets each.
+    // Each connection goes to the least loaded worker.
     assert_eq!(pids.values().copied().collect::<Vec<i32>>(), [1000, 1000]);
     host.stop();
 }
 
 #[test]
-fn a_worker_that_is_killed_loses_its_connections_and_no_other() {
+fn a_killed_worker_loses_only_its_connections() {
     let setup = lines("", 2).expect_log("was killed by SIGKILL").expect_log("a process died and is replaced");
     let host = setup.allow_log("no answer from a connection's worker").start();
     let mut clients: Vec<(Lines, i32)> = (0..20)
@@ -427,7 +430,7 @@ fn a_worker_that_is_killed_loses_its_connections_and_no_other() {
             client.ends();
         } else {
             assert_eq!(client.number("pid") as i32, pid);
-            client.finds_gone(id);
+            client.assert_gone(id);
         }
     }
     host.wait_for_log("a process died and is replaced");
@@ -437,7 +440,7 @@ fn a_worker_that_is_killed_loses_its_connections_and_no_other() {
 }
 
 #[test]
-fn a_panic_ends_the_worker_and_the_others_live() {
+fn a_panic_ends_only_its_worker() {
     let host = lines("", 2)
         .expect_log("a stream handler panicked module=\"streams\" handler=\"lines\"")
         .expect_log("a process died and is replaced")
@@ -461,7 +464,7 @@ fn tcp_main_can_be_killed_at_any_time() {
     let id = other.number("id");
     for round in 1..=3 {
         let main = process(&host, "TCP main");
-        // What is in flight through one that stands still fails in time.
+        // A line in flight through a stopped process fails in time.
         processes::Process::open(main).unwrap().stop(Deadline::after(PATIENCE));
         let outcome = one.ask(&format!("send {id} lost?"));
         let (outcome, ms) = outcome.rsplit_once(' ').unwrap();
@@ -469,10 +472,10 @@ fn tcp_main_can_be_killed_at_any_time() {
         assert!((50..1000).contains(&ms.parse::<u64>().unwrap()), "{ms} ms");
         host.kill(main);
         host.wait_for_log_lines("a process died and is replaced", round);
-        // The successor accepts, and passes on what is sent: ids and links are what they were.
+        // The replacement accepts connections and passes on lines: ids and links are unchanged.
         assert_eq!(Lines::to(&host, 0).ask("say x"), "x");
         assert!(one.ask(&format!("send {id} there")).starts_with("Ok"));
-        // Whatever stood in the link when the old one died was passed on by the new one.
+        // Lines that were in the link when the old one died are passed on by the new one.
         let mut heard = String::new();
         while !heard.ends_with("there") {
             let mut byte = [0];
@@ -486,22 +489,22 @@ fn tcp_main_can_be_killed_at_any_time() {
 }
 
 #[test]
-fn sending_from_anywhere() {
+fn every_process_can_send_on_a_connection() {
     let host = lines("", 2).start();
     let (mut one, mut other) = (Lines::to(&host, 0), Lines::to(&host, 0));
     assert_ne!(one.ask("pid"), other.ask("pid"));
     let (mine, theirs) = (one.number("id"), other.number("id"));
-    // From a worker to another worker, to its own connection, and to itself.
+    // From a worker to another worker, to its own connection, and to the same connection.
     assert!(one.ask(&format!("send {theirs} hello\u{a0}")).starts_with("Ok"));
     other.say("say .");
     assert_eq!(other.hear(), "hello\u{a0}.");
     assert!(one.ask(&format!("send {mine} ")).starts_with("Ok"));
-    // From a process with a link, and one without.
+    // From a process with a link, and from one without.
     one.say(&format!("linked {theirs}"));
     assert_eq!(other.hear(), "sent");
     one.say(&format!("bare {theirs}"));
     host.wait_for_log("outcome=Err(NoLink)");
-    // Gone: never another one's, though its place is taken again at once.
+    // A closed connection: the id never names a later one, even if that has the same slot.
     drop(other);
     host.wait_for_log("closed reason");
     let mut successors: Vec<Lines> = (0..4).map(|_| Lines::to(&host, 0)).collect();
@@ -517,7 +520,7 @@ fn sending_from_anywhere() {
     for successor in &mut successors {
         assert_eq!(successor.ask("say nothing"), "nothing");
     }
-    // Full: it does not read.
+    // A client that does not read: its queue is full.
     let full = &mut successors[0];
     let id = full.number("id");
     full.say("big 50000000");
@@ -529,7 +532,7 @@ fn sending_from_anywhere() {
 }
 
 #[test]
-fn without_forking_main_serves_the_same() {
+fn connections_are_served_without_fork() {
     let host = lines("", 2).argument("--no-fork").start();
     let (mut one, mut other) = (Lines::to(&host, 0), Lines::to(&host, 0));
     assert_eq!(one.number("pid") as i32, host.pid());
@@ -568,12 +571,12 @@ fn a_stop_ends_open_connections() {
 }
 
 #[test]
-fn a_daemon_that_gave_up_its_rights_serves() {
+fn a_daemon_serves_after_dropping_privileges() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: it needs root");
         return;
     }
-    // A port below 1024 that is free at the moment.
+    // A free port below 1024.
     let Some(port) = (600..1000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) else { panic!("no port is free") };
     let (host, started) = Setup::new()
         .module(fixture("streams"))

@@ -1,4 +1,4 @@
-//! TLS: what a handler sees is the same, and what a peer does wrong is its own trouble.
+//! TLS: handlers see the same as without TLS, and errors of one peer affect no other.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -20,7 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 static V12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
 static V13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
-/// An authority, and the certificates it has made.
+/// A certificate authority and the certificates that it has issued.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -31,7 +31,8 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Writes `NAME.pem` and `NAME.key` for that host, good until the end of that year. Both come by a rename.
+    /// Writes `NAME.pem` and `NAME.key` for that host name, valid until the end of that year. Both
+    /// are replaced by a rename.
     pub(super) fn certify(&self, folder: &Path, name: &str, host: &str, last_year: i32) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
@@ -42,7 +43,7 @@ impl Authority {
         put(folder, &format!("{name}.pem"), &certificate.pem());
     }
 
-    /// What a client believes and offers.
+    /// The trust and the certificate of a client.
     pub(super) fn client(&self) -> ClientOffer {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
@@ -86,7 +87,7 @@ fn connect(config: Arc<ClientConfig>, address: SocketAddr, host: &str) -> std::i
     connect_over(plain(address), config, host)
 }
 
-/// The same over a socket that is there.
+/// The same over an open socket.
 pub(super) fn connect_over(socket: TcpStream, config: Arc<ClientConfig>, host: &str) -> std::io::Result<Session> {
     let name = ServerName::try_from(host.to_owned()).expect("a name");
     let session = ClientConnection::new(config, name).expect("a session");
@@ -118,14 +119,15 @@ pub(super) fn ask(session: &mut (impl Read + Write), text: &str) -> String {
     line(session)
 }
 
-/// Until the other side ends; it must do so in an orderly way.
+/// Everything until the other side ends, which must be orderly.
 fn rest(session: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
-    session.read_to_end(&mut bytes).expect("an end with a goodbye");
+    session.read_to_end(&mut bytes).expect("an end with close_notify");
     bytes
 }
 
-/// A host with one listener at which `teller` serves, with these lines in its `[listen.tls]` beside the files of `server`.
+/// A host with one listener for `teller`, with these lines in its `[listen.tls]` beside the files
+/// of `server`.
 pub(super) fn setup(authority: &Authority, tls: &str) -> Setup {
     let setup = Setup::new();
     authority.certify(setup.folder(), "server", "localhost", 2090);
@@ -150,7 +152,7 @@ fn pattern(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_handler_sees_plain_bytes_and_what_was_agreed_on() {
+fn handlers_see_plain_bytes_and_the_negotiated_parameters() {
     let authority = Authority::new();
     let host = setup(&authority, "alpn = [\"second\", \"first\"]").start();
     let at = address(&host);
@@ -172,7 +174,7 @@ fn the_handler_sees_plain_bytes_and_what_was_agreed_on() {
 }
 
 #[test]
-fn much_in_both_directions() {
+fn large_transfers_in_both_directions() {
     const COUNT: usize = 40_000_000;
     let authority = Authority::new();
     let setup = setup(&authority, "");
@@ -203,12 +205,12 @@ fn much_in_both_directions() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_not_read_from() {
+fn the_server_stops_reading_a_client_that_does_not_read() {
     let authority = Authority::new();
     let host = setup(&authority, "").start();
     let mut session = authority.client().connect(address(&host), "localhost").unwrap();
     session.write_all(b"big 30000000\n").unwrap();
-    // Full in both directions: nobody reads what it sends, so nobody reads what we send.
+    // Both directions are full: the client reads no answer, so the server reads no request.
     session.sock.set_nonblocking(true).unwrap();
     let mut written = 0;
     let mut idle = Deadline::after(Duration::from_millis(300));
@@ -225,11 +227,12 @@ fn a_client_that_does_not_read_is_not_read_from() {
         }
         assert!(written < 50_000_000, "it is still read from");
     }
-    // Another client does not notice.
+    // Other clients are unaffected.
     let mut other = authority.client().connect(address(&host), "localhost").unwrap();
     assert_eq!(ask(&mut other, "say hello"), "hello");
     session.sock.set_nonblocking(false).unwrap();
-    // Not by the stream's own `read`: it would first wait until what is left to send is sent, and neither would read.
+    // Not by the stream's `read`, which first waits until its output is sent: then neither side
+    // would read.
     let mut bytes = Vec::new();
     while bytes.len() < 30_000_000 {
         assert_ne!(session.conn.read_tls(&mut session.sock).unwrap(), 0, "the end after {} bytes", bytes.len());
@@ -238,13 +241,13 @@ fn a_client_that_does_not_read_is_not_read_from() {
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
         }
     }
-    // The first answers to what it went on to say may be there, too.
+    // The first answers to later requests may be there too.
     assert!(bytes[..30_000_000] == pattern(30_000_000), "other bytes than were sent");
     host.stop();
 }
 
 #[test]
-fn each_side_ends_for_itself() {
+fn each_side_ends_its_half_separately() {
     let authority = Authority::new();
     let host = setup(&authority, "").start();
     let mut session = authority.client().connect(address(&host), "localhost").unwrap();
@@ -254,12 +257,12 @@ fn each_side_ends_for_itself() {
     session.conn.send_close_notify();
     session.flush().unwrap();
     host.wait_for_log("closed reason=Normal counted=500000");
-    // Cut off without a word: that is no end.
+    // Cut off without close_notify: not an orderly end.
     let mut session = authority.client().connect(address(&host), "localhost").unwrap();
     assert_eq!(ask(&mut session, "say x"), "x");
     session.sock.shutdown(Shutdown::Write).unwrap();
     host.wait_for_log("closed reason=Peer counted=0");
-    // Aborted: the client must not take it for an end either.
+    // Aborted by the server: the client must not take it for an orderly end either.
     let mut session = authority.client().connect(address(&host), "localhost").unwrap();
     session.write_all(b"abort\n").unwrap();
     session.read_to_end(&mut Vec::new()).unwrap_err();
@@ -267,7 +270,7 @@ fn each_side_ends_for_itself() {
 }
 
 #[test]
-fn garbage_and_silence_harm_nobody() {
+fn garbage_and_silence_do_no_harm() {
     let authority = Authority::new();
     let host = setup(&authority, "handshake_timeout = \"700ms\"").log("level", "\"debug\"").start();
     let at = address(&host);
@@ -276,12 +279,13 @@ fn garbage_and_silence_harm_nobody() {
     let mut slow = plain(at);
     for garbage in [&b"GET / HTTP/1.0\r\n\r\n"[..], &[0xff; 40_000], &[22, 3, 1, 0, 5, 1, 0, 0, 1, 0], b"\x16\x03\x01\xff\xff"] {
         let mut socket = plain(at);
-        // It may be gone in the middle of this.
+        // The server may close the connection meanwhile.
         let _ = socket.write_all(garbage);
         let _ = socket.shutdown(Shutdown::Write);
         let _ = socket.read_to_end(&mut Vec::new());
     }
-    // A handshake byte for byte, which would take longer than the limit; it is not counted from the last byte.
+    // A handshake byte by byte, which takes longer than the limit. The limit does not restart with
+    // each byte.
     let mut byte = 0;
     slow.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let slow_ended = loop {
@@ -294,21 +298,21 @@ fn garbage_and_silence_harm_nobody() {
             Err(_) => break begun.elapsed(),
             Ok(_) => panic!("an answer to half a handshake"),
         }
-        assert!(begun.elapsed() < PATIENCE, "a handshake without end");
+        assert!(begun.elapsed() < PATIENCE, "a handshake that does not finish");
     };
     assert!(slow_ended >= Duration::from_millis(500), "ended after {slow_ended:?}");
-    assert_eq!((&silent).read(&mut [0]).unwrap_or(0), 0, "the silent one is ended too");
+    assert_eq!((&silent).read(&mut [0]).unwrap_or(0), 0, "the silent client is ended too");
     let mut session = authority.client().connect(at, "localhost").unwrap();
     assert_eq!(ask(&mut session, "say still here"), "still here");
     drop(session);
     host.wait_for_log("closed reason=");
     let ended = host.stop();
-    assert_eq!(ended.log.count("opened tls="), 1, "a handler hears of a connection when its handshake is finished");
+    assert_eq!(ended.log.count("opened tls="), 1, "the handler is called after the handshake");
     assert!(ended.log.count("a TLS handshake has failed") >= 4);
 }
 
 #[test]
-fn bytes_of_a_client_may_be_cut_anywhere() {
+fn client_bytes_may_arrive_in_any_pieces() {
     let authority = Authority::new();
     let host = setup(&authority, "").start();
     for versions in [&V13, &V12] {
@@ -352,7 +356,7 @@ fn the_host_name_chooses_the_certificate() {
         let mut session = authority.client().connect(address(&host), name).unwrap();
         assert!(ask(&mut session, "tls").contains(&format!("name={name} ")));
     }
-    // The first one is for everybody else, who may not like it.
+    // All other names get the first certificate, which the client may reject.
     let error = authority.client().connect(address(&host), "three.example").unwrap_err().to_string();
     assert!(error.contains("one.example"), "{error}");
     host.stop();
@@ -375,7 +379,7 @@ fn clients_are_asked_for_a_certificate() {
     let mut session = offer(Some(good)).connect(address(&host), "localhost").unwrap();
     assert!(ask(&mut session, "tls").starts_with("tls "));
     for own in [None, Some(bad)] {
-        // With TLS 1.3 a client learns that it is refused when it reads.
+        // In TLS 1.3 a client learns of the refusal when it reads.
         let refused = offer(own).connect(address(&host), "localhost").and_then(|mut session| {
             session.write_all(b"say x\n")?;
             session.read(&mut [0])
@@ -398,7 +402,7 @@ pub(super) fn written(host: &Host, name: &str) -> CertificateDer<'static> {
 }
 
 #[test]
-fn a_new_certificate_under_load() {
+fn a_certificate_is_replaced_under_load() {
     let authority = Authority::new();
     let host = setup(&authority, "").host("workers", "3").expect_log("the certificates stay as they were").start();
     let (at, offer) = (address(&host), authority.client());
@@ -420,7 +424,7 @@ fn a_new_certificate_under_load() {
                 .collect();
             host.signal(Signal::HUP);
             host.wait_for_log_lines("certificates read again", round);
-            // From that line on, in every worker.
+            // After that line every worker has it.
             let new = written(&host, "server.pem");
             for _ in 0..9 {
                 assert_eq!(offered(&offer, at), new, "round {round}");
@@ -430,7 +434,7 @@ fn a_new_certificate_under_load() {
         assert!(load.iter().all(Result::is_ok));
         old.iter_mut().for_each(|session| assert_eq!(ask(session, "say old"), "old"));
     }
-    // A key of another certificate, no certificate at all, no file: what worked goes on.
+    // The key of another certificate, no certificate, no file: the working certificate stays.
     let good = written(&host, "server.pem");
     let text = fs::read_to_string(host.path("server.pem")).unwrap();
     let key = KeyPair::generate().unwrap().serialize_pem();
@@ -444,7 +448,7 @@ fn a_new_certificate_under_load() {
     host.signal(Signal::HUP);
     host.wait_for_log_lines("the certificates stay as they were", 3);
     put(host.folder(), "server.pem", &text);
-    // A worker that comes to life now has them, too.
+    // A new worker has it too.
     for pid in host.children() {
         if processes::title(pid).contains("TCP worker") {
             host.kill(pid);
@@ -459,12 +463,12 @@ fn a_new_certificate_under_load() {
 }
 
 #[test]
-fn a_new_main_has_the_certificates() {
+fn a_new_main_keeps_the_certificates() {
     let authority = Authority::new();
     let host = setup(&authority, "").expect_log("starting a new main").start();
     let certificate = written(&host, "server.pem");
     fs::remove_file(host.path("server.pem")).unwrap();
-    // The first one comes to tell of its listener, too, before it is killed.
+    // The first main logs its listener after it is ready; it is killed after that.
     host.wait_for_log("  listener tcp ");
     host.kill(host.main_pid());
     host.wait_for_log_lines("ready in ", 2);
@@ -474,7 +478,7 @@ fn a_new_main_has_the_certificates() {
 }
 
 #[test]
-fn a_key_for_root_alone() {
+fn a_key_readable_only_by_root() {
     if !is_root() {
         return;
     }
@@ -488,7 +492,7 @@ fn a_key_for_root_alone() {
     host.signal(Signal::HUP);
     host.wait_for_log("certificates read again");
     assert_eq!(offered(&authority.client(), address(&host)), written(&host, "server.pem"));
-    // The bytes are the TCP workers' alone; main has them open for those to come.
+    // Only the TCP workers hold the bytes. Main keeps the files open for later workers.
     for pid in host.processes() {
         let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
         let vaults = links.filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.to_string_lossy().contains("modhost-tls"))).count();
@@ -518,13 +522,14 @@ fn without_forks() {
 }
 
 #[test]
-fn on_a_unix_socket_and_beside_a_plain_listener() {
+fn tls_on_a_unix_socket_and_beside_a_plain_listener() {
     let authority = Authority::new();
     let setup = setup(&authority, "").listen_with("unix = \"socket\"", "teller", None);
     let host = setup.start();
     let mut plain = std::os::unix::net::UnixStream::connect(host.path("socket")).unwrap();
     assert!(ask(&mut plain, "tls").starts_with("no tls "));
-    // A handler that had to wait for room is told when there is some, also when the kernel took everything at once.
+    // A handler that waited for room is told when there is room, also if the kernel took everything
+    // at once.
     for count in [300_000, 1_000_000, 20_000_000] {
         plain.set_read_timeout(Some(PATIENCE)).unwrap();
         plain.write_all(format!("big {count}\n").as_bytes()).unwrap();
@@ -538,11 +543,11 @@ fn on_a_unix_socket_and_beside_a_plain_listener() {
     host.stop();
 }
 
-/// A program that is not part of this repository, if it is installed; says so on stderr otherwise.
+/// A program of another project, if it is installed. Otherwise says so on stderr.
 fn installed(program: &str) -> Option<Command> {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
-        // Past the test runner, which keeps what a passing test prints to itself.
+        // Written directly: the test runner hides the output of tests that pass.
         let _ = writeln!(std::io::stderr(), "{program} is not installed: a test with it was not run");
     }
     found.then(|| Command::new(program))
@@ -576,13 +581,13 @@ fn openssl_and_curl() {
 }
 
 #[test]
-fn check_judges_certificates() {
+fn check_validates_certificates() {
     let authority = Authority::new();
     let folder = |setup: &Setup| setup.folder().to_path_buf();
     let good = setup(&authority, "");
     let checked = good.run("check");
     assert_eq!((checked.code, checked.errors.as_str()), (0, ""));
-    // Expired: the host would start.
+    // Expired: a warning, and the host would start.
     authority.certify(&folder(&good), "server", "localhost", 2021);
     let checked = good.run("check");
     assert_eq!(checked.code, 0, "{}", checked.errors);
@@ -591,7 +596,7 @@ fn check_judges_certificates() {
         "{}",
         checked.errors
     );
-    // With all errors at once; each has a position.
+    // All errors at once, each with a position.
     let key = KeyPair::generate().unwrap().serialize_pem();
     for (name, text, parts) in [
         ("server.key", key.as_str(), ["the key does not belong to the certificate", "comes first in its file"]),
@@ -608,7 +613,7 @@ fn check_judges_certificates() {
         for part in parts.into_iter().chain(["modhost.toml:"]) {
             assert!(checked.errors.contains(part), "{name}: without {part:?}: {}", checked.errors);
         }
-        // And the host does not start, for the same reason.
+        // The host does not start, for the same reason.
         let ended = setup.allow_log("").fails(2);
         assert!(ended.log.contains(parts[0]));
     }

@@ -1,4 +1,4 @@
-//! New certificates while a worker is dead: it comes back with what was good last.
+//! New certificates while a worker is dead: its replacement has the last good ones.
 
 use std::fs;
 
@@ -7,18 +7,18 @@ use harness::{Deadline, Host, PATIENCE};
 use rcgen::KeyPair;
 use rustix::process::Signal;
 
-use super::from_outside::{address, told, wait_until, workers};
+use super::from_outside::{address, control_json, wait_until, workers};
 use super::tls::{Authority, offered, put, setup, written};
 
-/// States of the TCP workers, as `ps` tells them.
+/// The states of the TCP workers in `ps`.
 fn states(host: &Host) -> Vec<String> {
-    let all = told(host, &["ps"]);
+    let all = control_json(host, &["ps"]);
     let rows = all.as_array().expect("a list").iter().filter(|row| row["name"].as_str().is_some_and(|name| name.contains("TCP worker")));
     rows.map(|row| row["state"].as_str().expect("a state").to_owned()).collect()
 }
 
 #[test]
-fn a_waiting_worker_comes_back_with_new_certificates() {
+fn a_delayed_worker_returns_with_new_certificates() {
     let authority = Authority::new();
     let setup = setup(&authority, "").host("workers", "1").control();
     let host = setup.expect_log("its replacement waits").expect_log("the certificates stay as they were").start();
@@ -26,7 +26,7 @@ fn a_waiting_worker_comes_back_with_new_certificates() {
     let (at, offer) = (address(&host, 0), authority.client());
     let first = written(&host, "server.pem");
     assert_eq!(offered(&offer, at), first);
-    // The one worker dies again and again, until its replacement has to wait for long.
+    // The one worker dies repeatedly until its replacement is delayed for long.
     while !host.log().contains("delay_ms=3200") {
         wait_until(&host, "a worker", || !workers(&host).is_empty());
         let worker = workers(&host)[0];
@@ -40,7 +40,7 @@ fn a_waiting_worker_comes_back_with_new_certificates() {
     let second = written(&host, "server.pem");
     host.signal(Signal::HUP);
     host.wait_for_log("certificates read again");
-    // What comes after that is no good, and changes nothing.
+    // The next certificate is bad and changes nothing.
     let key = KeyPair::generate().unwrap().serialize_pem();
     put(host.folder(), "server.key", &key);
     host.signal(Signal::HUP);
@@ -48,8 +48,8 @@ fn a_waiting_worker_comes_back_with_new_certificates() {
     let log = host.log();
     let line = &log.line("the certificates stay as they were").unwrap().text;
     assert!(line.contains("the key does not belong to the certificate") && line.contains("server.key"), "{line}");
-    assert_eq!(states(&host), ["waiting"], "it was to come back after all that");
-    // It waits in the link of the worker, who has never seen the first certificate.
+    assert_eq!(states(&host), ["waiting"], "the replacement should have come by now");
+    // It waits in the link of the worker, which has never seen the first certificate.
     let got = offered(&offer, at);
     assert!(got != first && got == second);
     assert_eq!(states(&host), ["serving"]);
@@ -57,7 +57,7 @@ fn a_waiting_worker_comes_back_with_new_certificates() {
 }
 
 #[test]
-fn a_dead_worker_comes_back_with_new_certificates() {
+fn a_dead_worker_returns_with_new_certificates() {
     let authority = Authority::new();
     let host = setup(&authority, "").host("workers", "2").expect_log("a process died and is replaced").start();
     let (at, offer) = (address(&host, 0), authority.client());
@@ -65,7 +65,7 @@ fn a_dead_worker_comes_back_with_new_certificates() {
     for _ in 0..4 {
         assert_eq!(offered(&offer, at), old);
     }
-    // Main stands still, and does not see that one of them dies.
+    // Main is stopped and does not notice a death.
     let main = Process::open(host.main_pid()).expect("main");
     main.stop(Deadline::after(PATIENCE));
     let victim = workers(&host)[0];
@@ -74,7 +74,7 @@ fn a_dead_worker_comes_back_with_new_certificates() {
     let new = written(&host, "server.pem");
     host.signal(Signal::HUP);
     host.wait_for_log("certificates read again");
-    // Nobody reads the files a second time.
+    // The files are not read again.
     fs::remove_file(host.path("server.pem")).unwrap();
     main.signal(Signal::CONT);
     host.wait_for_log("a process died and is replaced");

@@ -1,4 +1,4 @@
-//! Datagrams: sizes, clients, answers from elsewhere, and what must not disturb the others.
+//! Datagrams: sizes, clients, answers from other processes, and isolation.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use harness::{Client, Deadline, PATIENCE, Setup, fixture, processes};
 use rustix::process::Signal;
 
 #[test]
-fn every_size_comes_back() {
+fn datagrams_of_every_size_are_echoed() {
     let host = Setup::new().module(module("echo")).listen("echo", 2).start();
     let client = host.client();
     let pattern: Vec<u8> = (0..65_507_u32).map(|byte| (byte % 251) as u8).collect();
@@ -15,24 +15,24 @@ fn every_size_comes_back() {
         let sent = &pattern[65_507 - size..];
         client.send(sent);
         let received = client.receive();
-        assert!(received == sent, "{size} bytes came back as {}", received.len());
+        assert!(received == sent, "{size} bytes were echoed as {}", received.len());
     }
     host.stop();
 }
 
 #[test]
-fn many_clients_get_their_own_answers() {
+fn every_client_gets_its_answers() {
     let host = Setup::new().module(module("echo")).listen("echo", 4).start();
     let clients: Vec<Client> = (0..200).map(|_| host.client()).collect();
     for round in 0..10 {
-        // Not all at once: the kernel may not keep so many for a socket.
+        // In two halves: the kernel may not buffer them all for one socket.
         for (half, clients) in clients.chunks(100).enumerate() {
             let text = |client: usize, part: usize| format!("{round} {half} {client} {part}").into_bytes();
             for part in 0..3 {
                 clients.iter().enumerate().for_each(|(number, client)| client.send(&text(number, part)));
             }
             for (number, client) in clients.iter().enumerate() {
-                // Several workers: the order of answers is not the order of questions.
+                // With several workers, answers may come in another order than requests.
                 let mut answers: Vec<Vec<u8>> = (0..3).map(|_| client.receive()).collect();
                 answers.sort();
                 assert_eq!(answers, [text(number, 0), text(number, 1), text(number, 2)]);
@@ -43,18 +43,18 @@ fn many_clients_get_their_own_answers() {
 }
 
 #[test]
-fn an_answer_from_another_process() {
+fn a_worker_answers_through_another_listener() {
     let host = Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 1).listen("recorder_a:serve", 1).start();
     let (first, second) = (Client::of(host.address(0)), Client::of(host.address(1)));
     let peer = first.ask_text("peer");
     assert_eq!(peer, first.address().to_string());
-    // The worker of the second listener sends from the first one's socket.
+    // The worker of the second listener sends from the first listener's socket.
     assert_eq!(second.ask_text(&format!("send 0 {peer} hello")), "0");
     assert_eq!(first.receive(), b"hello");
     assert_eq!(second.ask_text("find 0"), "0");
     assert_eq!(second.ask_text("find 1"), "1");
     assert_eq!(second.ask_text("find 2"), "-3");
-    // The longest, one more, a listener that does not exist, an empty one.
+    // The longest datagram, one byte more, a listener that does not exist, an empty datagram.
     assert_eq!(second.ask_text(&format!("send_bytes 0 {peer} 65507")), "0");
     assert_eq!(first.receive().len(), 65_507);
     assert_eq!(second.ask_text(&format!("send_bytes 0 {peer} 65508")), "-3");
@@ -65,7 +65,7 @@ fn an_answer_from_another_process() {
 }
 
 #[test]
-fn ipv6_and_several_listeners_and_handlers() {
+fn ipv6_and_several_listeners_with_their_handlers() {
     let host = Setup::new()
         .module(fixture("recorder_a").script("init_f: listen 127.0.0.1:0 1"))
         .module(module("echo"))
@@ -80,11 +80,12 @@ fn ipv6_and_several_listeners_and_handlers() {
 }
 
 #[test]
-fn clients_that_leave_disturb_nobody() {
+fn clients_that_leave_do_no_harm() {
     let host = Setup::new().module(module("echo")).listen("echo", 2).start();
     let stays = host.client();
     for _ in 0..200 {
-        // Gone before the answer arrives: the kernel tells the server's socket that nobody is there.
+        // The client is gone before the answer arrives, and the kernel reports that to the server's
+        // socket.
         host.client().send(b"and good-bye");
     }
     assert_eq!(stays.ask(b"still there?"), b"still there?");
@@ -92,7 +93,7 @@ fn clients_that_leave_disturb_nobody() {
 }
 
 #[test]
-fn a_process_that_stands_still_does_not_keep_datagrams() {
+fn a_stopped_process_holds_back_no_datagrams() {
     let host = Setup::new().module(fixture("recorder_a")).listen("recorder_a:serve", 2).start();
     let stopped = host.records().child_inits(1)[0].pid();
     processes::Process::open(stopped).unwrap().stop(Deadline::after(PATIENCE));
@@ -106,7 +107,7 @@ fn a_process_that_stands_still_does_not_keep_datagrams() {
 }
 
 #[test]
-fn a_handler_that_dies_ends_its_process_and_no_other() {
+fn a_dying_handler_ends_only_its_process() {
     for (way, how) in [
         ("fail too many", "a datagram handler failed module=\"recorder_a\" handler=\"serve\" code=-1 error=\"too many\""),
         ("panic too few", "a datagram handler panicked module=\"recorder_a\" handler=\"serve\""),
@@ -125,7 +126,7 @@ fn a_handler_that_dies_ends_its_process_and_no_other() {
         let (first, second) = (Client::of(host.address(0)), Client::of(host.address(1)));
         first.send(way.as_bytes());
         assert_eq!(second.ask_text("max_procs"), "5");
-        // What had come in the same batch is lost with the process. What comes later is for the replacement.
+        // Datagrams of the same batch are lost with the process. Later ones go to the replacement.
         host.wait_for_log("a process died and is replaced");
         let info = first.ask_text("info");
         assert!(info.contains(" restarts=1 "), "{info}");
@@ -135,7 +136,7 @@ fn a_handler_that_dies_ends_its_process_and_no_other() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn a_busy_port_is_named() {
     let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap().to_string();
     let ended = Setup::new()

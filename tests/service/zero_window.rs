@@ -1,4 +1,5 @@
-//! Clients that never read, with a real window of zero: what they cost is bounded, nobody else notices, and a time limit ends them.
+//! Clients that never read, with a real zero window: their cost is bounded, other clients are
+//! unaffected, and a time limit ends them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,11 +16,11 @@ use super::tls::{Authority, ClientOffer, Session, connect_over, files};
 
 /// Clients of each listener that do not read.
 const GREEDY: usize = 12;
-/// Requests of each of them, sent without waiting.
+/// Requests of each client, sent without waiting.
 const REQUESTS: usize = 200;
 const VALUE_BYTES: usize = 256 << 10;
-/// What one of them may cost in a worker's own memory: the queue up to its limit, the answer that went beyond it, the same as a vector that
-/// had to grow, and what is encrypted ahead.
+/// The most that one client may cost in a worker's private memory: the queue up to its limit, the
+/// answer that exceeded it, the same again for a vector that had to grow, and data encrypted ahead.
 const BOUND_KIB: u64 = (64 + 2 * 256 + 2 * 64) as u64;
 
 /// A client with TLS or without.
@@ -69,12 +70,12 @@ impl Write for Client {
     }
 }
 
-/// Memory that a process has for itself.
+/// Private memory of a process.
 fn own_kib(pid: i32) -> u64 {
     processes::status(pid)["RssAnon"].trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// A value of the store.
+/// Reads a value from the store.
 fn get(client: &mut Client, key: &str, value: &[u8]) {
     client.write_all(&request(&[b"GET", key.as_bytes()])).expect("a request");
     let want = [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat();
@@ -104,7 +105,7 @@ fn stands_still(tls: bool) {
         keys.read_exact(&mut [0; 5]).expect("OK");
     }
     let worker = workers(&host)[0];
-    // What the worker needs for large answers at all.
+    // Let the worker allocate its buffers for a large answer first.
     get(&mut keys, "large", &value);
     let before_kib = own_kib(worker);
     let asked = [b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), request(&[b"GET", b"large"])];
@@ -122,7 +123,7 @@ fn stands_still(tls: bool) {
     });
     assert_eq!(counted(&host, "closed_by_timeout"), 2 * GREEDY as i64);
     assert_eq!(counted(&host, "connections"), 2, "those that read");
-    // They hear of it although they have no window, and the kernel keeps nothing for them.
+    // They get a reset despite the zero window, and the kernel keeps nothing for them.
     wait_until(&host, "a reset of each", || {
         greedy.iter().all(|client| client.socket().take_error().expect("its state").is_some() || is_reset(client.socket()))
     });
@@ -133,13 +134,13 @@ fn stands_still(tls: bool) {
     host.stop();
 }
 
-/// The ports of the server and of each client, while they are connected.
+/// The ports of the server and of each connected client.
 fn ports(clients: &[Client]) -> Vec<(u16, u16)> {
     let port = |address: std::io::Result<SocketAddr>| address.expect("an address").port();
     clients.iter().map(|client| (port(client.socket().peer_addr()), port(client.socket().local_addr()))).collect()
 }
 
-/// Whether the kernel has taken a reset for that connection.
+/// Whether the kernel has received a reset for that connection.
 fn is_reset(socket: &TcpStream) -> bool {
     let mut watched = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::empty())];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -147,7 +148,8 @@ fn is_reset(socket: &TcpStream) -> bool {
     watched[0].revents().contains(rustix::event::PollFlags::HUP)
 }
 
-/// Until the greedy ones are ended: all of them stand at a window of zero, cost no more than they may, and others are served.
+/// Until the clients are ended, all have a zero window and cost no more than the bound, and others
+/// are served.
 #[track_caller]
 fn assert_is_bounded(host: &Host, greedy: &[(u16, u16)], before_kib: u64, mut others: impl FnMut()) {
     let worker = workers(host)[0];
@@ -155,24 +157,24 @@ fn assert_is_bounded(host: &Host, greedy: &[(u16, u16)], before_kib: u64, mut ot
     let deadline = Deadline::after(PATIENCE);
     while counted(host, "closed_by_timeout") < greedy.len() as i64 {
         assert!(!deadline.has_passed(), "no time limit ends them\n{}", host.report());
-        // Several times: to look at the kernel's table may take long.
+        // Several times, because reading the kernel's table may take long.
         (0..10).for_each(|_| others());
         rounds += 10;
         stand = stand.max(zero_windows(greedy));
         most_kib = most_kib.max(own_kib(worker));
     }
-    assert_eq!(stand, greedy.len(), "windows of zero");
-    assert!(rounds > 10, "others were served {rounds} times only");
+    assert_eq!(stand, greedy.len(), "zero windows");
+    assert!(rounds > 10, "others were served only {rounds} times");
     let bound_kib = before_kib + GREEDY as u64 * 2 * BOUND_KIB;
     assert!(most_kib < bound_kib, "{most_kib} KiB, before {before_kib}");
 }
 
 #[test]
-fn a_window_of_zero_costs_little_stops_nobody_and_ends_in_time() {
+fn a_zero_window_costs_little_delays_no_other_and_ends() {
     stands_still(false);
 }
 
 #[test]
-fn a_window_of_zero_behind_tls_does_the_same() {
+fn a_zero_window_under_tls_does_the_same() {
     stands_still(true);
 }

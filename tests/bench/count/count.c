@@ -1,4 +1,4 @@
-/* Handlers that count a thousand times: what a count costs, seen from the code of a module in C. */
+/* Handlers that count a thousand times: the cost of a count in a C module. */
 #include <modhost.h>
 
 #define TIMES 1000
@@ -7,7 +7,8 @@ static struct modhost_counter counter;
 static struct modhost_histogram histogram;
 static uint64_t *shared;
 
-/* The compiler knows nothing of memory from one time to the next, as at the beginning of a handler. */
+/* The barrier makes the compiler forget memory between repetitions, as it must at the start of a
+ * handler. */
 #define REPEAT(work) \
     for (uint64_t time = 0; time < TIMES; time++) { \
         __asm__ __volatile__("" : "+r"(time) : : "memory"); \

@@ -1,9 +1,8 @@
-/* Drives the shared-memory allocators of a Kamailio beside it, in the pattern of host/benches/shm.rs.
- *
- * Kamailio opens the shared object that `loadmodule` names before it asks whether it is a module. This one measures then, prints one
- * line of JSON, nanoseconds for one allocation and one free by number of processes, and ends the program. In its environment:
- * SHM_ALLOCATOR is qm, fm or tlsf, and SHM_ROUNDS a number. It is linked with nothing; the functions are found in the program itself.
- */
+/* Drives the shared-memory allocators of a Kamailio process in the pattern of host/benches/shm.rs.
+ * Kamailio opens the shared object that `loadmodule` names before it checks that it is a module.
+ * This one then measures, prints one line of JSON (nanoseconds for one allocation and one free, by
+ * number of processes) and ends the program. In its environment, SHM_ALLOCATOR is qm, fm or tlsf,
+ * and SHM_ROUNDS a number. It links to nothing and finds the functions in the program. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
@@ -47,7 +46,7 @@ static double now_ns(void)
 	return now.tv_sec * 1e9 + now.tv_nsec;
 }
 
-/* The same sizes in the same order as in host/benches/shm.rs. */
+/* The same sizes in the same order as host/benches/shm.rs. */
 static size_t size_of(uint64_t *state)
 {
 	*state ^= *state << 13;
@@ -100,7 +99,7 @@ static double pairs(void)
 	return (spent - (now_ns() - begun)) / PAIRS;
 }
 
-/* The slowest of so many processes at once. */
+/* The slowest of several processes that run at once. */
 static double at_once(int processes, double *took)
 {
 	for (int i = 0; i < processes; i++) {
@@ -128,13 +127,14 @@ __attribute__((constructor)) static void measure(void)
 	const char *allocator = getenv("SHM_ALLOCATOR"), *text = getenv("SHM_ROUNDS");
 	if (!allocator || !text)
 		fail("SHM_ALLOCATOR and SHM_ROUNDS are not set");
-	/* Its own initialisation comes after the configuration, and maps what -m says. */
+	/* Normally runs after the configuration is read, and maps the size given by -m. */
 	int (*prepare)(void) = of_program(allocator, "_malloc_init_shm_manager");
 	allocate = of_program(allocator, "_shm_malloc");
 	release = of_program(allocator, "_shm_free");
 	if (prepare() != 0)
 		fail("the allocator is not prepared");
-	/* The API table: name, pool, block, functions. It says where the allocator's head is, and that this is the allocator. */
+	/* The API table (name, pool, block, functions) gives the head of the allocator and confirms its
+	 * name. */
 	void **table = of_program("", "_shm_root");
 	pool = table[2];
 	if (table[3] != (void *)allocate)

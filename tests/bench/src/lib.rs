@@ -1,4 +1,4 @@
-//! What the observers and load generators share: a clock, `/proc`, and the command line.
+//! Shared by observers and load generators: a clock, `/proc`, and the command line.
 
 pub mod options;
 pub mod proc;
@@ -16,12 +16,29 @@ pub fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// Sleeps that long, more or less.
+/// Sleeps for about this long.
 pub fn sleep_us(microseconds: u64) {
     std::thread::sleep(std::time::Duration::from_micros(microseconds));
 }
 
-/// A mapping that this process shares with all it forks, zeroed.
+/// Prints the result of a load generator as a line of JSON. `server_ns` is the processor time of
+/// the server, if it was measured.
+pub fn report<Ns: Copy + Ord + Into<u64>>(answered: u64, lost: u64, wall_ns: u64, latencies_ns: &mut [Ns], server_ns: Option<u64>) {
+    latencies_ns.sort_unstable();
+    let percentile = |share: f64| -> f64 {
+        let last = latencies_ns.len().saturating_sub(1);
+        latencies_ns.get((last as f64 * share) as usize).map_or(0.0, |ns| (*ns).into() as f64 / 1e3)
+    };
+    let per_request = server_ns.map_or("null".into(), |ns| format!("{:.4}", ns as f64 / 1e3 / answered.max(1) as f64));
+    println!(
+        "{{\"answered\": {answered}, \"lost\": {lost}, \"per_second\": {:.0}, \"p50_us\": {:.2}, \"p99_us\": {:.2}, \"server_us_per_request\": {per_request}}}",
+        answered as f64 / (wall_ns as f64 / 1e9),
+        percentile(0.5),
+        percentile(0.99),
+    );
+}
+
+/// A zeroed page that this process shares with its children.
 ///
 /// # Panics
 /// Without memory.
@@ -34,7 +51,7 @@ pub fn shared_page() -> *mut u8 {
     page.cast()
 }
 
-/// A UDP socket on the loopback address, with room for a burst.
+/// A UDP socket on the loopback address with a large receive buffer.
 ///
 /// # Panics
 /// If the port is taken.
@@ -47,13 +64,13 @@ pub fn udp_socket(port: u16) -> libc::c_int {
     socket
 }
 
-/// Answers each datagram with itself, for ever: one receiving and one sending call for each.
+/// Echoes datagrams for ever, with one receive and one send call for each.
 pub fn echo_one_by_one(socket: libc::c_int) -> ! {
     let mut buffer = [0_u8; 4096];
     loop {
         let mut peer = [0_u8; 32];
         let mut peer_len = peer.len() as libc::socklen_t;
-        // SAFETY: both buffers are valid for the lengths given; the kernel writes at most that.
+        // SAFETY: both buffers are valid for the given lengths, and the kernel writes no more.
         unsafe {
             let received = libc::recvfrom(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0, peer.as_mut_ptr().cast(), &mut peer_len);
             if received >= 0 {
@@ -66,7 +83,7 @@ pub fn echo_one_by_one(socket: libc::c_int) -> ! {
 /// Forks. The child never returns from `work`.
 ///
 /// # Panics
-/// When the machine has no room for another process.
+/// If the process cannot be forked.
 pub fn fork<Never>(work: impl FnOnce() -> Never) -> libc::pid_t {
     // SAFETY: these programs have one thread.
     match unsafe { libc::fork() } {
@@ -79,12 +96,12 @@ pub fn fork<Never>(work: impl FnOnce() -> Never) -> libc::pid_t {
     }
 }
 
-/// Binds this process, and all it starts, to one processor.
+/// Binds this process and its later children to one processor.
 ///
 /// # Panics
 /// If there is no such processor.
 pub fn pin(cpu: usize) {
-    // SAFETY: the set is plain memory of the size given.
+    // SAFETY: the set is plain memory of the given size.
     let pinned = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-/// The command line, taken apart.
+/// A parsed command line.
 pub struct Options {
     named: HashMap<String, String>,
-    /// What stands on its own.
+    /// Arguments without a name.
     pub positional: Vec<String>,
-    /// What follows `--`.
+    /// The arguments after `--`.
     pub command: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl Options {
     /// An option's number, or the default.
     ///
     /// # Panics
-    /// If it is no number.
+    /// If it is not a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> T {
         self.text(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("--{name} needs a number, not {text:?}")))
     }
@@ -54,7 +54,7 @@ impl Options {
     /// A positional number.
     ///
     /// # Panics
-    /// If it is missing, or no number.
+    /// If it is missing or not a number.
     pub fn positional_number<T: std::str::FromStr>(&self, index: usize) -> T {
         let text = self.positional.get(index).unwrap_or_else(|| panic!("argument {} is missing", index + 1));
         text.parse().unwrap_or_else(|_| panic!("argument {} must be a number, not {text:?}", index + 1))

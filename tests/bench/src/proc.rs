@@ -1,14 +1,14 @@
-//! What `/proc` tells of other processes. Reading it does not stop or wake the process that is read about.
+//! State of other processes in `/proc`. Reading it neither stops nor wakes them.
 
 use std::fs;
 
-/// The direct children of a process, oldest first. None when it has ended.
+/// The direct children of a process, oldest first. None if it has ended.
 pub fn children(pid: i32) -> Option<Vec<i32>> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     Some(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
-/// A process, its children, their children, and so on.
+/// A process and all its descendants.
 pub fn tree(pid: i32) -> Vec<i32> {
     let mut all = vec![pid];
     let mut next = 0;
@@ -19,7 +19,7 @@ pub fn tree(pid: i32) -> Vec<i32> {
     all
 }
 
-/// The process that forks the workers: `depth` 0 is the one that was started, 1 its first child.
+/// The process that forks the workers: the started one at `depth` 0, its first child at 1.
 pub fn master(pid: i32, depth: u32) -> Option<i32> {
     (0..depth).try_fold(pid, |pid, _| children(pid)?.first().copied())
 }
@@ -61,7 +61,7 @@ pub fn call_numbers(names: &str) -> Vec<i64> {
     names.split(',').map(call_number).collect()
 }
 
-/// Nanoseconds of processor time that a process and all below it have used until now, all threads of each.
+/// Processor time of a process and its descendants so far, all threads included, in nanoseconds.
 pub fn cpu_ns(pid: i32) -> u64 {
     let of_thread = |path: std::path::PathBuf| -> Option<u64> {
         fs::read_to_string(path.join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse().ok()

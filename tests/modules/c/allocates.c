@@ -1,6 +1,7 @@
-/* Allocates, changes and frees where it is told to: in a worker, in threads of it, in processes that it forks without the host. Serves the
- * promise that shared memory can be had in any process and thread. Each order leaves a block for the next one, which frees it, wherever
- * that is. Says the first answer that surprises it. */
+/* Allocates, changes and frees on command: in a worker, in its threads, and in processes that it
+ * forks without the host. Proves that any process and thread can use shared memory. Each command
+ * leaves a block, and the next command frees it, in whatever process or thread. Answers with the
+ * first unexpected result. */
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 enum { ALIVE = 50, THREADS = 3 };
 
-/* In shared memory: the block that the last order has left. */
+/* In shared memory: the block that the last command left. */
 static unsigned char **left;
 
 static int init(void) {
@@ -33,7 +34,7 @@ static int is_whole(const unsigned char *block, size_t size, unsigned char mark)
     return 1;
 }
 
-/* Replaces the block that is left. What was left must be as its maker, whoever that was, has left it. */
+/* Replaces the block that is left. Its content must be as the last command wrote it. */
 static int hand_over(unsigned char mark) {
     unsigned char *block = shm_malloc(300);
     if (block == NULL) {
@@ -46,7 +47,7 @@ static int hand_over(unsigned char mark) {
     return whole ? 0 : -11;
 }
 
-/* `rounds` blocks of many sizes; 0, or what was wrong. */
+/* `rounds` blocks of many sizes. Returns 0 or an error text. */
 static int churn(unsigned rounds, unsigned char mark) {
     unsigned char *blocks[ALIVE] = {NULL};
     size_t sizes[ALIVE] = {0};
@@ -91,7 +92,7 @@ static void *churn_in_thread(void *work) {
     return NULL;
 }
 
-/* Threads besides this one, all at once. */
+/* Several threads at once, besides this one. */
 static int threads(unsigned rounds) {
     pthread_t others[THREADS];
     struct work works[THREADS];
@@ -112,7 +113,7 @@ static int threads(unsigned rounds) {
     return own != 0 ? own : wrong;
 }
 
-/* Processes that the host knows nothing of, beside this one. */
+/* Several processes that the host did not fork, besides this one. */
 static int outside(unsigned rounds) {
     pid_t pids[THREADS];
     int wrong = 0;

@@ -1,4 +1,4 @@
-/* Registers handlers for forks, and says in each process which of them have run. Serves the rule that they do. */
+/* Registers fork handlers and logs in each process which of them have run. */
 #include <modhost.h>
 #include <pthread.h>
 

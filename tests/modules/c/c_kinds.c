@@ -1,4 +1,5 @@
-/* Answers each datagram with its parameters, one of every kind. The twin of the fixture in Rust called kinds. */
+/* Answers each datagram with its parameters, one of each kind. The same as the Rust fixture
+ * kinds. */
 #include <inttypes.h>
 #include <modhost.h>
 

@@ -1,4 +1,5 @@
-/* Answers each line of a connection with the same line, from C. Serves the promise that both languages can do the same with connections. */
+/* Echoes each line of a connection, in C. Proves that C modules can serve connections like Rust
+ * modules. */
 #include <modhost.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Has a constructor, which writes down that the file was loaded. Serves L01: every module is loaded before the first init_f. */
+/* Has a constructor that records that the file was loaded. For L01: every module is loaded before
+ * the first init_f. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

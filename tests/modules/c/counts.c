@@ -1,5 +1,6 @@
-/* Counts what it is told to, wherever it is told to, and registers what cannot be registered. Serves the promises about counters: sums over
- * processes, threads and deaths; refusals with a code. Says the first answer that surprises it. */
+/* Counts on command, in any process and thread, and attempts impossible registrations. For the
+ * promises about counters: sums over processes, threads and deaths; refusals with a code. Answers
+ * with the first unexpected result. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +93,7 @@ static void *count_in_thread(void *amount) {
     return NULL;
 }
 
-/* Two threads besides this one, all at once. */
+/* Two threads at once, besides this one. */
 static int threads(uint64_t amount) {
     pthread_t first, second;
     EXPECT(0, pthread_create(&first, NULL, count_in_thread, &amount));
@@ -103,7 +104,7 @@ static int threads(uint64_t amount) {
     return 0;
 }
 
-/* Two processes that the host knows nothing of. */
+/* Two processes that the host did not fork. */
 static int outside(uint64_t amount) {
     pid_t pids[2];
     for (int i = 0; i < 2; i++) {
@@ -120,7 +121,7 @@ static int outside(uint64_t amount) {
     return 0;
 }
 
-/* The pid in a row of the process table, after a look at the rest. */
+/* The pid in a row of the process table, after a check of the other fields. */
 static int row(uint32_t at) {
     struct modhost_process_row row;
     EXPECT(0, modhost_process_at(at, &row));
@@ -180,7 +181,7 @@ static int obey(const char *order, uint64_t amount) {
     } else if (strcmp(order, "host") == 0) {
         return host();
     } else if (strcmp(order, "garbage") == 0) {
-        /* What a module gone wild might do: everything it has in this process. */
+        /* Overwrites all counter cells of this process, as a faulty module might. */
         memset((void *)((uintptr_t)took.first + modhost_slot.stat_home->own), (int)amount, 253 * 8);
         memset((void *)((uintptr_t)shared.first + modhost_slot.stat_home->own), (int)amount, 8);
     } else if (strcmp(order, "die") == 0) {

@@ -1,5 +1,5 @@
-/* The customary way to write a module that forks two processes, with children that loop for ever. Serves L31; customary_returns.c is
- * the same with children that return. */
+/* The customary way to write a module that forks two processes; these children loop for ever. For
+ * L31. In customary_returns.c the children return. */
 #include <unistd.h>
 
 #include <modhost.h>

@@ -1,4 +1,5 @@
-/* Answers each datagram with what a process that the handler forks reads of it. Serves the rule that such a process can work. */
+/* Answers each datagram from a process that the handler forks, which reads the datagram. Proves
+ * that such a process can work. */
 #include <modhost.h>
 #include <sys/wait.h>
 #include <unistd.h>

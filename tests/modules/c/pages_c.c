@@ -1,4 +1,4 @@
-/* Answers requests through http.routes, in C: what it was asked, or not at all. */
+/* Answers requests through http.routes, in C: repeats the request, or does not answer. */
 #include <modhost/http.h>
 
 static const struct modhost_http_routes *routes;

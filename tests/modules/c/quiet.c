@@ -1,4 +1,5 @@
-/* Says where it is called, and that it wants no call in forked processes. Serves the rule that the host heeds that. */
+/* Logs where its init_child_f is called, and sets the flag for no calls in forked processes. Proves
+ * that the host obeys the flag. */
 #include <modhost.h>
 
 static int mod_child(int rank) {

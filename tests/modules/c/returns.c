@@ -1,4 +1,5 @@
-/* Returns what its parameters say. Serves the rule that init_f fails with anything but 0 and init_child_f with negative values only. */
+/* Returns the values of its parameters. Proves that init_f fails with every value but 0, and
+ * init_child_f only with negative ones. */
 #include <modhost.h>
 
 static int64_t init_value, child_value;

@@ -1,4 +1,4 @@
-/* Binds test.sums in C. */
+/* Imports test.sums in C. */
 #include <modhost.h>
 
 struct sums {

@@ -1,5 +1,6 @@
-/* Sends garbage over every socket that main has to another process of the host, and later, when everything runs, forged requests for
- * a socket at a place of its own. Serves L03: the supervisor takes few messages from main and believes none. */
+/* Sends garbage over every socket that connects main with another process of the host, and later,
+ * when the host runs, forged requests to bind a socket. For L03: the supervisor takes few kinds of
+ * messages from main and trusts none. */
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -40,7 +41,7 @@ static void garbage(int file) {
     for (size_t len = 1; len < sizeof message; len = len * 3 + 1)
         (void)!send(file, message, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)!send(file, message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    /* One that carries a descriptor. */
+    /* A message that carries a descriptor. */
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(sizeof(int));
@@ -48,7 +49,7 @@ static void garbage(int file) {
     (void)!sendmsg(file, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* In main, whatever it is doing. */
+/* In main, at any moment. */
 static void forge(int signal) {
     unsigned char message[MESSAGE_SIZE] = {BIND_CONTROL, 0, (unsigned char)forged.len, (unsigned char)(forged.len >> 8)};
     (void)signal;
@@ -66,7 +67,7 @@ static int mod_child(int rank) {
         for (int file = 3; file < 256; file++)
             if (is_link(file))
                 garbage(file);
-    /* This is the last call before the host is ready. */
+    /* The last call before the host is ready. */
     if (rank == PROC_POSTCHILDINIT)
         return sigaction(SIGALRM, &action, NULL) < 0 || setitimer(ITIMER_REAL, &later, NULL) < 0 ? -1 : 0;
     return 0;

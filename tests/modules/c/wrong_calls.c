@@ -1,5 +1,5 @@
-/* Calls everything with handles, pointers, sizes and numbers that cannot be right. Serves the rule that a wrong call is an error with a
- * code, never a crash. Says the first answer that surprises it. */
+/* Calls every function with impossible handles, pointers, sizes and numbers. Proves that a wrong
+ * call returns an error code and never crashes. Answers with the first unexpected result. */
 #include <limits.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -27,7 +27,7 @@ static int32_t no_timer(void *data, uint64_t expirations) {
     return 0;
 }
 
-/* What is wrong in every process and phase. */
+/* Wrong in every process and phase. */
 static int always_wrong(void) {
     const struct modhost_api *api = modhost_slot.api;
     void *own = modhost_slot.module;
@@ -124,7 +124,7 @@ static int mod_init(void) {
     shared = shm_calloc(2, sizeof *shared);
     if (!shared || always_wrong() < 0)
         return -1;
-    /* Zeros are no lock. */
+    /* Zeroed memory is not a lock. */
     EXPECT(MODHOST_E_INVALID, modhost_mutex_lock(shared, NULL));
     EXPECT(MODHOST_E_INVALID, modhost_mutex_unlock(shared));
     EXPECT(MODHOST_OK, modhost_mutex_init(shared));
@@ -146,7 +146,7 @@ static int mod_init(void) {
     EXPECT(MODHOST_E_INVALID, api->timer_add(own, &timer));
     timer.function = no_timer, timer.name = NULL;
     EXPECT(MODHOST_E_INVALID, api->timer_add(own, &timer));
-    /* Never, as far as anybody will live to see. */
+    /* So late that it never comes. */
     timer.name = "t", timer.first_ns = UINT64_MAX, timer.period_ns = UINT64_MAX;
     EXPECT(MODHOST_OK, api->timer_add(own, &timer));
 
@@ -190,7 +190,7 @@ static int mod_child(int rank) {
     EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, rows));
     rows->size = 0;
     EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, rows));
-    /* A struct of a newer header is larger; the rest stays as it was. */
+    /* The struct of a newer header is larger, with the same beginning. */
     rows->size = sizeof rows;
     EXPECT(MODHOST_OK, api->process_at(own, (uint32_t)get_max_procs() - 1, rows));
     EXPECT(sizeof rows, rows->size);
@@ -229,7 +229,7 @@ static int mod_child(int rank) {
     return 0;
 }
 
-/* Answers with "as expected", or with the surprise. */
+/* Answers "as expected", or with the first unexpected result. */
 static int wrong_answers(struct modhost_udp_batch *batch) {
     const struct modhost_api *api = modhost_slot.api;
     void *own = modhost_slot.module;

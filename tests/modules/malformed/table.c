@@ -1,4 +1,5 @@
-/* A module whose table and note say whatever -D wants: for what the host must refuse, and for what it must not. */
+/* A module whose exports table and note are set by -D options: for files that the host must refuse,
+ * and for odd ones that it must load. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <modhost.h>
@@ -42,7 +43,7 @@
 
 struct modhost_slot modhost_slot;
 
-/* Of interfaces. */
+/* Interfaces. */
 struct calls {
     int32_t (*first)(uint32_t number);
     int32_t (*second)(void);
@@ -68,7 +69,7 @@ __attribute__((unused)) static const struct modhost_param params[] = {
     , .help = "What to say."},
 };
 
-/* Answers with the values of the parameters. */
+/* Answers with the values of its parameters. */
 static int32_t serve(struct modhost_udp_batch *batch) {
     for (uint32_t i = 0; i < batch->count; i++) {
         char answer[256];
@@ -129,7 +130,7 @@ int use(void) {
 }
 #endif
 
-/* What a later minor appends. */
+/* Fields that a later minor version appends. */
 struct table {
     struct module_exports first;
 #ifdef MORE

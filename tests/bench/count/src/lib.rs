@@ -1,4 +1,5 @@
-//! Handlers that count a thousand times: what a count costs, seen from the code of a module. `count.c` is the same in C.
+//! Handlers that count a thousand times: the cost of a count in a Rust module. `count.c` is the
+//! same in C.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +33,8 @@ impl Module for Count {
     }
 }
 
-/// What surrounds each of them: the compiler knows nothing of the module, as at the beginning of a handler.
+/// The loop around each. The compiler must reload the module's state each time, as at the start of
+/// a handler.
 fn repeat<'m>(module: &'m Count, work: impl Fn(&'m Count, u64)) -> Result<()> {
     for time in 0..TIMES {
         work(black_box(module), time);
@@ -65,13 +67,13 @@ export_module! {
     name: "count",
     summary: "counts a thousand times",
     udp: {
-        /// Only loops.
+        /// The loop alone.
         "loops" => Count::loops,
         /// A counter.
         "count" => Count::count,
         /// A histogram.
         "record" => Count::record,
-        /// An atomic addition to one number for all, to compare with.
+        /// An atomic addition to one number for all processes, for comparison.
         "atomic" => Count::atomic,
     },
 }

@@ -1,4 +1,5 @@
-//! A handler that does nothing: what is left of a call to it is the way there and back.
+//! A handler that does nothing, so that the cost of a call to it is the cost of the way there and
+//! back.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
-//! The limit of a start: map a shared page, fork N children, each reports itself. No modules, no sockets, nothing to restart.
+//! The lower limit of a start: map a shared page and fork N children that each report. No modules,
+//! no sockets, no restarts.
 //!
-//! `bare-fork N` writes one byte to its output when all N have reported, and ends them all on SIGTERM.
+//! `bare-fork N` writes one byte to its output when all N have reported, and ends them on SIGTERM.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -14,9 +15,10 @@ extern "C" fn on_stop(_signal: libc::c_int) {
 
 fn main() {
     let wanted: u32 = Options::read(&[]).positional_number(0);
-    // SAFETY: zeroed shared memory, large enough, and valid for the process's life.
+    // SAFETY: zeroed shared memory, large enough, valid for the life of the process.
     let reported = unsafe { &*bench::shared_page().cast::<AtomicU32>() };
-    // SAFETY: the handler stores to an atomic. The signal is blocked outside of sigsuspend, so that none is missed.
+    // SAFETY: the handler stores to an atomic. The signal is blocked outside sigsuspend, so that
+    // none is missed.
     let unblocked = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_stop as *const () as usize;

@@ -1,6 +1,8 @@
-//! The limit of serving HTTP: N forked workers that wait with epoll and answer whatever they read with the same bytes.
+//! The lower limit of serving HTTP: N forked workers wait with epoll and answer every read with the
+//! same bytes.
 //!
-//! `bare-http keep PORT N`: connections stay open. `bare-http close PORT N`: each is closed behind its answer.
+//! `bare-http keep PORT N` keeps connections open. `bare-http close PORT N` closes each after its
+//! answer.
 
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
@@ -40,7 +42,7 @@ fn main() {
 fn serve(listener: libc::c_int, closes: bool) -> ! {
     let answer = if closes { CLOSE } else { KEEP };
     let mut buffer = vec![0_u8; BYTES];
-    // SAFETY: plain system calls; the events are valid memory of the length given.
+    // SAFETY: plain system calls; the events are valid memory of the given length.
     unsafe {
         let epoll = libc::epoll_create1(0);
         let watch = |socket: libc::c_int, flags: libc::c_int| {

@@ -1,4 +1,4 @@
-//! The limit of crash recovery: a parent that waits for nothing but deaths, and forks again at once.
+//! The lower limit of crash recovery: a parent that only waits for deaths and forks again at once.
 //!
 //! `bare-respawn N PORT`: the N workers echo datagrams from one socket.
 
@@ -8,7 +8,7 @@ fn main() {
     let options = Options::read(&[]);
     let (workers, port): (u32, u16) = (options.positional_number(0), options.positional_number(1));
     let socket = bench::udp_socket(port);
-    // SAFETY: plain system calls of a process with one thread; the sets are initialised before they are used.
+    // SAFETY: plain system calls of a process with one thread; the sets are initialised before use.
     unsafe {
         let mut watched: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut watched);

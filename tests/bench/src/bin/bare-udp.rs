@@ -1,7 +1,8 @@
-//! The limit of serving datagrams: N forked workers that echo from one socket, and nothing else.
+//! The lower limit of serving datagrams: N forked workers that echo from one socket.
 //!
-//! `bare-udp rf PORT N`: one receiving and one sending call per datagram. `bare-udp mm PORT N`: up to 64 per call. `bare-udp sip PORT N`:
-//! as `rf`, and what comes back is the least that a SIP client takes for an answer.
+//! `bare-udp rf PORT N` makes one receive and one send call per datagram. `bare-udp mm PORT N`
+//! handles up to 64 per call. `bare-udp sip PORT N` is like `rf` and sends the least that a SIP
+//! client accepts as an answer.
 
 use bench::options::Options;
 
@@ -47,7 +48,8 @@ fn echo_in_batches(socket: libc::c_int) -> ! {
             parts[index].iov_len = BYTES;
             headers[index].msg_hdr.msg_namelen = 32;
         }
-        // SAFETY: the headers point to buffers of the lengths they state, all alive until this function returns, which it does not.
+        // SAFETY: the headers point to buffers of the stated lengths. All live until this function
+        // returns, which it never does.
         let received = unsafe { libc::recvmmsg(socket, headers.as_mut_ptr(), BATCH as u32, libc::MSG_WAITFORONE, std::ptr::null_mut()) };
         let received = received.max(0) as usize;
         for index in 0..received {
@@ -64,23 +66,23 @@ fn echo_in_batches(socket: libc::c_int) -> ! {
     }
 }
 
-/// A loop over one receiving and one sending call, with `sip_answer` in between.
+/// Receives, makes the answer with `sip_answer` and sends, one call per datagram.
 fn answer_sip(socket: libc::c_int) -> ! {
     let mut request = [0_u8; BYTES];
     let mut answer = [0_u8; 2 * BYTES];
     loop {
         let mut peer = [0_u8; 32];
         let mut peer_len = peer.len() as libc::socklen_t;
-        // SAFETY: both buffers are valid for the lengths given; the kernel writes at most that.
+        // SAFETY: both buffers are valid for the given lengths, and the kernel writes no more.
         let received = unsafe { libc::recvfrom(socket, request.as_mut_ptr().cast(), BYTES, 0, peer.as_mut_ptr().cast(), &mut peer_len) };
         let Ok(received) = usize::try_from(received) else { continue };
         let length = sip_answer(&request[..received], &mut answer);
-        // SAFETY: the answer is `length` bytes long, and the address is what the kernel wrote.
+        // SAFETY: the answer has `length` bytes, and the kernel wrote the address.
         unsafe { libc::sendto(socket, answer.as_ptr().cast(), length, 0, peer.as_ptr().cast(), peer_len) };
     }
 }
 
-/// Copies the lines that an answer repeats, without a look at what they say. A tag is added to each To.
+/// Copies the lines that an answer repeats, without parsing them. Adds a tag to each To.
 fn sip_answer(request: &[u8], answer: &mut [u8]) -> usize {
     let mut used = 0;
     let mut put = |bytes: &[u8]| {

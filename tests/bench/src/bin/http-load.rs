@@ -5,15 +5,15 @@
 //! | option | meaning |
 //! | --- | --- |
 //! | `--connections C` | connections, each with at most one request outstanding (64) |
-//! | `--seconds S` | how long (1) |
-//! | `--rate R` | so many requests a second, whether the server keeps up or not; without, a new one is sent when an answer comes |
-//! | `--path P` | what is asked for (/ok) |
+//! | `--seconds S` | duration (1) |
+//! | `--rate R` | requests per second, whether or not the server keeps up; without it, each answer triggers the next request |
+//! | `--path P` | requested path (/ok) |
 //! | `--close` | a new connection for each request |
-//! | `--idle` | one request on each connection, then nothing until the standard input ends; the line comes when all are answered |
+//! | `--idle` | one request on each connection, then none until standard input ends; prints the line when all are answered |
 //! | `--cpu C` | run on this processor only |
 //! | `--server PID` | also report the processor time that this process and its descendants used |
 //!
-//! With a rate, the time of a request runs from the moment at which it was due. Anything but a 200 counts as lost.
+//! With a rate, the time of a request starts when it was due. Every answer but 200 counts as lost.
 
 use std::collections::VecDeque;
 use std::io::Read as _;
@@ -25,7 +25,7 @@ use bench::{now_ns, proc, sleep_us};
 
 const BYTES: usize = 256 << 10;
 const EVENTS: usize = 256;
-/// An answer that is not there so long after the end is lost.
+/// An answer that is still missing this long after the end is lost.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
 fn main() {
@@ -47,38 +47,24 @@ fn main() {
         client.run(started_ns, started_ns + (seconds * 1e9) as u64, options.number("rate", 0.0));
     }
     let wall_ns = now_ns() - started_ns;
-    // The kernel settles the account of a process when it goes to sleep.
+    // The kernel updates the processor time of a process when it goes to sleep.
     sleep_us(5_000);
     let server_ns = server.map(proc::cpu_ns).zip(before_ns).map(|(after_ns, before_ns)| after_ns - before_ns);
-
-    client.latencies.sort_unstable();
-    let percentile = |share: f64| -> f64 {
-        let last = client.latencies.len().saturating_sub(1);
-        client.latencies.get((last as f64 * share) as usize).map_or(0.0, |ns| *ns as f64 / 1e3)
-    };
-    let per_request = server_ns.map_or("null".into(), |ns| format!("{:.4}", ns as f64 / 1e3 / client.answered.max(1) as f64));
-    println!(
-        "{{\"answered\": {}, \"lost\": {}, \"per_second\": {:.0}, \"p50_us\": {:.2}, \"p99_us\": {:.2}, \"server_us_per_request\": {per_request}}}",
-        client.answered,
-        client.lost,
-        client.answered as f64 / (wall_ns as f64 / 1e9),
-        percentile(0.5),
-        percentile(0.99),
-    );
+    bench::report(client.answered, client.lost, wall_ns, &mut client.latencies, server_ns);
     if idles {
-        // Whoever measures looks at the server now.
+        // Now the caller inspects the server.
         std::io::stdin().read_to_end(&mut Vec::new()).expect("the end of the standard input");
     }
 }
 
-/// One connection, and how far its answer was read.
+/// A connection and the parsed part of its answer.
 struct Connection {
     socket: libc::c_int,
-    /// When the request was due; 0: none is outstanding.
+    /// When the request was due; 0 if none is outstanding.
     due_ns: u64,
-    /// The head as far as it has arrived.
+    /// The head, as far as received.
     head: Vec<u8>,
-    /// Bytes of the body that are missing, once the head is known.
+    /// Missing bytes of the body, once the head is known.
     missing: Option<usize>,
     good: bool,
 }
@@ -89,9 +75,9 @@ struct Client {
     closes: bool,
     epoll: libc::c_int,
     connections: Vec<Connection>,
-    /// Those without a request.
+    /// Connections without a request.
     free: Vec<usize>,
-    /// Moments of requests that found no connection.
+    /// Due times of requests that found no free connection.
     late: VecDeque<u64>,
     buffer: Vec<u8>,
     outstanding: usize,
@@ -150,10 +136,10 @@ impl Client {
         self.outstanding += 1;
     }
 
-    /// Waits at most so long, and reads what there is.
+    /// Waits up to the timeout and reads what has arrived.
     fn receive(&mut self, timeout_ms: i32) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        // SAFETY: the events are valid memory of the length given.
+        // SAFETY: the events are valid memory of the given length.
         let count = unsafe { libc::epoll_wait(self.epoll, events.as_mut_ptr(), EVENTS as i32, timeout_ms) }.max(0) as usize;
         for event in &events[..count] {
             self.read(event.u64 as usize);
@@ -164,7 +150,7 @@ impl Client {
         let connection = &mut self.connections[number];
         // SAFETY: the buffer is valid for its length.
         let count = unsafe { libc::recv(connection.socket, self.buffer.as_mut_ptr().cast(), BYTES, 0) };
-        // SAFETY: the place of this thread's errno.
+        // SAFETY: the errno of this thread.
         if count < 0 && unsafe { *libc::__errno_location() } == libc::EAGAIN {
             return;
         }
@@ -192,7 +178,7 @@ impl Client {
 
     /// The server has closed a connection.
     fn ended(&mut self, number: usize) {
-        // SAFETY: the descriptor is this connection's.
+        // SAFETY: this connection owns the descriptor.
         unsafe { libc::close(self.connections[number].socket) };
         assert!(self.closes, "the server has closed a connection that it was to keep");
         if self.connections[number].missing != Some(0) {
@@ -217,7 +203,7 @@ impl Client {
         self.free.push(number);
     }
 
-    /// Until the time is over and all is answered.
+    /// Runs until the time is over and every request is answered or lost.
     fn run(&mut self, started_ns: u64, until_ns: u64, rate: f64) {
         let step_ns = if rate > 0.0 { 1e9 / rate } else { 0.0 };
         let mut count = 0_u64;
@@ -244,7 +230,7 @@ impl Client {
                     }
                 }
             }
-            // With a rate, the next request may be due before an answer comes.
+            // With a rate, the next request may be due before an answer arrives.
             self.receive(if rate > 0.0 && now < until_ns { 0 } else { 10 });
         }
         self.lost += (self.outstanding + self.late.len()) as u64;
@@ -259,7 +245,7 @@ impl Client {
                 let answered = self.answered + self.lost;
                 self.receive(10);
                 if self.answered + self.lost > answered {
-                    // Answered connections stay as they are.
+                    // Answered connections stay open and unused.
                     self.free.pop();
                 }
             }

@@ -1,8 +1,11 @@
-//! How long a killed worker is missing: from SIGKILL to a new child that waits for work. Kills idle workers one after the other.
+//! The time from a worker's SIGKILL until its replacement waits for work. Kills idle workers one
+//! after the other.
 //!
-//! `respawn --in CALLS --kills N [--depth D] [--cpu C] [--step-us S] PID` prints one JSON list of milliseconds. PID was started, its
-//! descendant at depth D forks the workers, and CALLS are the system calls in which they wait for work. The observer looks every S
-//! microseconds, without a pause if S is 0. With `--list` it kills nothing, and prints the pids of the idle workers.
+//! `respawn --in CALLS --kills N [--depth D] [--cpu C] [--step-us S] PID` prints a JSON list of
+//! milliseconds. PID is the started process, its descendant at depth D forks the workers, and CALLS
+//! are the system calls in which they wait for work. The observer polls every S microseconds,
+//! without a pause if S is 0. With `--list` it kills nothing and prints the pids of the idle
+//! workers.
 
 use bench::options::Options;
 use bench::{ms, now_ns, proc, sleep_us};
@@ -28,18 +31,18 @@ fn main() {
     println!("[{}]", took.join(", "));
 }
 
-/// Kills the oldest idle worker, so that no slot dies twice before each has died once.
+/// Kills the oldest idle worker, so that no slot dies twice before every slot has died once.
 fn one(master: i32, calls: &[i64], step_us: u64) -> u64 {
     let before = proc::children(master).expect("the master is gone");
     let victim = *before.iter().filter(|child| proc::waits_in(**child, calls)).min().expect("an idle worker");
     let killed_ns = now_ns();
-    // SAFETY: a plain system call; the pid is that of a worker that waits.
+    // SAFETY: a plain system call; the pid is that of an idle worker.
     unsafe { libc::kill(victim, libc::SIGKILL) };
     loop {
         let now = proc::children(master).unwrap_or_else(|| panic!("the master ended after a worker was killed"));
         if now.iter().any(|child| !before.contains(child) && proc::waits_in(*child, calls)) {
             let took_ns = now_ns() - killed_ns;
-            // The next one dies in quiet times.
+            // Let the server settle before the next kill.
             sleep_us(20_000);
             return took_ns;
         }

@@ -1,17 +1,18 @@
-//! Starts a server, tells when it is ready, stops it by SIGTERM, and tells whether anything is left. Time runs from just before the
-//! program is started.
+//! Starts a server, reports when it is ready, stops it by SIGTERM, and reports whether anything is
+//! left. Time starts just before the program is executed.
 //!
-//! `start [OPTIONS] -- COMMAND...` prints one line of JSON when the server is ready, and one when it has stopped.
+//! `start [OPTIONS] -- COMMAND...` prints one line of JSON when the server is ready, and one when
+//! it has stopped.
 //!
 //! | option | meaning |
 //! | --- | --- |
 //! | `--ready byte` | ready when it writes to its standard output |
 //! | `--ready notify` | ready when it sends READY=1 to NOTIFY_SOCKET |
 //! | `--ready waiting` | ready when N children wait in one of some system calls, seen in /proc |
-//! | `--workers N --in CALLS --depth D` | for the last: how many, in which calls, and whose children (0: of the started process) |
-//! | `--hold` | stop it when the standard input ends, and not at once |
-//! | `--term-after-us T` | do not wait until it is ready, stop it so long after its start |
-//! | `--lines` | a line of JSON in between: each line of its log (standard error) with the time at which it came |
+//! | `--workers N --in CALLS --depth D` | for `waiting`: the number of workers, their system calls, and the depth of their parent (0: the started process) |
+//! | `--hold` | stop it when standard input ends, not at once |
+//! | `--term-after-us T` | do not wait until it is ready; stop it this long after its start |
+//! | `--lines` | a line of JSON in between: each line of its log (standard error) with its time |
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -24,14 +25,15 @@ use bench::{ms, now_ns, proc, sleep_us};
 
 const READY_LIMIT_NS: u64 = 60_000_000_000;
 const STOP_LIMIT_NS: u64 = 5_000_000_000;
-/// A server that is ready is left alone for so long before it is stopped: not all can be stopped at once.
+/// A ready server is left alone this long before it is stopped, because not every server can be
+/// stopped at once.
 const SETTLE_US: u64 = 100_000;
-/// Shortest pause between two looks into /proc.
+/// The shortest pause between two looks into /proc.
 const STEP_NS: u64 = 200_000;
 
 fn main() {
     let options = Options::read(&["hold", "lines"]);
-    // What a server leaves behind becomes a child of this process, where it is seen.
+    // Processes that the server leaves become children of this one, which then sees them.
     // SAFETY: a plain system call.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     let (program, arguments) = options.command.split_first().expect("a command after --");
@@ -77,7 +79,7 @@ fn main() {
     println!("{stopped}");
 }
 
-/// The service manager's end.
+/// The socket of the service manager.
 struct Notified {
     path: String,
     socket: UnixDatagram,
@@ -109,10 +111,11 @@ impl Drop for Notified {
     }
 }
 
-/// Looks at each worker until it has been seen waiting once; idle ones stay so. The server needs the processors, too: the looks are taken
-/// when one of them would have nothing to do otherwise, which is the case at the latest when all workers wait.
+/// Polls each worker until it was seen waiting once; idle workers continue to wait. The server
+/// needs the processors too, so the polls run when a processor would be idle, which is the case at
+/// the latest when all workers wait.
 fn wait_for_workers(pid: i32, options: &Options, started_ns: u64) {
-    // In a thread of its own: only root could go back from that policy.
+    // In another thread: only root could leave that scheduling policy again.
     let observe = || {
         let parameters = libc::sched_param { sched_priority: 0 };
         // SAFETY: a plain system call for this thread.
@@ -129,7 +132,8 @@ fn look_for_workers(pid: i32, options: &Options, started_ns: u64) {
     let mut waiting = std::collections::HashSet::new();
     while now_ns() - started_ns < READY_LIMIT_NS {
         let looked_ns = now_ns();
-        // Each as soon as it is there: a first look at a process takes long, and 64 of them would come on top of what is measured.
+        // Each worker as soon as it exists: the first look at a process is slow, and 64 of them
+        // would add to the measured time.
         for child in proc::master(pid, depth).and_then(proc::children).unwrap_or_default() {
             if !waiting.contains(&child) && proc::waits_in(child, &calls) {
                 waiting.insert(child);
@@ -138,13 +142,14 @@ fn look_for_workers(pid: i32, options: &Options, started_ns: u64) {
         if waiting.len() >= wanted {
             return;
         }
-        // Never more than half of the time: what is read takes locks that a fork needs.
+        // At most half of the time: reading /proc takes locks that a fork needs.
         sleep_us((now_ns() - looked_ns).max(STEP_NS) / 1000);
     }
     panic!("only {} of {wanted} workers became ready", waiting.len());
 }
 
-/// Asks the server to stop, and waits until it and all it started are gone. Kills what is left after the limit.
+/// Asks the server to stop and waits until it and its processes are gone. Kills the rest after the
+/// limit.
 fn stop(server: &mut Child) -> String {
     let pid = server.id() as i32;
     // SAFETY: a plain system call; the process is our child and not yet reaped.
@@ -179,18 +184,18 @@ fn stop(server: &mut Child) -> String {
     )
 }
 
-/// Whether the process is still in the table, if only as a zombie.
+/// Whether the process exists, even as a zombie.
 fn proc_exists(pid: i32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Takes the exit status of whatever has ended.
+/// Reaps every child that has ended.
 fn reap() {
     // SAFETY: a plain system call.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// Each line as a pair of the time at which it came and its text.
+/// Each line with the time at which it arrived.
 fn stamped_lines(log: impl Read, started_ns: u64) -> Vec<String> {
     BufReader::new(log)
         .lines()

@@ -1,27 +1,28 @@
-//! A client that keeps a number of requests outstanding: a new one is sent when an answer comes. Prints one line of JSON.
+//! A client that keeps a fixed number of requests outstanding: each answer triggers the next
+//! request. Prints one line of JSON.
 //!
 //! `udp-load [OPTIONS] PORT`
 //!
 //! | option | meaning |
 //! | --- | --- |
 //! | `--window W` | requests outstanding (1) |
-//! | `--seconds S` or `--requests N` | how long (1 s) |
-//! | `--payload P` | what is sent: `echo`, 64 bytes; `options`, `register`, `invite`, requests of SIP (echo) |
-//! | `--users U` | how many users register and are called, in turns (1) |
+//! | `--seconds S` or `--requests N` | duration (1 s) |
+//! | `--payload P` | payload: `echo`, 64 bytes; `options`, `register`, `invite`, SIP requests (echo) |
+//! | `--users U` | users that register and are called, in turn (1) |
 //! | `--cpu C` | run on this processor only |
 //! | `--server PID` | also report the processor time that this process and its descendants used |
 //!
-//! Each request carries a number that the answer has to bring back, so that each latency is one request's own. Anything but success or a
-//! redirection counts as lost.
+//! Each request carries a number that the answer must repeat, so that each latency belongs to one
+//! request. Every answer but success or a redirection counts as lost.
 
 use bench::options::Options;
 use bench::{now_ns, proc, sleep_us};
 
 const BATCH: usize = 64;
 const BYTES: usize = 2048;
-/// Requests whose times are remembered; far more than are ever outstanding.
+/// Requests whose send times are kept; far more than are ever outstanding.
 const REMEMBERED: usize = 1 << 16;
-/// An answer that takes longer is lost.
+/// An answer that takes longer counts as lost.
 const LOST_NS: u64 = 300_000_000;
 const LATENCIES: usize = 8 << 20;
 
@@ -53,9 +54,9 @@ const INVITE: &str = "INVITE sip:u########@127.0.0.1 SIP/2.0\r\n\
     Call-ID: @@@@@@@@\r\n\
     CSeq: 1 INVITE\r\n\
     Content-Length: 0\r\n\r\n";
-/// Stands for the number of the request, at the last place where the answer brings it back.
+/// Placeholder for the request number, at the last place that the answer repeats.
 const MARK: &[u8] = b"@@@@@@@@";
-/// Stands for the number of a user.
+/// Placeholder for the user number.
 const USER: &[u8] = b"########";
 
 fn main() {
@@ -80,30 +81,17 @@ fn main() {
     let started_ns = now_ns();
     client.run(started_ns + (seconds * 1e9) as u64, requests);
     let wall_ns = now_ns() - started_ns;
-    // The kernel settles the account of a process when it goes to sleep.
+    // The kernel updates the processor time of a process when it goes to sleep.
     sleep_us(5_000);
     let server_ns = server.map(proc::cpu_ns).zip(before_ns).map(|(after_ns, before_ns)| after_ns - before_ns);
-
-    client.latencies.sort_unstable();
-    let percentile = |share: f64| -> f64 {
-        let last = client.latencies.len().saturating_sub(1);
-        client.latencies.get((last as f64 * share) as usize).map_or(0.0, |ns| f64::from(*ns) / 1e3)
-    };
-    let per_request = server_ns.map_or("null".into(), |ns| format!("{:.4}", ns as f64 / 1e3 / client.answered.max(1) as f64));
-    println!(
-        "{{\"answered\": {}, \"lost\": {}, \"per_second\": {:.0}, \"p50_us\": {:.2}, \"p99_us\": {:.2}, \"server_us_per_request\": {per_request}}}",
-        client.answered,
-        client.lost,
-        client.answered as f64 / (wall_ns as f64 / 1e9),
-        percentile(0.5),
-        percentile(0.99),
-    );
+    bench::report(client.answered, client.lost, wall_ns, &mut client.latencies, server_ns);
 }
 
 struct Client {
     socket: libc::c_int,
     window: usize,
-    /// Where the number stands in a request, and what stands before the last one there and in the answer.
+    /// Where the number is in a request, and the text before the last one, which the answer
+    /// repeats.
     numbers_at: Vec<usize>,
     users_at: Vec<usize>,
     before_number: Vec<u8>,
@@ -113,9 +101,10 @@ struct Client {
     out_headers: Vec<libc::mmsghdr>,
     answers: Box<[[u8; BYTES]; BATCH]>,
     answer_headers: Vec<libc::mmsghdr>,
-    /// What the headers point to.
+    /// The buffers that the headers point to.
     _parts: Vec<libc::iovec>,
-    /// When a request was sent, by the lower bits of its number; 0 when it is answered or lost.
+    /// When each request was sent, indexed by the lower bits of its number; 0 once it is answered
+    /// or lost.
     sent_ns: Vec<u64>,
     next: u32,
     oldest: u32,
@@ -135,7 +124,7 @@ impl Client {
             sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
             sin_zero: [0; 8],
         };
-        // SAFETY: both pointers lead to structs of the sizes given.
+        // SAFETY: both pointers lead to structs of the given sizes.
         unsafe {
             libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const timeout).cast(), size_of_val(&timeout) as u32);
             assert!(libc::connect(socket, (&raw const address).cast(), size_of_val(&address) as u32) == 0, "connect");
@@ -160,7 +149,7 @@ impl Client {
         });
         let out_headers = headers.by_ref().take(BATCH).collect();
         let answer_headers = headers.collect();
-        // Written once, so that no page of it is new while time is taken.
+        // Written once, so that no page fault is measured.
         let mut latencies = vec![1; LATENCIES];
         latencies.clear();
         Client {
@@ -186,7 +175,7 @@ impl Client {
         }
     }
 
-    /// Until the time is over or enough is sent, and all of it is answered or lost.
+    /// Runs until the time is over or enough requests are sent, and all are answered or lost.
     fn run(&mut self, until_ns: u64, requests: u64) {
         let mut left = requests;
         let mut checked_ns = now_ns();
@@ -216,7 +205,8 @@ impl Client {
             self.users_at.iter().for_each(|at| self.out[index][*at..at + 8].copy_from_slice(&user));
         }
         let now = now_ns();
-        // SAFETY: the headers point to buffers that live as long as this client; `count` is at most BATCH.
+        // SAFETY: the headers point to buffers that live as long as this client; `count` is at most
+        // BATCH.
         let sent = unsafe {
             if count == 1 {
                 i32::from(libc::send(self.socket, self.out[0].as_ptr().cast(), self.length, 0) >= 0)
@@ -233,7 +223,7 @@ impl Client {
         sent as u64
     }
 
-    /// Waits for at least one answer, takes all that are there. 0: none came in time.
+    /// Waits for at least one answer and takes all that have arrived. 0 if none came in time.
     fn receive(&mut self) -> usize {
         // SAFETY: as in `send`.
         let received = unsafe {
@@ -286,7 +276,7 @@ fn format_number(number: u32) -> [u8; 8] {
 }
 
 fn find_number(answer: &[u8], before: &[u8]) -> Option<u32> {
-    // At the start of the answer if it is an echo, somewhere in it if it is SIP.
+    // At the start of an echo, somewhere inside a SIP answer.
     let start = answer.windows(before.len()).position(|part| part == before)? + before.len();
     let digits = answer.get(start..start + 8)?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

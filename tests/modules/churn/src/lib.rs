@@ -1,5 +1,6 @@
-//! Allocates and frees at random, in boxes, vectors and a map that all processes share, and hands blocks from process to process. Serves the
-//! row of the failure table about a process that dies inside the shared-memory allocator: something kills it meanwhile.
+//! Allocates and frees at random, in boxes, vectors and a map that all processes share, and hands
+//! blocks from process to process. For the row of the failure table about a process that dies
+//! inside the shared-memory allocator: a test kills its processes meanwhile.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +33,8 @@ impl Module for Churn {
 }
 
 impl Churn {
-    /// `churn COUNT` does so many operations, `empty` gives all back; the answer is the number of entries.
+    /// `churn COUNT` runs this many operations, `empty` frees everything. The answer is the number
+    /// of entries.
     fn serve(&self, rng: &mut Rng, batch: &Batch<'_>) -> Result<()> {
         for datagram in batch {
             let text = String::from_utf8_lossy(datagram.data()).into_owned();
@@ -51,7 +53,7 @@ impl Churn {
     fn step(&self, rng: &mut Rng) -> Result<()> {
         let key = rng.below(2000) as u32;
         match rng.below(8) {
-            // What is in a value says whether it is whole.
+            // The content of a value proves that it is whole.
             0..3 => drop(self.map.insert(&key, &vec![key as u8; rng.below(1 + u64::from(key)) as usize])?),
             3..5 => drop(self.map.remove(&key)?),
             5 => {

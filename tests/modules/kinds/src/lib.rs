@@ -1,5 +1,5 @@
-//! Answers each datagram with its parameters, one of every kind. Serves the rules of the page about writing modules: what the
-//! configuration says is what a module gets. `c_kinds` is its twin in C.
+//! Answers each datagram with its parameters, one of each kind. Proves that a module gets what the
+//! configuration says. `c_kinds` is the same in C.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use module_api::prelude::*;
 
 param_enum! {
-    /// Which peer is next.
+    /// Selection of the next peer.
     pub enum Choice {
         /// In turn.
         First = "first",
@@ -27,19 +27,19 @@ params! {
         longest: Size = "8KiB" in "1KiB"..="64KiB",
         /// A file.
         file: PathBuf = "default.db",
-        /// Which peer is next.
+        /// Selection of the next peer.
         choice: Choice = "any",
-        /// Who may ask.
+        /// Allowed clients.
         names: Vec<String> = "",
-        /// Where to ask.
+        /// Ports to ask.
         ports: Vec<i64> = "5060, 5061" in 1..=65535,
-        /// In which order.
+        /// Selections, in order.
         choices: Vec<Choice> = "last",
         /// Files.
         files: Vec<PathBuf> = "",
-        /// How long each may take.
+        /// Timeouts by peer.
         waits: BTreeMap<String, Duration> = "\"any one\" = 1s" in "1ms"..="1h",
-        /// Who goes where.
+        /// Targets by name.
         routes: BTreeMap<String, String> = "",
         /// Another file.
         other: Option<PathBuf>,

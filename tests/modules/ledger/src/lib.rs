@@ -1,5 +1,5 @@
-//! Books amounts under a shared lock through the safe SDK, and dies in the middle of it when told to. Serves the row of the failure
-//! table about a process that dies with a lock held.
+//! Books amounts under a shared lock through the safe SDK, and dies within a booking when told to.
+//! For the row of the failure table about a process that dies while it holds a lock.
 
 #![forbid(unsafe_code)]
 

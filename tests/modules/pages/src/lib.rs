@@ -1,4 +1,4 @@
-//! Answers requests through `http.routes`: what it was asked, in its own words, or not at all.
+//! Answers requests through `http.routes`: repeats the request, or does not answer.
 #![forbid(unsafe_code)]
 
 use module_api::interface::Callback;

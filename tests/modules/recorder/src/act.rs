@@ -1,4 +1,5 @@
-//! What a script can ask for. Calls go to the host past the SDK's types, so that they can be made in any phase.
+//! The actions of scripts. They call the host without the SDK's types, so that they can be called
+//! in any phase.
 
 use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,19 +17,20 @@ use crate::{world, write};
 static VARIABLE: AtomicI64 = AtomicI64::new(0);
 /// The counter in shared memory, once allocated.
 static SHARED: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
-/// The lock in shared memory, once made.
+/// The lock in shared memory, once created.
 static LOCK: AtomicPtr<abi::Mutex> = AtomicPtr::new(ptr::null_mut());
 
-/// A process waits no longer than this for the others.
+/// The longest that a process waits for the others.
 const AWAIT_MAX: Duration = Duration::from_secs(15);
 
 /// The host's functions.
 pub fn api() -> &'static HostApi {
-    // SAFETY: the loader has filled the slot before any function of the module runs, and the table lives as long as the process.
+    // SAFETY: the loader filled the slot before it called any function of the module, and the table
+    // lives as long as the process.
     unsafe { &*(*module_api::export::SLOT.as_ptr()).api }
 }
 
-/// The handle that names this module to the host.
+/// The handle by which the host knows this module.
 pub fn handle() -> *mut c_void {
     // SAFETY: as above.
     unsafe { (*module_api::export::SLOT.as_ptr()).module }
@@ -45,18 +47,18 @@ pub fn variable() -> i64 {
 }
 
 pub fn shared() -> Option<&'static AtomicU64> {
-    // SAFETY: null, or what the host gave out for good.
+    // SAFETY: null, or a block that the host allocated for good.
     unsafe { SHARED.load(SeqCst).as_ref() }
 }
 
-/// How a script goes on.
+/// How a script continues.
 enum Flow {
     Next,
     /// The calling function returns to the host at once, with success.
     Leave,
 }
 
-/// Does what the script says for this phase and process.
+/// Runs the actions for this phase and process.
 pub fn run(phase: &str) -> Result<()> {
     let info = process_info();
     for action in world().script.actions(phase, info.rank, info.process_no, info.restarts) {
@@ -68,7 +70,7 @@ pub fn run(phase: &str) -> Result<()> {
     Ok(())
 }
 
-/// Does one thing that a client asked for. Its outcome is the answer.
+/// Runs one action for a client. The result is the answer.
 pub fn order(action: &str) -> Result<String> {
     Ok(act(action)?.1)
 }
@@ -80,7 +82,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
     let text = |index: usize| words.get(index).copied().unwrap_or("");
     let number = |index: usize| -> Result<i64> { Ok(text(index).parse()?) };
     let result: i64 = match word {
-        // How a call ends.
+        // Ends of a call.
         "fail" => return Err(Error::new(if rest.is_empty() { "as the script says" } else { rest })),
         "panic" => panic!("{}", if rest.is_empty() { "as the script says" } else { rest }),
         "abort" => std::process::abort(),
@@ -153,7 +155,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "listen" => listen(text(1), number(2).unwrap_or(0) as u32).into(),
         "find" => (api().listener_find)(handle(), number(1)? as u32).into(),
         "send" => send(number(1)? as u32, text(2), text(3))?.into(),
-        // Rights, descriptors, randomness.
+        // Privileges, descriptors, random numbers.
         "bad_lock" => {
             let mut outside = abi::Mutex { opaque: [0; 8] };
             i64::from((api().mutex_init)(handle(), &mut outside)) * 100
@@ -168,7 +170,7 @@ fn act(action: &str) -> Result<(Flow, String)> {
         "send_bytes" => send(number(1)? as u32, text(2), &"x".repeat(number(3)? as usize))?.into(),
         "bind" => bind(text(1)),
         "read" => i64::from(std::fs::read(text(1)).is_ok()),
-        // SAFETY: changes the identity of this process, or not.
+        // SAFETY: changes the identity of this process, or fails.
         "become_root" => unsafe { libc::setresuid(0, 0, 0) }.into(),
         "open" => open_socket()?,
         "random" => return random().map(|random| (Flow::Next, random)),
@@ -192,12 +194,12 @@ fn act(action: &str) -> Result<(Flow, String)> {
 }
 
 fn segv() -> ! {
-    // SAFETY: not safe at all, that is the point; volatile, so that it happens.
+    // SAFETY: deliberately none: the write must crash. Volatile, so that it is not optimised away.
     unsafe { ptr::null_mut::<u8>().wrapping_add(8).write_volatile(1) };
     pause_for_ever()
 }
 
-/// Needs more stack than there is.
+/// Overflows the stack.
 #[expect(unconditional_recursion, reason = "the end of the stack is the point")]
 fn overflow(depth: u8) -> u8 {
     let page = std::hint::black_box([depth; 4096]);
@@ -223,7 +225,7 @@ fn pause_for_ever() -> ! {
     }
 }
 
-/// What a process with an entry does: its script, then nothing until it is stopped.
+/// The entry function of a process: its script, then a wait until it is stopped.
 extern "C" fn entry(_: *mut c_void) -> i32 {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         write::call("process", None);
@@ -261,22 +263,22 @@ fn fork_returning(rank: i32, name: &str) -> i32 {
     (api().fork_process)(handle(), rank, name.as_ptr(), 0)
 }
 
-/// Forks past the host. In the parent: how the child ended, its exit code or 128 and the signal.
+/// Forks without the host. In the parent: the child's exit code, or 128 plus its signal.
 fn fork_raw() -> Option<i64> {
-    // SAFETY: wrong in a module, that is the point; this process has one thread.
+    // SAFETY: wrong in a module, and deliberate; this process has one thread.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         return None;
     }
     let mut status = 0;
-    // SAFETY: a writable status.
+    // SAFETY: the status is writable.
     if pid < 0 || unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
         return Some(-1);
     }
     Some(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status).into() } else { i64::from(128 + libc::WTERMSIG(status)) })
 }
 
-/// Forks past the host a process that does not listen to SIGTERM, and leaves it alone. Its pid.
+/// Forks without the host a process that ignores SIGTERM, and does not wait for it. Its pid.
 fn fork_stubborn() -> i32 {
     // SAFETY: as above.
     let pid = unsafe { libc::fork() };
@@ -295,7 +297,7 @@ fn allocate(bytes: usize) -> i64 {
     i64::from(!memory.is_null())
 }
 
-/// Waits until the shared counter has reached a value. Without an event to wait for: it looks again and again.
+/// Waits until the shared counter has reached a value. There is no event for that, so it polls.
 fn await_shared(value: u64) -> Result<i64> {
     let started = std::time::Instant::now();
     while shared().ok_or("no shared memory")?.load(SeqCst) < value {
@@ -307,7 +309,7 @@ fn await_shared(value: u64) -> Result<i64> {
     Ok(0)
 }
 
-/// Waits until a file exists, in the same way.
+/// Waits until a file exists, also by polling.
 fn await_file(path: &str) -> Result<i64> {
     let started = std::time::Instant::now();
     while !std::path::Path::new(path).exists() {
@@ -341,7 +343,7 @@ fn lock() -> Result<i64> {
     Ok(code.into())
 }
 
-/// What a timer function does: writes down that it was called, and its script.
+/// A timer function: records the call and runs its script.
 extern "C" fn on_timer(data: *mut c_void, expirations: u64) -> i32 {
     // SAFETY: `add_timer` passed a leaked string.
     let name: &'static String = unsafe { &*data.cast::<String>() };
@@ -385,7 +387,7 @@ fn listen(address: &str, workers: u32) -> i32 {
     (api().listen)(handle(), &spec)
 }
 
-/// An address as configuration and log have it.
+/// Parses an address as configuration and log write it.
 pub fn local(text: &str) -> Result<Address<'static>> {
     Ok(match (text.strip_prefix('@'), text.starts_with('/')) {
         (Some(name), _) => Address::Abstract(name.as_bytes().to_vec().into()),
@@ -397,7 +399,7 @@ pub fn local(text: &str) -> Result<Address<'static>> {
 /// Sends a text from a listener to an IPv4 address.
 fn send(listener: u32, peer: &str, text: &str) -> Result<i32> {
     let peer: std::net::SocketAddrV4 = peer.parse()?;
-    // SAFETY: all zero is a valid address.
+    // SAFETY: all zeros is a valid address.
     let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
     address.sin_family = libc::AF_INET as u16;
     address.sin_port = peer.port().to_be();
@@ -406,7 +408,7 @@ fn send(listener: u32, peer: &str, text: &str) -> Result<i32> {
     Ok((api().udp_send)(handle(), listener, ptr::from_ref(&address).cast(), length, text.as_ptr(), text.len()))
 }
 
-/// Binds a TCP port and lets it go again: 0, or the error's number.
+/// Binds a TCP port and closes it again. Returns 0 or the errno.
 fn bind(address: &str) -> i64 {
     match std::net::TcpListener::bind(address) {
         Ok(_) => 0,
@@ -414,7 +416,7 @@ fn bind(address: &str) -> i64 {
     }
 }
 
-/// Opens a socket and keeps it. Its inode tells it from every other.
+/// Opens a socket and keeps it. Returns its inode, which no other socket has.
 fn open_socket() -> Result<i64> {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket)))?;

@@ -1,7 +1,7 @@
-//! A module that writes down each call it gets, one line each, and does what its script says, right or wrong.
+//! A module that records each call that it gets, one line each, and runs a script, right or wrong.
 //!
-//! Serves most promises of `docs/lifecycle.md`: what it writes is what the tests compare. It calls the host past the SDK where a test
-//! wants a call in the wrong phase, which through the SDK would not compile.
+//! Most tests of `docs/lifecycle.md` compare its records. It calls the host without the SDK where a
+//! test needs a call in the wrong phase, which would not compile with the SDK.
 
 mod act;
 mod script;
@@ -18,14 +18,14 @@ pub use script::Script;
 module_api::params! {
     /// Parameters.
     pub struct Params {
-        /// File to append observations to.
+        /// File to append records to.
         pub record: String = "/dev/null",
-        /// What to do when; see `script.rs`.
+        /// The script; see `script.rs`.
         pub script: String = "",
     }
 }
 
-/// Each copy has its own, because a module's name is a constant.
+/// A name for each copy, because a module's name is a constant.
 pub trait Name: 'static {
     const NAME: &'static str;
 }
@@ -33,12 +33,12 @@ pub trait Name: 'static {
 /// The module.
 pub struct Recorder<N>(PhantomData<N>);
 
-/// What each process has: that `child_init` has run there.
+/// Proves in each process that `child_init` has run there.
 pub struct Child {
     pub rank: i32,
 }
 
-/// Made in `init_f`, the same in every process.
+/// Created in `init_f`, the same in every process.
 struct World {
     module: &'static str,
     record: String,
@@ -99,7 +99,7 @@ impl<N: Name> Module for Recorder<N> {
 }
 
 impl<N: Name> Recorder<N> {
-    /// Does what each datagram says, and answers with the outcome.
+    /// Runs the action in each datagram and answers with its result.
     pub fn serve(&self, _: &mut Child, batch: &Batch<'_>) -> Result<()> {
         for datagram in batch {
             let order = String::from_utf8_lossy(datagram.data()).into_owned();
@@ -129,7 +129,7 @@ impl<N: Name> Recorder<N> {
         act::run("handler")
     }
 
-    /// Sends back what came.
+    /// Echoes each datagram.
     pub fn echo(&self, _: &mut Child, batch: &Batch<'_>) -> Result<()> {
         for datagram in batch {
             datagram.reply_borrowed(datagram.data())?;

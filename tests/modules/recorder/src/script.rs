@@ -1,11 +1,12 @@
-//! Scripts: what a recorder does in which phase.
+//! Scripts: the actions of a recorder in each phase.
 //!
 //! ```text
 //! script    = statement { ";" statement }
 //! statement = phase [ "[" rank "]" ] [ "#" process_no ] [ "@" restarts ] ":" action { "," action }
 //! ```
-//! Phases: `init_f`, `proc_init`, `proc_main`, `child_init`, `post_child_init`, `handler`, `timer`, `process` (a process with an entry),
-//! `returned` (the child of a fork that returns), `raw` (the child of a fork past the host), `destroy_f`. The actions are in `act.rs`.
+//! Phases: `init_f`, `proc_init`, `proc_main`, `child_init`, `post_child_init`, `handler`, `timer`,
+//! `process` (a process with an entry function), `returned` (the child of a fork that returns),
+//! `raw` (the child of a fork without the host), `destroy_f`. The actions are in `act.rs`.
 
 use module_api::Result;
 
@@ -26,12 +27,12 @@ impl Script {
         Ok(Script(statements.map(Statement::parse).collect::<Result<_>>()?))
     }
 
-    /// Whether a word stands there in place of a statement: something that is done in every process.
+    /// Whether the script contains this word instead of a statement: an action for every process.
     pub fn asks_for(&self, word: &str) -> bool {
         self.0.iter().any(|statement| statement.phase == word)
     }
 
-    /// What is to be done now, in the order of the script.
+    /// The actions for this moment, in the order of the script.
     pub fn actions(&self, phase: &str, rank: i32, process_no: i32, restarts: u32) -> impl Iterator<Item = &str> {
         let now = self.0.iter().filter(move |statement| {
             statement.phase == phase
@@ -62,7 +63,7 @@ impl Statement {
     }
 }
 
-/// What stands before the sign, and the number after it.
+/// The text before the sign, and the number after it.
 fn suffix(text: &str, sign: char) -> Result<(&str, Option<i32>)> {
     match text.split_once(sign) {
         Some((text, number)) => Ok((text, Some(number.parse()?))),

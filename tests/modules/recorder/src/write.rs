@@ -1,4 +1,5 @@
-//! What a recorder writes down: one line and one `write` for each observation, so that lines of several processes never mix.
+//! The records of a recorder: one line and one `write` for each, so that lines of several processes
+//! never mix.
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
@@ -12,18 +13,18 @@ pub fn call(event: &str, rank: Option<i32>) {
     line(&format!("{event} {}", identity(rank)));
 }
 
-/// The outcome of an action.
+/// The result of an action.
 pub fn outcome(action: &str, result: impl Display) {
     let (word, rest) = action.split_once(' ').unwrap_or((action, ""));
     line(&format!("did action={word} with={} result={result} {}", rest.replace(' ', "+"), identity(None)));
 }
 
-/// Something with fields of its own.
+/// An event with other fields.
 pub fn event(event: &str, fields: &str) {
     line(&format!("{event} {fields} {}", identity(None)));
 }
 
-/// Which process this is, in its own words and in the host's, and what it sees of values that were set before.
+/// The identity of this process, as the kernel and the host report it, and the values set before.
 pub fn identity(rank: Option<i32>) -> String {
     let info = act::process_info();
     // SAFETY: calls without arguments that cannot fail.
@@ -50,7 +51,8 @@ pub fn identity(rank: Option<i32>) -> String {
 }
 
 fn line(text: &str) {
-    // Opened anew each time: a descriptor of its own would be inherited, and some tests look at descriptors.
+    // Opened for each record: an open descriptor would be inherited, and some tests compare
+    // descriptors.
     let file = OpenOptions::new().append(true).open(&world().record);
     let written = file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()));
     if let Err(error) = written {

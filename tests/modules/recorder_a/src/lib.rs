@@ -1,4 +1,4 @@
-//! The recorder without any flag or dependency.
+//! The recorder without flags or dependencies.
 
 struct Name;
 

@@ -1,4 +1,4 @@
-//! The recorder that wants `PROC_POSTCHILDINIT`.
+//! The recorder with the flag for `PROC_POSTCHILDINIT`.
 
 struct Name;
 

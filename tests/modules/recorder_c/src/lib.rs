@@ -1,4 +1,4 @@
-//! The recorder that requires another one.
+//! The recorder that requires another module.
 
 struct Name;
 

@@ -1,8 +1,8 @@
-//! Connections that do what lines of text tell them. Serves the promises about the TCP main process and its workers, and the rows of the
-//! failure table about connections.
+//! Connections driven by commands in lines of text. For the promises about the TCP main process and
+//! its workers, and the rows of the failure table about connections.
 //!
-//! `init` registers two processes that send on connections of others when a worker asks them to: `linked`, with a link to the
-//! TCP main process, and `bare`, without one.
+//! `init` registers two processes that send on connections of workers when asked: `linked`, with a
+//! link to the TCP main process, and `bare`, without one.
 
 #![forbid(unsafe_code)]
 
@@ -13,12 +13,12 @@ use module_api::{CloseReason, Process, StreamId, params};
 
 params! {
     struct Params {
-        /// Listen here, too.
+        /// Opens this listener too.
         listen: Option<String>,
     }
 }
 
-/// Ids of connections on their way to one of the two processes.
+/// Ids of connections, on their way to one of the two processes.
 struct Orders {
     ask: UnixDatagram,
     hear: UnixDatagram,
@@ -27,7 +27,7 @@ struct Orders {
 struct Streams {
     linked: Orders,
     bare: Orders,
-    /// How many connections were closed, by reason.
+    /// Closed connections, by reason.
     closed: [Counter; 6],
 }
 
@@ -73,11 +73,11 @@ impl Streams {
 
 /// One connection.
 struct Lines {
-    /// What is still to be written of `big`.
+    /// The bytes of `big` that are not written yet.
     left: u64,
-    /// Everything comes back as it is.
+    /// Echoes everything.
     echo: bool,
-    /// When the peer ends: says so and closes.
+    /// When the peer ends its half: says so and closes.
     stays: bool,
 }
 
@@ -167,7 +167,7 @@ impl Lines {
                 let outcome = StreamId::from_number(id.parse()?).send(text.as_bytes());
                 stream.write(format!("{outcome:?} {}\n", began.elapsed().as_millis()).as_bytes())?;
             }
-            // From another process, which writes the outcome to the log.
+            // From another process, which logs the result.
             "linked" => module.linked.ask(number()?)?,
             "bare" => module.bare.ask(number()?)?,
             other => return Err(Error::new(format_args!("what is \"{other}\""))),
@@ -175,7 +175,7 @@ impl Lines {
         Ok(())
     }
 
-    /// As much as the queue takes now.
+    /// As much as the queue accepts now.
     fn write_big(&mut self, stream: &mut Stream<'_>) -> Result<()> {
         while self.left > 0 {
             let size = self.left.min(16 << 10);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use module_api::prelude::*;
 use sums_declared::{ExportSums, Sums};
 
-/// Each process has sums of its own, which begin with main's.
+/// Each process has its sums, which start as copies of main's.
 struct Exporter {
     sums: RefCell<HashMap<String, u64>>,
 }

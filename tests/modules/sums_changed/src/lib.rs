@@ -1,12 +1,12 @@
-//! Binds `test.sums` as it was never declared.
+//! Imports a `test.sums` that was declared differently.
 #![forbid(unsafe_code)]
 
 use module_api::prelude::*;
 
 module_api::interface! {
-    /// Not the one that `sums` exports.
+    /// Not the interface that `sums` exports.
     pub interface Sums "test.sums" 1.0, exported by ExportSums {
-        /// Takes another number.
+        /// Takes a number of another type.
         fn add(name: &str, value: u32) -> u64;
     }
 }

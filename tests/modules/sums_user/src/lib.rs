@@ -1,5 +1,5 @@
-//! Binds `test.sums`, calls it in every phase, and writes what came of it to the log. Its handler `ask` answers who serves, and calls what
-//! panics or crashes when it is told so.
+//! Imports `test.sums`, calls it in every phase and logs the results. Its handler `ask` answers
+//! with the pid of its process, and calls functions that panic or crash when told to.
 #![forbid(unsafe_code)]
 
 use module_api::prelude::*;
@@ -7,9 +7,9 @@ use sums_declared::Sums;
 
 params! {
     struct Params {
-        /// In which phase to do what is wrong.
+        /// The phase of the error.
         phase: String = "",
-        /// What: fail, panic, crash.
+        /// The kind of error: fail, panic or crash.
         wrong: String = "",
     }
 }
@@ -27,7 +27,7 @@ impl User {
         if self.params.phase == phase {
             match self.params.wrong.as_str() {
                 "fail" => self.sums.fail(b"as asked")?,
-                // What the user makes of it does not count.
+                // The caller ignores the error; the panic counts all the same.
                 "panic" => info!("ignored: {}", self.sums.fail(b"").err().context("it did not fail")?),
                 "crash" => info!("not crashed: {}", self.sums.crash(true)?),
                 _ => {}
@@ -41,7 +41,7 @@ impl User {
     fn serve(&self, (): &mut (), batch: &Batch<'_>) -> Result<()> {
         for datagram in batch.iter() {
             match datagram.data() {
-                // What the handler makes of it does not count.
+                // The caller ignores the error; the panic counts all the same.
                 b"panic" => info!("ignored: {}", self.sums.fail(b"").err().context("it did not fail")?),
                 b"fail" => info!("ignored: {}", self.sums.fail(b"as asked").err().context("it did not fail")?),
                 b"crash" => info!("not crashed: {}", self.sums.crash(true)?),

@@ -1,5 +1,5 @@
-//! Tells what it sees of a connection, and does to it what each line says. Serves the tests of TLS: what a handler sees must be the same
-//! whatever stands between it and the socket.
+//! Reports the state of a connection and obeys commands in lines. For the tests of TLS: a handler
+//! must see the same with and without it.
 //!
 //! | line | does |
 //! | --- | --- |
@@ -35,7 +35,7 @@ impl Module for Teller {
     }
 }
 
-/// What a connection is in.
+/// The state of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Lines,
@@ -46,7 +46,7 @@ enum Mode {
 struct Line {
     mode: Mode,
     counted: u64,
-    /// What is left of `big`, and its next byte.
+    /// The bytes of `big` that are left, and its next byte.
     left: u64,
     next: u8,
 }
@@ -127,13 +127,13 @@ impl StreamHandler<Teller> for Line {
         }
         let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return Ok(0) };
         let line = String::from_utf8_lossy(&data[..end]).into_owned();
-        // With no room for the answer, the line comes again when there is.
+        // Without room for the answer, the line comes again when there is room.
         if stream.write(b"") == Err(StreamError::Busy) {
             return Ok(0);
         }
         self.obey(stream, &line)?;
         let used = end + 1;
-        // Several lines may have come at once, and what follows `count` is not one.
+        // Several lines may have arrived at once, and the bytes after `count` are not one.
         if used < data.len() { Ok(used + self.data(&Teller, &mut (), stream, &data[used..])?) } else { Ok(used) }
     }
 
@@ -161,7 +161,7 @@ export_module! {
     name: "teller",
     summary: "tells what it sees of a connection",
     stream: {
-        /// Does what each line says.
+        /// Obeys each line.
         "line" => Line,
     },
 }

@@ -1,4 +1,4 @@
-//! Copies the SDK's structs, and widens one field of one of them.
+//! Copies the SDK's structs and widens one field of one struct.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -10,7 +10,7 @@ const CHANGED: &str = "        /// `PARAM_BOOL` to `PARAM_TABLE`.\n        pub k
 fn main() {
     let sources = Path::new("../../../../../module-api/src");
     let copies = PathBuf::from(env::var("OUT_DIR").expect("set by cargo"));
-    // What is included looks for its modules beside itself.
+    // The included file looks for its modules in its folder.
     let parts = fs::read_dir(sources.join("abi")).expect("the parts of the SDK's structs").map(|part| part.expect("a part").path());
     for source in parts.chain([sources.join("abi.rs")]) {
         let copy = source.file_name().expect("a name").to_owned();

@@ -1,4 +1,4 @@
-//! A module whose numbers are all right, and whose structs are not the host's.
+//! A module with the right version numbers and with other structs than the host's.
 
 use module_api::RUST_INFO;
 use module_api::abi::{ABI_MAJOR, ABI_MINOR, FLAG_RUST, Header, HostSlot, MODULE_MAGIC, ModuleExports, NOTE_TYPE, Note, NoteDescriptor};

@@ -1,4 +1,4 @@
-//! A sound module, if it were not for the profile it is built with.
+//! A correct module, built with the wrong panic strategy.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The SDK's structs with one of them changed; see `build.rs`.
+//! The SDK's structs, one of them changed; see `build.rs`.
 
 /// The changed structs.
 pub mod abi {
@@ -9,10 +9,10 @@ use abi::{HostApiRef, ModuleExportsRef, RustInfo};
 use abi_stable::StableAbi;
 use abi_stable::library::AbiHeader;
 
-/// What the header of a module built with this leads to.
+/// The target of the header of a module built with this crate.
 pub static RUST_INFO: RustInfo = RustInfo {
     abi_stable: AbiHeader::VALUE,
-    // Not that of any release: the source is not the SDK's.
+    // Not the number of any release: the source differs from the SDK's.
     source: 1,
     exports: <ModuleExportsRef as StableAbi>::LAYOUT,
     host: <HostApiRef as StableAbi>::LAYOUT,
