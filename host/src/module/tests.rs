@@ -358,7 +358,8 @@ fn another_machines_note_is_still_read() {
 
 #[test]
 fn file_and_memory_say_the_same() {
-    let path = ModuleFolder::new("same").build("same.so", &["-DALT={\"alt\",2,0,0,0,&stream}"]);
+    let folder = ModuleFolder::new("same");
+    let path = folder.build("same.so", &["-DALT={\"alt\",2,0,0,0,&stream}"]);
     let of_file = inspect(&path).table.unwrap();
     let loaded = *loader::open(&path).map_err(|error| error.to_string()).unwrap_or_else(|error| panic!("{error}")).claim;
     assert_ne!(loaded.pointers, of_file.pointers);
