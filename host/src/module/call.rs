@@ -1,12 +1,14 @@
 //! The trampoline: every call into a module goes through here.
 //!
-//! *Runs in:* main and every child. *Never:* holds a lock, a borrow or a `&mut` of the host across the
-//! call: a module may call the host, and the host may call every module, before the call returns.
+//! *Runs in:* main and every child. *Never:* holds a lock, a borrow or a `&mut` of the host across
+//! the call: a module may call the host, and the host may call every module, before the call
+//! returns.
 //!
-//! Before each call the trampoline leaves a breadcrumb in the process table, and takes it away after
-//! the call: two plain stores, by which a crash, a hang or a kill can be blamed on a module. After the
-//! call it checks that it is still in the same process. A module may fork, through the host or by
-//! itself, and return in the child. The child must not continue main's sequence, so it ends at once.
+//! Before each call the trampoline leaves a breadcrumb in the process table, and takes it away
+//! after the call: two plain stores, by which a crash, a hang or a kill can be blamed on a module.
+//! After the call it checks that it is still in the same process. A module may fork, through the
+//! host or by itself, and return in the child. The child must not continue main's sequence, so it
+//! ends at once.
 
 use std::cell::{Cell, RefCell};
 use std::os::raw::c_int;
@@ -37,9 +39,9 @@ pub fn set_error(text: &str) {
     });
 }
 
-/// Where in the host a module is called from: the process, and the breadcrumb to restore afterwards. A
-/// loop makes one for all of its calls: a call that loaded what the call before it stored would have to
-/// wait for that store.
+/// Where in the host a module is called from: the process, and the breadcrumb to restore
+/// afterwards. A loop makes one for all of its calls: a call that loaded what the call before it
+/// stored would have to wait for that store.
 #[derive(Debug, Clone, Copy)]
 pub struct CallSite {
     process: &'static ProcessIdentity,
@@ -75,13 +77,14 @@ pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     CallSite::here().enter(module, phase, call)
 }
 
-/// Begins a call of one module by another one, within a call by the host: a failure is now to be blamed
-/// on the called module. Returns the breadcrumb for [`leave_interface`].
+/// Begins a call of one module by another one, within a call by the host: a failure is now to be
+/// blamed on the called module. Returns the breadcrumb for [`leave_interface`].
 #[inline]
 pub fn enter_interface(module: &Module) -> u64 {
     let trail = this_process().trail();
     let outer = trail.load(Relaxed);
-    // The phase stays: what is allowed depends on what the process is doing, not on which module asks.
+    // The phase stays: what is allowed depends on what the process is doing, not on which module
+    // asks.
     let callee = (Breadcrumb::word(module.index, Phase::None) & !0xffff_ffff) | (outer & 0xffff_ffff);
     trail.store(callee, Relaxed);
     outer
@@ -117,8 +120,8 @@ pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
     loaded
 }
 
-/// Leaves the breadcrumb of a call that failed in a process that is about to end, so that its death is
-/// blamed on that call.
+/// Leaves the breadcrumb of a call that failed in a process that is about to end, so that its death
+/// is blamed on that call.
 #[cold]
 pub fn ends_after(module: &Module, phase: Phase) {
     this_process().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
@@ -168,8 +171,8 @@ pub fn init_child(module: &Module, rank: i32) -> Result<()> {
         return Ok(());
     };
     match Phase::of_rank(rank) {
-        // The module's code is not in the page tables of the new process yet: the page faults of a call
-        // would cost more than the call.
+        // The module's code is not in the page tables of the new process yet: the page faults of a
+        // call would cost more than the call.
         Phase::ChildInit if !module.wants_child_init() => Ok(()),
         Phase::ChildInit => {
             clear_error();
@@ -222,8 +225,8 @@ pub fn error_text() -> String {
 }
 
 fn clear_error() {
-    // Nothing is written if there is nothing to clear: this runs in every new process, in which each page
-    // that is written to must be copied.
+    // Nothing is written if there is nothing to clear: this runs in every new process, in which
+    // each page that is written to must be copied.
     if HAS_ERROR.get() {
         HAS_ERROR.set(false);
         ERROR_TEXT.with_borrow_mut(String::clear);

@@ -3,11 +3,11 @@
 //! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* touches a layout before its
 //! header was compared.
 //!
-//! abi_stable compares in one direction: every field of the *interface*, its first argument, must be
-//! found in the *implementation*, its second, which may have more fields at the end. So the older of
-//! the two, by its minor number, is the interface: a module of an older minor has fewer fields than
-//! the host, one of a newer minor more. With equal numbers both have the same fields; a copy of
-//! module-api with an added field is detected, unless it calls itself newer.
+//! abi_stable compares in one direction: every field of the *interface*, its first argument, must
+//! be found in the *implementation*, its second, which may have more fields at the end. So the
+//! older of the two, by its minor number, is the interface: a module of an older minor has fewer
+//! fields than the host, one of a newer minor more. With equal numbers both have the same fields; a
+//! copy of module-api with an added field is detected, unless it calls itself newer.
 
 use std::cmp::Ordering;
 
@@ -19,7 +19,8 @@ use module_api::abi;
 
 use crate::error::{Error, Result};
 
-/// Structs that begin with their size, or are passed with a stride: a later minor may append fields.
+/// Structs that begin with their size, or are passed with a stride: a later minor may append
+/// fields.
 const GROWING: &[&str] = &[
     "Param",
     "Handler",
@@ -55,20 +56,21 @@ enum Older {
 /// # Safety
 /// `info` is what the header of a module with `FLAG_RUST` points to, and not null.
 pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
-    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the version of the
-    // description.
+    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the version
+    // of the description.
     let header = unsafe { (*info).abi_stable };
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
         return Err(Error::config("its type description has another version").hint("rebuild the module against module-api 1.x"));
     }
     // SAFETY: the header's major number and FLAG_RUST say that this is a RustInfo of ABI 1.
     let (source, exports, host) = unsafe { ((*info).source, &raw const (*info).exports, &raw const (*info).host) };
-    // The usual case: built with the host's module-api. Comparing would take longer than loading the
-    // module.
+    // The usual case: built with the host's module-api. Comparing would take longer than loading
+    // the module.
     if source == module_api::layout::SOURCE {
         return Ok(());
     }
-    // SAFETY: the version of the description is ours, so these are references to layouts of our form.
+    // SAFETY: the version of the description is ours, so these are references to layouts of our
+    // form.
     let (exports, host) = unsafe { (*exports, *host) };
     let older = if module_minor > abi::ABI_MINOR { Older::Host } else { Older::Module };
     let mut lines = differences(exports, module_api::layout::exports_layout(), older);
@@ -87,8 +89,8 @@ fn differences(module: &'static TypeLayout, ours: &'static TypeLayout, older: Ol
         Older::Module => (module, ours),
         Older::Host => (ours, module),
     };
-    // Not the process-wide ones: with these, abi_stable compares newer modules with each other, which
-    // never meet.
+    // Not the process-wide ones: with these, abi_stable compares newer modules with each other,
+    // which never meet.
     let globals = CheckingGlobals::new();
     let Err(report) = check_layout_compatibility_with_globals(interface, implementation, &globals) else {
         return Vec::new();
