@@ -265,9 +265,10 @@ mod tests {
 
     use super::*;
 
-    /// The same struct in different builds.
+    /// The same structs in different builds: the fields before the last one of the first minor, that
+    /// last one, and those of later minors; then what the handler has beside its name.
     macro_rules! build {
-        ($name:ident { $($fields:tt)* } $($grows:tt)*) => {
+        ($name:ident { $($first:tt)* } { $($last:tt)* } { $($later:tt)* } $($grows:tt)*) => {
             #[allow(dead_code)]
             mod $name {
                 use super::*;
@@ -283,7 +284,10 @@ mod tests {
                 #[derive(StableAbi)]
                 #[sabi(kind(Prefix(prefix_ref = SampleTableRef, prefix_fields = SampleTablePrefix)))]
                 pub struct SampleTable {
-                    $($fields)*
+                    $($first)*
+                    #[sabi(last_prefix_field)]
+                    $($last)*
+                    $($later)*
                 }
 
                 pub fn layout() -> &'static TypeLayout {
@@ -293,91 +297,31 @@ mod tests {
         };
     }
 
-    build!(host {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(same {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(fewer {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-    });
-    build!(more {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-        pub even_later: Option<extern "C" fn()>,
-    });
-    build!(otherwise_more {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-        pub something_else: u32,
-    });
-    build!(field_type {
-        pub size: u64,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(argument {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: i64) -> c_int>,
-        pub later: u64,
-    });
-    build!(returns {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> u8>,
-        pub later: u64,
-    });
-    build!(renamed {
-        pub size: u32,
-        pub entries: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(reordered {
-        pub handlers: *const SampleHandler,
-        pub size: u32,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(prefix {
-        pub size: u32,
-        #[sabi(last_prefix_field)]
-        pub handlers: *const SampleHandler,
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(grown {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    } pub help: *const u8,);
+    macro_rules! usual {
+        ($name:ident { $($later:tt)* } $($grows:tt)*) => {
+            build!($name { pub size: u32, pub handlers: *const SampleHandler, }
+                { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { $($later)* } $($grows)*);
+        };
+    }
+
+    usual!(host { pub later: u64 });
+    usual!(same { pub later: u64 });
+    usual!(fewer {});
+    usual!(more { pub later: u64, pub even_later: Option<extern "C" fn()> });
+    usual!(otherwise_more { pub later: u64, pub something_else: u32 });
+    usual!(grown { pub later: u64 } pub help: *const u8,);
+    build!(field_type { pub size: u64, pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { pub later: u64 });
+    build!(argument { pub size: u32, pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: i64) -> c_int>, } { pub later: u64 });
+    build!(returns { pub size: u32, pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> u8>, } { pub later: u64 });
+    build!(renamed { pub size: u32, pub entries: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { pub later: u64 });
+    build!(reordered { pub handlers: *const SampleHandler, pub size: u32, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { pub later: u64 });
+    build!(prefix { pub size: u32, } { pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, pub later: u64 });
 
     fn lines(module: &'static TypeLayout, older: Older) -> Vec<String> {
         differences(module, host::layout(), older)

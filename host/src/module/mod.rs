@@ -5,18 +5,16 @@
 //! *Never:* unloads anything.
 //!
 //! ```text
-//! before any code of the module runs           once it is loaded
-//! ──────────────────────────────────           ─────────────────
-//! source      bytes of the file                loader   dlopen, the symbol, the table's header
-//! elf         header, note, symbol             layout   a Rust module's types against the host's
-//! relocation  pointers as they will be            │
-//!    │                                            │
-//!    └──────► table   one walk over the exports table ◄──────┘
-//!               │
-//!             judge   the same rules for both
-//!               │
-//!    ┌──────────┴─────────────────────────────────┐
-//! resolve, order, params, interface            Module, called through `call`
+//! before any code of the module runs            in main, once it is loaded
+//! source       bytes of the file                loader   dlopen, the symbol, the table's header
+//! elf          header, note, symbol             layout   a Rust module's types against the host's
+//! relocation   pointers as they will be            │
+//!    │                                             │
+//!    └───────────────┐             ┌───────────────┘
+//!                  table   one walk over the exports table
+//!                  judge   one set of rules
+//!    ┌───────────────┘             └───────────────┐
+//! resolve, order, params, interface             Module, called through `call`
 //! ```
 
 pub mod call;
