@@ -1,6 +1,7 @@
 //! `modhost inspect`: what module files contain, as text for people or as JSON.
 //!
-//! *Runs in:* the command of that name. *Never:* runs one instruction of a file; prints (`main` does).
+//! *Runs in:* the command of that name. *Never:* runs one instruction of a file; prints (`main`
+//! does).
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;

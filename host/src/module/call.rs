@@ -1,11 +1,14 @@
 //! The trampoline: every call into a module goes through here.
 //!
-//! *Runs in:* main and every child. *Never:* holds a lock, a borrow or a `&mut` of the host across the call: a module may call the
-//! host, and the host may call every module, before the call returns.
+//! *Runs in:* main and every child. *Never:* holds a lock, a borrow or a `&mut` of the host across
+//! the call: a module may call the host, and the host may call every module, before the call
+//! returns.
 //!
-//! Around each call: a breadcrumb is left in the process table (two plain stores, so that a crash, a hang or a kill can be blamed
-//! afterwards), and after it the trampoline checks that it is still in the process it started in. A module that forks, through the
-//! host or on its own, and returns in the child must not continue main's sequence there: that process ends on the spot.
+//! Before each call the trampoline leaves a breadcrumb in the process table, and takes it away
+//! after the call: two plain stores, by which a crash, a hang or a kill can be blamed on a module.
+//! After the call it checks that it is still in the same process. A module may fork, through the
+//! host or by itself, and return in the child. The child must not continue main's sequence, so it
+//! ends at once.
 
 use std::cell::{Cell, RefCell};
 use std::os::raw::c_int;
@@ -22,12 +25,12 @@ use crate::sys::process::exit;
 use crate::sys::process::fork;
 
 thread_local! {
-    /// What the module said about the failure that it is about to return.
+    /// The module's text about the failure that it is about to return.
     static ERROR_TEXT: RefCell<String> = const { RefCell::new(String::new()) };
     static HAS_ERROR: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps the text that goes with a failing return.
+/// Keeps the text for a failure that the module is about to return.
 pub fn set_error(text: &str) {
     HAS_ERROR.set(true);
     ERROR_TEXT.with_borrow_mut(|kept| {
@@ -36,8 +39,9 @@ pub fn set_error(text: &str) {
     });
 }
 
-/// Where a process stands when it calls into a module, and returns to afterwards. A loop looks once: if each call loaded what the one before it stored, it
-/// would wait for that.
+/// Where in the host a module is called from: the process, and the breadcrumb to restore
+/// afterwards. A loop makes one for all of its calls: a call that loaded what the call before it
+/// stored would have to wait for that store.
 #[derive(Debug, Clone, Copy)]
 pub struct CallSite {
     process: &'static ProcessIdentity,
@@ -47,7 +51,6 @@ pub struct CallSite {
 }
 
 impl CallSite {
-    /// Here and now.
     #[inline(always)]
     pub fn here() -> Self {
         let process = this_process();
@@ -55,7 +58,7 @@ impl CallSite {
         Self { process, identity: process.identity(), trail, outer: trail.load(Relaxed) }
     }
 
-    /// Calls into a module. The one place where it happens.
+    /// Calls into a module. Every call is made here.
     #[inline(always)]
     pub fn enter(&self, module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
         self.trail.store(Breadcrumb::word(module.index, phase), Relaxed);
@@ -68,24 +71,26 @@ impl CallSite {
     }
 }
 
-/// Calls into a module from here.
+/// A single call into a module.
 #[inline(always)]
 pub fn enter(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> i32 {
     CallSite::here().enter(module, phase, call)
 }
 
-/// A module is called by another one, inside of a call of the host's: it is the one to blame from here on. What `leave_interface` wants back.
+/// Begins a call of one module by another one, within a call by the host: a failure is now to be
+/// blamed on the called module. Returns the breadcrumb for [`leave_interface`].
 #[inline]
 pub fn enter_interface(module: &Module) -> u64 {
     let trail = this_process().trail();
     let outer = trail.load(Relaxed);
-    // The phase stays: what is allowed depends on where the process is, not on who asks.
+    // The phase stays: what is allowed depends on what the process is doing, not on which module
+    // asks.
     let callee = (Breadcrumb::word(module.index, Phase::None) & !0xffff_ffff) | (outer & 0xffff_ffff);
     trail.store(callee, Relaxed);
     outer
 }
 
-/// The end of that call.
+/// Ends that call.
 #[inline]
 pub fn leave_interface(outer: u64, code: i32) {
     let process = this_process();
@@ -95,7 +100,7 @@ pub fn leave_interface(outer: u64, code: i32) {
     process.trail().store(outer, Relaxed);
 }
 
-/// Copies what was said about the last failure, and forgets it.
+/// Copies the text about the last failure to `buffer`, and clears it. Returns its length in bytes.
 pub fn take_error(buffer: &mut [u8]) -> usize {
     let copied = ERROR_TEXT.with_borrow(|text| {
         let len = text.len().min(buffer.len());
@@ -106,7 +111,7 @@ pub fn take_error(buffer: &mut [u8]) -> usize {
     copied
 }
 
-/// Loads a module: its file's constructors run, which can do whatever a function of it can.
+/// Loads a module. The constructors of its file run, which can do whatever its functions can.
 pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
     let trail = this_process().trail();
     trail.store(Breadcrumb::word(index, Phase::Load), Relaxed);
@@ -115,20 +120,21 @@ pub fn load<T>(index: u32, load: impl FnOnce() -> T) -> T {
     loaded
 }
 
-/// Leaves the breadcrumb of a call that failed, for whoever asks what this process did last: it is about to end.
+/// Leaves the breadcrumb of a call that failed in a process that is about to end, so that its death
+/// is blamed on that call.
 #[cold]
 pub fn ends_after(module: &Module, phase: Phase) {
     this_process().trail().store(Breadcrumb::word(module.index, phase), Relaxed);
 }
 
-/// The call has come back in another process, or a function of another module has panicked in it. Whatever the module made of that: a process
-/// in which a module panicked is not used again.
+/// The call has returned in another process, or a function of another module has panicked in it. A
+/// process in which a module panicked is not used again, whatever the calling module made of that.
 #[cold]
 #[inline(never)]
 fn not_as_before(identity: u64, code: i32) -> i32 {
     let process = this_process();
     if process.pid() != identity as i32 {
-        came_back_elsewhere(code);
+        returned_in_another_process(code);
     }
     process.forget_panic();
     if code >= 0 {
@@ -137,9 +143,9 @@ fn not_as_before(identity: u64, code: i32) -> i32 {
     abi::E_PANIC
 }
 
-/// The call began in one process and came back in another: the module forked inside it.
+/// The call began in one process and returned in another: the module forked in it.
 #[cold]
-fn came_back_elsewhere(code: i32) -> ! {
+fn returned_in_another_process(code: i32) -> ! {
     exit::leave(match code {
         abi::E_PANIC => crate::error::EXIT_FAULT,
         code if code < 0 => crate::error::EXIT_FAILED,
@@ -154,7 +160,7 @@ pub fn init(module: &Module) -> Result<()> {
     };
     in_main(module, Phase::Init, || {
         let code: c_int = init_f();
-        // Only 0 is success here; everything else is failure, a panic keeps its own code.
+        // Here 0 alone is success. A panic keeps its code.
         if code > 0 { abi::E_FAILED } else { code }
     })
 }
@@ -165,7 +171,8 @@ pub fn init_child(module: &Module, rank: i32) -> Result<()> {
         return Ok(());
     };
     match Phase::of_rank(rank) {
-        // A call of its code, which is nowhere in the page tables of a forked process yet, would cost more than the call itself.
+        // The module's code is not in the page tables of the new process yet: the page faults of a
+        // call would cost more than the call.
         Phase::ChildInit if !module.wants_child_init() => Ok(()),
         Phase::ChildInit => {
             clear_error();
@@ -186,7 +193,8 @@ pub fn destroy(module: &Module) {
     }
 }
 
-/// A call in main before and while it forks: what it leaves behind is inherited by every process, so it is looked at afterwards.
+/// A call in main before and while it forks. Every process inherits what the call leaves, so
+/// descriptors and threads are counted after it.
 fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<()> {
     clear_error();
     let open_before = counts::descriptors();
@@ -211,13 +219,14 @@ fn in_main(module: &Module, phase: Phase, call: impl FnOnce() -> i32) -> Result<
     Ok(())
 }
 
-/// What the module said last.
+/// The module's text about its last failure.
 pub fn error_text() -> String {
     ERROR_TEXT.with_borrow(Clone::clone)
 }
 
 fn clear_error() {
-    // Nothing is written when there is nothing to clear: this runs in every new process, and each page it writes to is one more.
+    // Nothing is written if there is nothing to clear: this runs in every new process, in which
+    // each page that is written to must be copied.
     if HAS_ERROR.get() {
         HAS_ERROR.set(false);
         ERROR_TEXT.with_borrow_mut(String::clear);

@@ -118,7 +118,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads the file header alone, which is all that can be said of a file of another architecture.
+    /// Reads the file header alone, which is all that can be said of a file of another
+    /// architecture.
     pub fn read_header(source: &mut FileSource) -> Result<ElfHeader, Obstacle> {
         if source.size_bytes() == 0 {
             return Err(Obstacle::Empty);
@@ -146,8 +147,8 @@ impl Image {
         Ok(ElfHeader { bits, big_endian, file_type: order.u16(&ident, 16), machine: order.u16(&ident, 18) })
     }
 
-    /// Reads the segments. A file that lacks bytes of a segment is truncated: once mapped, it would kill
-    /// the process that reads them.
+    /// Reads the segments. A file that lacks bytes of a segment is truncated: once mapped, it would
+    /// kill the process that reads them.
     pub fn read(mut source: FileSource, header: ElfHeader) -> Result<Self, Obstacle> {
         let is_64 = header.bits == 64;
         let order = ByteOrder { big_endian: header.big_endian };

@@ -36,7 +36,7 @@ pub struct Inspection {
 }
 
 /// What the system says of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileInfo {
     pub size_bytes: u64,
     /// With `inode`, tells whether two paths lead to one file.
@@ -100,16 +100,6 @@ pub fn inspect(path: &Path) -> Inspection {
         }
         Err(obstacle) => (None, Findings { obstacle: Some(obstacle), ..Findings::default() }),
     };
-    conclude(path, file, findings)
-}
-
-/// Inspects bytes in memory, for tests.
-pub fn inspect_bytes(path: &Path, bytes: Vec<u8>) -> Inspection {
-    let file = FileInfo { size_bytes: bytes.len() as u64, ..FileInfo::default() };
-    conclude(path, Some(file), examine(FileSource::from_bytes(bytes)))
-}
-
-fn conclude(path: &Path, file: Option<FileInfo>, findings: Findings) -> Inspection {
     let verdict = judge::judge(&findings, HostAbi::THIS);
     let Findings { header, note, table, needed, .. } = findings;
     let table = table.and_then(Result::ok).map(|claim| *claim);

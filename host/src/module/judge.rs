@@ -2,8 +2,8 @@
 //! its file says and for what its table says once it is loaded.
 //!
 //! *Runs in:* the supervisor and the commands `check` and `inspect` over files, main over what it
-//! loaded. *Never:* reads the file itself; accepts what the loader would have to refuse, if it can be
-//! seen in the file.
+//! loaded. *Never:* reads the file itself; accepts what the loader would have to refuse, if it can
+//! be seen in the file.
 //!
 //! *Pure:* no clock, no environment, no system call.
 
@@ -44,7 +44,8 @@ const MACHINE: u16 = elf::EM_AARCH64.0;
 /// Judges a file. The first reason found is the one reported: what comes after it may be its
 /// consequence.
 pub fn judge(findings: &Findings, host: HostAbi) -> Result<(), Error> {
-    // Before any obstacle: that bytes are missing does not matter in a file that would not do anyway.
+    // Before any obstacle: that bytes are missing does not matter in a file that would not do
+    // anyway.
     if let Some(header) = &findings.header {
         check_file(header, host)?;
     }
@@ -168,7 +169,8 @@ fn check_abi(claim: AbiClaim, host: HostAbi) -> Result<(), Error> {
 /// Judges what a table says.
 pub fn judge_claim(claim: &TableClaim, host: HostAbi) -> Result<(), Error> {
     check_abi(claim.abi, host)?;
-    // A newer minor may use bits that this host may ignore; in its own or an older one they are noise.
+    // A newer minor may use bits that this host may ignore; in its own or an older one they are
+    // noise.
     let unknown = claim.abi.flags & !FLAGS_KNOWN;
     if unknown != 0 && claim.abi.abi_minor <= host.abi_minor {
         return Err(refused("its exports table has unknown flags").detail(format_args!("{unknown:#x}")).hint(REBUILD));

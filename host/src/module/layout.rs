@@ -3,11 +3,11 @@
 //! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* touches a layout before its
 //! header was compared.
 //!
-//! abi_stable compares in one direction: every field of the *interface*, its first argument, must be
-//! found in the *implementation*, its second, which may have more fields at the end. So the older of
-//! the two, by its minor number, is the interface: a module of an older minor has fewer fields than
-//! the host, one of a newer minor more. With equal numbers both have the same fields; a copy of
-//! module-api with an added field is detected, unless it calls itself newer.
+//! abi_stable compares in one direction: every field of the *interface*, its first argument, must
+//! be found in the *implementation*, its second, which may have more fields at the end. So the
+//! older of the two, by its minor number, is the interface: a module of an older minor has fewer
+//! fields than the host, one of a newer minor more. With equal numbers both have the same fields; a
+//! copy of module-api with an added field is detected, unless it calls itself newer.
 
 use std::cmp::Ordering;
 
@@ -19,7 +19,8 @@ use module_api::abi;
 
 use crate::error::{Error, Result};
 
-/// Structs that begin with their size, or are passed with a stride: a later minor may append fields.
+/// Structs that begin with their size, or are passed with a stride: a later minor may append
+/// fields.
 const GROWING: &[&str] = &[
     "Param",
     "Handler",
@@ -55,20 +56,21 @@ enum Older {
 /// # Safety
 /// `info` is what the header of a module with `FLAG_RUST` points to, and not null.
 pub unsafe fn check(info: *const abi::RustInfo, module_minor: u16) -> Result<()> {
-    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the version of the
-    // description.
+    // SAFETY: a header with FLAG_RUST points to a RustInfo constant, which starts with the version
+    // of the description.
     let header = unsafe { (*info).abi_stable };
     if !header.is_compatible(&module_api::layout::ABI_HEADER) {
         return Err(Error::config("its type description has another version").hint("rebuild the module against module-api 1.x"));
     }
     // SAFETY: the header's major number and FLAG_RUST say that this is a RustInfo of ABI 1.
     let (source, exports, host) = unsafe { ((*info).source, &raw const (*info).exports, &raw const (*info).host) };
-    // The usual case: built with the host's module-api. Comparing would take longer than loading the
-    // module.
+    // The usual case: built with the host's module-api. Comparing would take longer than loading
+    // the module.
     if source == module_api::layout::SOURCE {
         return Ok(());
     }
-    // SAFETY: the version of the description is ours, so these are references to layouts of our form.
+    // SAFETY: the version of the description is ours, so these are references to layouts of our
+    // form.
     let (exports, host) = unsafe { (*exports, *host) };
     let older = if module_minor > abi::ABI_MINOR { Older::Host } else { Older::Module };
     let mut lines = differences(exports, module_api::layout::exports_layout(), older);
@@ -87,8 +89,8 @@ fn differences(module: &'static TypeLayout, ours: &'static TypeLayout, older: Ol
         Older::Module => (module, ours),
         Older::Host => (ours, module),
     };
-    // Not the process-wide ones: with these, abi_stable compares newer modules with each other, which
-    // never meet.
+    // Not the process-wide ones: with these, abi_stable compares newer modules with each other,
+    // which never meet.
     let globals = CheckingGlobals::new();
     let Err(report) = check_layout_compatibility_with_globals(interface, implementation, &globals) else {
         return Vec::new();
@@ -263,9 +265,10 @@ mod tests {
 
     use super::*;
 
-    /// The same struct in different builds.
+    /// The same structs in different builds: the fields before the last one of the first minor, that
+    /// last one, and those of later minors; then what the handler has beside its name.
     macro_rules! build {
-        ($name:ident { $($fields:tt)* } $($grows:tt)*) => {
+        ($name:ident { $($first:tt)* } { $($last:tt)* } { $($later:tt)* } $($grows:tt)*) => {
             #[allow(dead_code)]
             mod $name {
                 use super::*;
@@ -281,7 +284,10 @@ mod tests {
                 #[derive(StableAbi)]
                 #[sabi(kind(Prefix(prefix_ref = SampleTableRef, prefix_fields = SampleTablePrefix)))]
                 pub struct SampleTable {
-                    $($fields)*
+                    $($first)*
+                    #[sabi(last_prefix_field)]
+                    $($last)*
+                    $($later)*
                 }
 
                 pub fn layout() -> &'static TypeLayout {
@@ -291,91 +297,31 @@ mod tests {
         };
     }
 
-    build!(host {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(same {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(fewer {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-    });
-    build!(more {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-        pub even_later: Option<extern "C" fn()>,
-    });
-    build!(otherwise_more {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-        pub something_else: u32,
-    });
-    build!(field_type {
-        pub size: u64,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(argument {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: i64) -> c_int>,
-        pub later: u64,
-    });
-    build!(returns {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> u8>,
-        pub later: u64,
-    });
-    build!(renamed {
-        pub size: u32,
-        pub entries: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(reordered {
-        pub handlers: *const SampleHandler,
-        pub size: u32,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(prefix {
-        pub size: u32,
-        #[sabi(last_prefix_field)]
-        pub handlers: *const SampleHandler,
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    });
-    build!(grown {
-        pub size: u32,
-        pub handlers: *const SampleHandler,
-        #[sabi(last_prefix_field)]
-        pub init: Option<extern "C" fn(rank: c_int) -> c_int>,
-        pub later: u64,
-    } pub help: *const u8,);
+    macro_rules! usual {
+        ($name:ident { $($later:tt)* } $($grows:tt)*) => {
+            build!($name { pub size: u32, pub handlers: *const SampleHandler, }
+                { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { $($later)* } $($grows)*);
+        };
+    }
+
+    usual!(host { pub later: u64 });
+    usual!(same { pub later: u64 });
+    usual!(fewer {});
+    usual!(more { pub later: u64, pub even_later: Option<extern "C" fn()> });
+    usual!(otherwise_more { pub later: u64, pub something_else: u32 });
+    usual!(grown { pub later: u64 } pub help: *const u8,);
+    build!(field_type { pub size: u64, pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { pub later: u64 });
+    build!(argument { pub size: u32, pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: i64) -> c_int>, } { pub later: u64 });
+    build!(returns { pub size: u32, pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> u8>, } { pub later: u64 });
+    build!(renamed { pub size: u32, pub entries: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { pub later: u64 });
+    build!(reordered { pub handlers: *const SampleHandler, pub size: u32, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, } { pub later: u64 });
+    build!(prefix { pub size: u32, } { pub handlers: *const SampleHandler, }
+        { pub init: Option<extern "C" fn(rank: c_int) -> c_int>, pub later: u64 });
 
     fn lines(module: &'static TypeLayout, older: Older) -> Vec<String> {
         differences(module, host::layout(), older)

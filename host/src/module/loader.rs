@@ -1,7 +1,7 @@
 //! Opens a module's file and turns its exports table into a [`Module`].
 //!
-//! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* unloads: a forked process may
-//! be running in it.
+//! *Runs in:* main (and `modhost check`), before any `init_f`. *Never:* unloads: a forked process
+//! may be running in it.
 
 use std::ffi::{c_char, c_void};
 use std::mem::{MaybeUninit, size_of, transmute_copy};
@@ -29,15 +29,15 @@ pub struct Opened {
     path: PathBuf,
 }
 
-/// Opens the file (its constructors run) and judges the loaded table. The file was judged by the same
-/// rules before it was opened; what is loaded now decides.
+/// Opens the file (its constructors run) and judges the loaded table. The file was judged by the
+/// same rules before it was opened; what is loaded now decides.
 pub fn open(path: &Path) -> Result<Opened> {
     let what = format!("cannot load module {}", path.display());
     let refused = |reason: String| Error::config(what.as_str()).detail(reason);
     // A name without a slash would be searched for in the system's library folders.
     let absolute = std::path::absolute(path).map_err(|error| refused(error.to_string()))?;
-    // SAFETY: opening runs the file's constructors. Loading a module is trusting it, which the operator
-    // decided by configuring it. RTLD_LOCAL keeps two modules' symbols of one name apart.
+    // SAFETY: opening runs the file's constructors. Loading a module is trusting it, which the
+    // operator decided by configuring it. RTLD_LOCAL keeps two modules' symbols of one name apart.
     let library = unsafe { Library::open(Some(&absolute), RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE) }
         .map_err(|error| refused(linker_text(&error)).hint("the module and all it links to must be present and built for this machine"))?;
     // SAFETY: the symbol is only used as an address here.
@@ -71,8 +71,8 @@ unsafe fn judged(address: *const abi::ModuleExports) -> Result<Box<TableClaim>> 
     let broken = |table: BrokenTable| judge::explain_table(&table, HostAbi::THIS);
     let header = table::read_header(&mut memory, address).map_err(broken)?;
     judge::judge_header(&header, HostAbi::THIS)?;
-    // Before the rest is read, which rests on the layout. Modules in C, and Rust ones without the layout
-    // feature, have no description.
+    // Before the rest is read, which rests on the layout. Modules in C, and Rust ones without the
+    // layout feature, have no description.
     if header.abi.flags & abi::FLAG_RUST != 0 && header.rust.is_set() {
         // SAFETY: this is the pointer of a header with FLAG_RUST, and not null.
         unsafe { super::layout::check(to(header.rust), header.abi.abi_minor) }?;
@@ -87,8 +87,8 @@ struct LoadedMemory(());
 
 impl LoadedMemory {
     /// # Safety
-    /// It may be asked only for the table of a loaded module and for what that table points to. A table
-    /// promises that its pointers lead to constants, which it describes correctly.
+    /// It may be asked only for the table of a loaded module and for what that table points to. A
+    /// table promises that its pointers lead to constants, which it describes correctly.
     unsafe fn new() -> Self {
         Self(())
     }
@@ -99,8 +99,8 @@ impl TableReader for LoadedMemory {
 
     fn bytes(&mut self, address: u64, len_bytes: usize) -> Result<Vec<u8>, Obstacle> {
         let mut bytes = vec![0; len_bytes];
-        // SAFETY: the module has that many bytes there, as `new` was promised; a new vector overlaps
-        // nothing.
+        // SAFETY: the module has that many bytes there, as `new` was promised; a new vector
+        // overlaps nothing.
         unsafe { ptr::copy_nonoverlapping(to(Pointer::Address(address)), bytes.as_mut_ptr(), len_bytes) };
         Ok(bytes)
     }
@@ -112,8 +112,8 @@ impl TableReader for LoadedMemory {
 
     fn text(&mut self, address: u64) -> Result<String, Obstacle> {
         let text: *mut c_char = to(Pointer::Address(address));
-        // SAFETY: the table promises a constant that ends with NUL, as `new` was promised. No more is
-        // read than up to there.
+        // SAFETY: the table promises a constant that ends with NUL, as `new` was promised. No more
+        // is read than up to there.
         let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, TEXT_MAX_BYTES + 1)) };
         if text.len() > TEXT_MAX_BYTES {
             return Err(Obstacle::malformed(format!("the text at address {address:#x} is longer than {TEXT_MAX_BYTES} bytes")));
@@ -141,7 +141,8 @@ fn to<T>(pointer: Pointer) -> *mut T {
 /// `F` must be a function pointer, and `pointer` null or that of such a function.
 unsafe fn function<F: Copy>(pointer: Pointer) -> Option<F> {
     const { assert!(size_of::<Option<F>>() == size_of::<*mut c_void>()) };
-    // SAFETY: the caller promises a function pointer, for which null is `None`; the sizes are the same.
+    // SAFETY: the caller promises a function pointer, for which null is `None`; the sizes are the
+    // same.
     unsafe { transmute_copy(&to::<c_void>(pointer)) }
 }
 
@@ -152,8 +153,8 @@ unsafe fn function<F: Copy>(pointer: Pointer) -> Option<F> {
 unsafe fn stream_functions(pointer: Pointer) -> Option<StreamFunctions> {
     let functions: *const abi::StreamFunctions = to(pointer);
     let mut known = MaybeUninit::<abi::StreamFunctions>::zeroed();
-    // SAFETY: the struct begins with its size, and has as many bytes. Those that it does not have stay
-    // zero, which is a null function.
+    // SAFETY: the struct begins with its size, and has as many bytes. Those that it does not have
+    // stay zero, which is a null function.
     let known = unsafe {
         let size_bytes = (&raw const (*functions).size).read() as usize;
         ptr::copy_nonoverlapping(functions.cast::<u8>(), known.as_mut_ptr().cast(), size_bytes.min(size_of::<abi::StreamFunctions>()));
@@ -169,12 +170,12 @@ impl Opened {
         &self.claim.name
     }
 
-    /// Checks the settings against the declarations of the loaded table, and writes the values to their
-    /// targets.
+    /// Checks the settings against the declarations of the loaded table, and writes the values to
+    /// their targets.
     pub fn apply(&self, settings: &[ParamSetting], folders: &Folders) -> Result<(), Vec<Error>> {
         for (index, value) in params::check(&self.claim.name, &self.claim.params, settings, folders)? {
-            // SAFETY: the target was judged not to be null, and the table promises that it is writable and
-            // of the kind's type. No code of the module runs meanwhile.
+            // SAFETY: the target was judged not to be null, and the table promises that it is
+            // writable and of the kind's type. No code of the module runs meanwhile.
             unsafe { module_api::check::write::write(to(self.claim.pointers.param_targets[index]), &value) };
         }
         Ok(())
@@ -214,8 +215,8 @@ impl Opened {
             registered: AtomicU32::new(0),
             forked: AtomicU32::new(0),
         }));
-        // SAFETY: the slot was judged not to be null, and the table promises that it is writable and the
-        // module's own. No code of the module runs meanwhile.
+        // SAFETY: the slot was judged not to be null, and the table promises that it is writable
+        // and the module's own. No code of the module runs meanwhile.
         unsafe {
             to::<abi::HostSlot>(pointers.host_slot).write(abi::HostSlot {
                 api,
@@ -228,8 +229,9 @@ impl Opened {
     }
 }
 
-/// Writes the table of each imported interface to the importer's slot, before any `init_f`. Exporters
-/// are looked up anew among the modules that were loaded. Returns why optional imports are missing.
+/// Writes the table of each imported interface to the importer's slot, before any `init_f`.
+/// Exporters are looked up anew among the modules that were loaded. Returns why optional imports
+/// are missing.
 pub fn import_interfaces(modules: &[&'static Module]) -> Result<Vec<Error>> {
     let exporters: Vec<Exporter<'_>> =
         modules.iter().map(|module| Exporter { module: &module.name, interfaces: &module.interfaces }).collect();
@@ -240,8 +242,9 @@ pub fn import_interfaces(modules: &[&'static Module]) -> Result<Vec<Error>> {
     for module in modules {
         for ImportedInterface { request, slot } in &module.imports {
             match interface::find(&module.name, request, &exporters) {
-                // SAFETY: the slot was judged to be set and aligned, and the module's table promises that it
-                // is writable and the module's own. No code of the module runs meanwhile.
+                // SAFETY: the slot was judged to be set and aligned, and the module's table
+                // promises that it is writable and the module's own. No code of the module runs
+                // meanwhile.
                 Ok((at, nth)) => unsafe { to::<*const c_void>(*slot).write(to(modules[at].interface_tables[nth])) },
                 Err(error) if request.is_required() => return Err(error),
                 Err(error) => missing.push(error),
@@ -267,7 +270,7 @@ pub fn of_handle(handle: *mut c_void) -> Option<&'static Module> {
     if module.is_null() || !module.is_aligned() {
         return None;
     }
-    // SAFETY: a module passes back the pointer from its slot, which leads to a leaked Module; the mark
-    // catches mistakes.
+    // SAFETY: a module passes back the pointer from its slot, which leads to a leaked Module; the
+    // mark catches mistakes.
     unsafe { ((*module).mark == MARK).then(|| &*module) }
 }

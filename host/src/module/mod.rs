@@ -1,46 +1,44 @@
-//! Modules: how a file is found, read and judged without running it, how it is loaded, and how it is
-//! called.
+//! Modules: how a file is found, read and judged without running it, how it is loaded, and how it
+//! is called.
 //!
 //! *Runs in:* supervisor (finding and judging), main (loading), main and every child (calling).
 //! *Never:* unloads anything.
 //!
 //! ```text
-//! before any code of the module runs           once it is loaded
-//! ──────────────────────────────────           ─────────────────
-//! source      bytes of the file                loader   dlopen, the symbol, the table's header
-//! elf         header, note, symbol             layout   a Rust module's types against the host's
-//! relocation  pointers as they will be            │
-//!    │                                            │
-//!    └──────► table   one walk over the exports table ◄──────┘
-//!               │
-//!             judge   the same rules for both
-//!               │
-//!    ┌──────────┴─────────────────────────────────┐
-//! resolve, order, params, interface            Module, called through `call`
+//! before any code of the module runs            in main, once it is loaded
+//! source       bytes of the file                loader   dlopen, the symbol, the table's header
+//! elf          header, note, symbol             layout   a Rust module's types against the host's
+//! relocation   pointers as they will be            │
+//!    │                                             │
+//!    └───────────────┐             ┌───────────────┘
+//!                  table   one walk over the exports table
+//!                  judge   one set of rules
+//!    ┌───────────────┘             └───────────────┐
+//! resolve, order, params, interface             Module, called through `call`
 //! ```
 
 pub mod call;
-pub mod elf;
-pub mod inspection;
-pub mod interface;
-pub mod judge;
+pub(crate) mod elf;
+pub(crate) mod inspection;
+pub(crate) mod interface;
+pub(crate) mod judge;
 #[allow(unsafe_code)] // reads the description that a Rust module points to
-pub mod layout;
+pub(crate) mod layout;
 #[allow(unsafe_code)] // reads and writes what a loaded table points to
 pub mod loader;
-pub mod order;
-pub mod params;
-pub mod relocation;
-pub mod resolve;
-pub mod source;
-pub mod table;
+pub(crate) mod order;
+pub(crate) mod params;
+pub(crate) mod relocation;
+pub(crate) mod resolve;
+pub(crate) mod source;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-pub use inspection::{FileInfo, Inspection, NoteInfo, inspect, inspect_bytes};
-pub use params::{ParamDecl, ParamValue};
-pub use resolve::{Resolution, Resolved, Skipped, resolve};
-pub use table::TableClaim;
+pub(crate) use inspection::{Inspection, NoteInfo, inspect};
+pub(crate) use params::ParamDecl;
+pub(crate) use resolve::{Resolved, resolve};
+pub(crate) use table::TableClaim;
 
 use std::os::raw::c_int;
 use std::path::PathBuf;

@@ -65,8 +65,8 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Vec<Conflict>> {
         if states[start] != VisitState::Fresh {
             continue;
         }
-        // A path of (node, index of its next want), kept here and not on the call stack: a chain may be as
-        // long as the list.
+        // A path of (node, index of its next want), kept here and not on the call stack: a chain
+        // may be as long as the list.
         let mut path = vec![(start, 0)];
         states[start] = VisitState::OnPath;
         while let Some((node, next)) = path.last_mut() {

@@ -13,8 +13,8 @@ const RELA_BYTES: usize = 24;
 const RELR_BYTES: usize = 8;
 /// Entries read at a time.
 const CHUNK: usize = 512;
-/// Enough for half a gigabyte of pointers. Each entry describes up to 63 of them, so this bounds the
-/// time more than the size.
+/// Enough for half a gigabyte of pointers. Each entry describes up to 63 of them, so this bounds
+/// the time more than the size.
 const RELR_MAX_BYTES: u64 = 8 << 20;
 /// More relocations than the largest table has fields.
 const FOUND_MAX: usize = 1 << 16;
@@ -38,9 +38,9 @@ pub struct RelocatedFile<'i> {
     chunks: RelocationChunks,
 }
 
-/// What is known of the relocation table of one file, so that it need not be read again for each part
-/// of the data: the linker sorts it by address, and a part then has its relocations in one chunk or
-/// two.
+/// What is known of the relocation table of one file, so that it need not be read again for each
+/// part of the data: the linker sorts it by address, and a part then has its relocations in one
+/// chunk or two.
 #[derive(Debug, Default)]
 struct RelocationChunks {
     /// Of each chunk read so far: the lowest and the highest address that its entries apply to.
@@ -78,7 +78,8 @@ impl TableReader for RelocatedFile<'_> {
         let mut search = RelocationSearch { low: address, high: offset(address, len_bytes as u64)?, found: Vec::new() };
         search.rela(self.image, self.dynamic, &mut self.chunks)?;
         search.relr(self.image, self.dynamic)?;
-        // Stable: of several for one place the last in file order wins, as it does when they are applied.
+        // Stable: of several for one place the last in file order wins, as it does when they are
+        // applied.
         search.found.sort_by_key(|(at, _)| *at);
         Ok(RelocatedBytes { bytes, relocations: search.found })
     }
@@ -163,8 +164,8 @@ impl RelocationSearch {
         Ok(())
     }
 
-    /// An even word is the address of a relocated word; an odd one has a bit for each of the next 63
-    /// words.
+    /// An even word is the address of a relocated word; an odd one has a bit for each of the next
+    /// 63 words.
     fn relr(&mut self, image: &mut Image, dynamic: &Dynamic) -> Result<(), Obstacle> {
         let order = image.order();
         if dynamic.relr_bytes > RELR_MAX_BYTES {

@@ -58,8 +58,8 @@ pub struct Skipped {
     pub reason: Error,
 }
 
-/// Finds, inspects and orders every module that the configuration asks for, and checks parameters and
-/// handlers. All errors at once.
+/// Finds, inspects and orders every module that the configuration asks for, and checks parameters
+/// and handlers. All errors at once.
 pub fn resolve(config: &Config) -> Result<Resolution, Vec<Error>> {
     let mut search = ModuleSearch { config, found: Vec::new(), absent: HashSet::new(), skipped: Vec::new(), errors: Vec::new() };
     for module in &config.modules {
@@ -209,7 +209,8 @@ impl ModuleSearch<'_> {
         }
     }
 
-    /// Leaves out optional modules whose requirements are missing. Each may be what another one requires.
+    /// Leaves out optional modules whose requirements are missing. Each may be what another one
+    /// requires.
     fn drop_optional_without_requirements(&mut self) {
         loop {
             let lacking = self.missing_imports().into_iter().find(|(by, _)| self.found[*by].optional);

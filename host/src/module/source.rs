@@ -15,24 +15,19 @@ use crate::error::io_text;
 
 /// Small, because what is read lies in few places and touching a fresh page costs more than a read.
 const BLOCK_BYTES: u64 = 4 << 10;
-/// Blocks kept. A block goes to the slot of its number modulo this. A real module needs about as many.
+/// Blocks kept. A block goes to the slot of its number modulo this. A real module needs about as
+/// many.
 const SLOTS: usize = 16;
 /// What one inspection may read in total, so that hostile tables cannot keep it busy for long.
 const BUDGET_BYTES: u64 = 512 << 20;
 /// What the smallest read counts for, so that many small ones use up the budget, too.
 const READ_COST_MIN_BYTES: u64 = 64;
 
-/// A file, or in tests a buffer in its place.
 pub struct FileSource {
-    backing: Backing,
+    file: File,
     size_bytes: u64,
     blocks: [Option<CachedBlock>; SLOTS],
     budget_bytes: u64,
-}
-
-enum Backing {
-    File(File),
-    Bytes(Vec<u8>),
 }
 
 #[derive(Default)]
@@ -56,17 +51,8 @@ impl FileSource {
                 () => "a device",
             }));
         }
-        let size_bytes = metadata.len();
-        Ok((Self::new(Backing::File(file), size_bytes), metadata))
-    }
-
-    pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        let size_bytes = bytes.len() as u64;
-        Self::new(Backing::Bytes(bytes), size_bytes)
-    }
-
-    fn new(backing: Backing, size_bytes: u64) -> Self {
-        Self { backing, size_bytes, blocks: [const { None }; SLOTS], budget_bytes: BUDGET_BYTES }
+        let source = Self { file, size_bytes: metadata.len(), blocks: [const { None }; SLOTS], budget_bytes: BUDGET_BYTES };
+        Ok((source, metadata))
     }
 
     /// Size at the time of opening.
@@ -85,7 +71,7 @@ impl FileSource {
             self.budget_bytes.checked_sub(cost).ok_or_else(|| Obstacle::malformed("its tables lead to more than is plausible"))?;
         let shrunk = |have_bytes: u64| Obstacle::Truncated { have_bytes, need_bytes };
         if buffer.len() as u64 >= BLOCK_BYTES {
-            let count = self.backing.read(offset, buffer)?;
+            let count = read_at(&self.file, offset, buffer)?;
             return if count == buffer.len() { Ok(()) } else { Err(shrunk(offset + count as u64)) };
         }
         let mut done = 0;
@@ -111,7 +97,7 @@ impl FileSource {
                 let mut bytes = other.unwrap_or_default().bytes;
                 let offset = number * BLOCK_BYTES;
                 bytes.resize(BLOCK_BYTES.min(self.size_bytes - offset) as usize, 0);
-                let count = self.backing.read(offset, &mut bytes)?;
+                let count = read_at(&self.file, offset, &mut bytes)?;
                 bytes.truncate(count);
                 CachedBlock { number, bytes }
             }
@@ -120,38 +106,34 @@ impl FileSource {
     }
 }
 
-impl Backing {
-    /// Fills `buffer` from `offset`, which lies within the size at the time of opening. Returns how
-    /// many bytes there were: fewer than asked for, if the file has become shorter since.
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Obstacle> {
-        let file = match self {
-            Self::File(file) => file,
-            Self::Bytes(bytes) => {
-                buffer.copy_from_slice(&bytes[offset as usize..offset as usize + buffer.len()]);
-                return Ok(buffer.len());
-            }
-        };
-        let mut done = 0;
-        while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Obstacle::Unreadable(io_text(&error))),
-            }
+/// Fills `buffer` from `offset`, which lies within the size at the time of opening. Returns how many
+/// bytes there were: fewer than asked for, if the file has become shorter since.
+fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Obstacle> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Obstacle::Unreadable(io_text(&error))),
         }
-        Ok(done)
     }
+    Ok(done)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module::tests::MemoryFile;
+
+    fn source(bytes: &[u8]) -> FileSource {
+        FileSource::open(&MemoryFile::new(bytes).path()).unwrap().0
+    }
 
     #[test]
     fn reads_across_blocks_and_not_past_the_end() {
         let bytes: Vec<u8> = (0..BLOCK_BYTES * (SLOTS as u64 + 2) + 5).map(|number| (number % 251) as u8).collect();
-        let mut source = FileSource::from_bytes(bytes.clone());
+        let mut source = source(&bytes);
         let mut buffer = [0; 100];
         let at = BLOCK_BYTES as usize - 50;
         // The second and third share their slots with the first.
@@ -187,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_budget_ends_a_loop() {
-        let mut source = FileSource::from_bytes(vec![0; 1 << 20]);
+        let mut source = source(&[0; 1 << 20]);
         let mut buffer = vec![0; 1 << 20];
         let ended = (0..=BUDGET_BYTES >> 20).any(|_| source.read(0, &mut buffer).is_err());
         assert!(ended);

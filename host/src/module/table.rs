@@ -1,8 +1,9 @@
-//! The exports table: what a module says of itself. One walk reads it from a file before any code of
-//! the module runs, and from memory once the module is loaded.
+//! The exports table: what a module says of itself. One walk reads it from a file before any code
+//! of the module runs, and from memory once the module is loaded.
 //!
 //! *Runs in:* the supervisor and the commands `check` and `inspect` over files, main over what it
-//! loaded. *Never:* decides whether the module is good (`judge` does), or trusts a count or a stride.
+//! loaded. *Never:* decides whether the module is good (`judge` does), or trusts a count or a
+//! stride.
 //!
 //! *Pure:* no clock, no environment, no system call; a [`TableReader`] brings the bytes.
 
@@ -14,8 +15,8 @@ use super::elf::Obstacle;
 use super::interface::{ImportRequest, InterfaceShape};
 use super::params::ParamDecl;
 
-/// Size of the exports table in ABI 1.0. Like the sizes below it never changes: structs grow at their
-/// ends only, and what a module does not have of them reads as zero.
+/// Size of the exports table in ABI 1.0. Like the sizes below it never changes: structs grow at
+/// their ends only, and what a module does not have of them reads as zero.
 pub const EXPORTS_BYTES_1_0: u32 = 168;
 const PARAM_BYTES_1_0: usize = 72;
 const HANDLER_BYTES_1_0: usize = 40;
@@ -44,7 +45,7 @@ pub struct BrokenTable {
 }
 
 /// The numbers that a table and a note have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AbiClaim {
     /// The ABI that the module was built with.
     pub abi_major: u16,
@@ -66,7 +67,7 @@ pub struct TableHeader {
 }
 
 /// What a module's exports table says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TableClaim {
     pub abi: AbiClaim,
     pub name: String,
@@ -84,7 +85,7 @@ pub struct TableClaim {
 }
 
 /// Where a table's pointers lead.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TablePointers {
     pub host_slot: Pointer,
     pub init_f: Pointer,
@@ -129,8 +130,9 @@ pub struct DependClaim {
 }
 
 /// What a pointer is once the module is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pointer {
+    #[default]
     Null,
     /// To this address of the same file, or of this process if the module is loaded.
     Address(u64),
@@ -273,22 +275,15 @@ impl<R: TableReader> Walk<'_, R> {
             init_f: self.pointer(table, offset_of!(T, init_f))?,
             init_child_f: self.pointer(table, offset_of!(T, init_child_f))?,
             destroy_f: self.pointer(table, offset_of!(T, destroy_f))?,
-            param_targets: Vec::new(),
-            handlers: Vec::new(),
-            interface_tables: Vec::new(),
-            import_slots: Vec::new(),
+            ..TablePointers::default()
         };
         let mut claim = TableClaim {
             abi,
             name: self.required_text(table, offset_of!(T, name), "the module's name")?,
             version: self.required_text(table, offset_of!(T, version), "the module's version")?,
             summary: self.text(table, offset_of!(T, summary), "the module's summary")?.unwrap_or_default(),
-            params: Vec::new(),
-            handlers: Vec::new(),
-            depends: Vec::new(),
-            interfaces: Vec::new(),
-            imports: Vec::new(),
             pointers,
+            ..TableClaim::default()
         };
         self.params(table, &mut claim)?;
         self.handlers(table, &mut claim)?;
@@ -432,7 +427,8 @@ impl<R: TableReader> Walk<'_, R> {
         };
         let (count, stride) = (count as usize, stride as usize);
         let known_bytes = array.known_bytes.min(stride);
-        // Not the whole last stride: the module need not have more of the last element than we know.
+        // Not the whole last stride: the module need not have more of the last element than we
+        // know.
         let bytes = self.reader.bytes(address, (count - 1) * stride + known_bytes)?;
         (0..count).try_for_each(|index| element(self, &Struct { bytes: &bytes, at: index * stride, known_bytes }))
     }

@@ -1,14 +1,17 @@
-//! Tests with real shared objects, which the C compiler builds in many ways and which are then damaged
-//! in many more.
+//! Tests with real shared objects, which the C compiler builds in many ways and which are then
+//! damaged in many more.
 //!
 //! *Runs in:* `cargo test`; needs `cc`. *Never:* calls a function of what it builds.
 
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use proptest::prelude::*;
 
 use super::judge::HostAbi;
@@ -19,59 +22,6 @@ use crate::config::{Config, ModuleSource};
 const PROBE: &str = r#"
 #include <stdint.h>
 #include <stddef.h>
-#ifndef FLAGS
-#define FLAGS 0
-#endif
-#ifndef MAJOR
-#define MAJOR 1
-#endif
-#ifndef MINOR
-#define MINOR 0
-#endif
-#ifndef NAME
-#define NAME "probe"
-#endif
-#ifndef KIND
-#define KIND 2
-#endif
-#ifndef SIZE
-#define SIZE sizeof(struct exports)
-#endif
-#ifndef MAGIC
-#define MAGIC "MODHOST\1"
-#endif
-#ifndef STRIDE
-#define STRIDE sizeof(struct param)
-#endif
-#ifndef NEEDS
-#define NEEDS 0
-#endif
-#ifndef OFFERS
-#define OFFERS 2
-#endif
-#ifndef TABLE
-#define TABLE table
-#endif
-#ifndef BOUND
-#define BOUND &bound
-#endif
-#ifndef SLOT
-#define SLOT slot
-#endif
-#ifndef ALT
-#define ALT { "alt", 1, 0, 0, on }
-#endif
-#ifndef ON_DATA
-#define ON_DATA on
-#endif
-#ifndef STREAM_BYTES
-#define STREAM_BYTES sizeof stream
-#endif
-#ifndef LIE
-#define CONSTANT const
-#else
-#define CONSTANT
-#endif
 struct header { char magic[8]; uint16_t major, minor; uint32_t size, flags; uint16_t needs, reserved; const void *rust; };
 struct param { const char *name; uint32_t kind, flags; void *target; const char *text; int64_t min, max; const char *help;
   const char *words; uint32_t of, reserved; };
@@ -94,12 +44,6 @@ static void *slot[4];
 static const int fixed[8] = {1};
 static int64_t limit; int64_t pause_ns; static struct { const char *p; size_t n; } text; static uint32_t quiet;
 static uint32_t mode; static struct { const void *p; size_t n; } names; static struct { const void *p; size_t n; const void *k; } routes;
-#ifndef WORDS
-#define WORDS "first|any"
-#endif
-#ifndef OF
-#define OF 6
-#endif
 static const struct param params[] = {
   { "limit", KIND, 2, &limit, "10", 1, 100, "How many." },
   { "pause", 4, 2, &pause_ns, "1s", 0, 60000000000, 0 },
@@ -139,6 +83,11 @@ __attribute__((used, aligned(4), section(".note.modhost"))) static const struct 
 #endif
 "#;
 
+/// The macros of the probe. A build may define each of them differently.
+const DEFAULTS: &str = r#"FLAGS=0; MAJOR=1; MINOR=0; NEEDS=0; MAGIC="MODHOST\1"; SIZE=sizeof(struct exports);
+    CONSTANT=const; SLOT=slot; NAME="probe"; STRIDE=sizeof(struct param); KIND=2; OF=6; WORDS="first|any";
+    ALT={ "alt", 1, 0, 0, on }; STREAM_BYTES=sizeof stream; ON_DATA=on; OFFERS=2; TABLE=table; BOUND=&bound"#;
+
 /// A temporary folder for modules, removed at the end.
 struct ModuleFolder(PathBuf);
 
@@ -153,10 +102,31 @@ impl ModuleFolder {
         let (source, output) = (self.0.join(format!("{file}.c")), self.0.join(file));
         fs::write(&source, PROBE).unwrap();
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&output).arg(&source).args(options);
+        compiler.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&output).arg(&source);
+        compiler.args(DEFAULTS.split(';').map(|define| format!("-D{}", define.trim()))).args(options);
         assert!(compiler.status().unwrap().success(), "{options:?}");
         output
     }
+}
+
+/// A file in memory, whose path is open for as long as it exists.
+pub struct MemoryFile(fs::File);
+
+impl MemoryFile {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut file = fs::File::from(memfd_create("module", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.write_all(bytes).unwrap();
+        Self(file)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
+
+/// Inspects these bytes as the file `x.so`.
+fn inspect_bytes(bytes: &[u8]) -> Inspection {
+    Inspection { path: "x.so".into(), ..inspect(&MemoryFile::new(bytes).path()) }
 }
 
 impl Drop for ModuleFolder {
@@ -172,7 +142,7 @@ fn probe() -> &'static [u8] {
 }
 
 fn refusal(bytes: Vec<u8>) -> String {
-    inspect_bytes(Path::new("x.so"), bytes).refusal().map_or_else(|| "ok".to_string(), |error| error.to_string())
+    inspect_bytes(&bytes).refusal().map_or_else(|| "ok".to_string(), |error| error.to_string())
 }
 
 fn assert_is_probe(inspection: &Inspection) {
@@ -238,10 +208,11 @@ fn every_way_to_link_is_read() {
         assert_is_probe(&inspection);
         assert_eq!(inspection.note.is_none(), options.contains(&"-DNO_NOTE"));
         let mut bytes = fs::read(&path).unwrap();
-        // e_shoff, e_shentsize, e_shnum, e_shstrndx: as `strip --strip-section-headers` leaves them.
+        // e_shoff, e_shentsize, e_shnum, e_shstrndx: as `strip --strip-section-headers` leaves
+        // them.
         bytes[40..48].fill(0);
         bytes[58..64].fill(0);
-        assert_is_probe(&inspect_bytes(&path, bytes));
+        assert_is_probe(&inspect_bytes(&bytes));
     }
 }
 
@@ -260,7 +231,7 @@ fn relocations_may_come_in_any_order() {
     for (number, entry) in turns.take(count).enumerate() {
         bytes[at + number * 24..][..24].copy_from_slice(entry);
     }
-    assert_is_probe(&inspect_bytes(Path::new("x.so"), bytes));
+    assert_is_probe(&inspect_bytes(&bytes));
 }
 
 #[test]
@@ -350,7 +321,7 @@ fn each_bad_file_is_refused_with_its_reason() {
 fn another_machines_note_is_still_read() {
     let mut bytes = probe().to_vec();
     bytes[18] = if HostAbi::THIS.machine == 62 { 183 } else { 62 };
-    let inspection = inspect_bytes(Path::new("x.so"), bytes);
+    let inspection = inspect_bytes(&bytes);
     assert_eq!(inspection.note.as_ref().unwrap().sdk, "modhost.h 1.0");
     assert!(inspection.refusal().unwrap().what.contains("another machine"));
     assert!(crate::inspect::text(&inspection).contains("built with: modhost.h 1.0, gcc"));
@@ -358,7 +329,8 @@ fn another_machines_note_is_still_read() {
 
 #[test]
 fn file_and_memory_say_the_same() {
-    let path = ModuleFolder::new("same").build("same.so", &["-DALT={\"alt\",2,0,0,0,&stream}"]);
+    let folder = ModuleFolder::new("same");
+    let path = folder.build("same.so", &["-DALT={\"alt\",2,0,0,0,&stream}"]);
     let of_file = inspect(&path).table.unwrap();
     let loaded = *loader::open(&path).map_err(|error| error.to_string()).unwrap_or_else(|error| panic!("{error}")).claim;
     assert_ne!(loaded.pointers, of_file.pointers);
@@ -386,7 +358,7 @@ fn a_file_that_says_something_else_than_the_loaded_table_is_refused() {
     .into_iter()
     .enumerate()
     {
-        let path = folder.build(&format!("{number}.so"), &[&format!("-DLIE=module_exports.{lie}")]);
+        let path = folder.build(&format!("{number}.so"), &["-DCONSTANT=", &format!("-DLIE=module_exports.{lie}")]);
         assert_eq!(inspect(&path).verdict, Ok(()), "{lie}");
         let error = loader::open(&path).err().map_or_else(String::new, |error| error.to_string());
         assert!(error.starts_with(&format!("cannot load module {}: ", path.display())) && error.contains(part), "{lie}: {error}");
@@ -395,7 +367,7 @@ fn a_file_that_says_something_else_than_the_loaded_table_is_refused() {
 
 #[test]
 fn reports_are_aligned_and_complete() {
-    let inspection = inspect_bytes(Path::new("x.so"), probe().to_vec());
+    let inspection = inspect_bytes(probe());
     let text = crate::inspect::text(&inspection);
     for line in [
         "x.so\n  name:       probe\n",
@@ -544,7 +516,7 @@ fn optional_modules_listeners_and_folders_are_resolved() {
 /// Inspects, renders and times; the result does not matter here.
 fn survives(bytes: Vec<u8>) {
     let started = Instant::now();
-    let inspection = inspect_bytes(Path::new("x.so"), bytes);
+    let inspection = inspect_bytes(&bytes);
     let _ = (crate::inspect::text(&inspection), crate::inspect::report(&inspection));
     assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
 }
@@ -579,7 +551,8 @@ proptest! {
     #[test]
     fn any_header_damage_is_survived(words in prop::collection::vec((0..120_usize, any::<u64>(), 0..64_u32), 1..4)) {
         let mut bytes = probe().to_vec();
-        // The file header and the first program headers, word by word, with small and large numbers alike.
+        // The file header and the first program headers, word by word, with small and large numbers
+        // alike.
         for (word, value, shift) in words {
             bytes[word * 8..word * 8 + 8].copy_from_slice(&(value >> shift).to_le_bytes());
         }
