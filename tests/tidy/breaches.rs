@@ -224,6 +224,10 @@ fn a_pure_file_may_use_what_is_pure() {
     let source = "use std::time::Duration; use std::net::IpAddr; use crate::sys::text; fn f(env: Duration) { let fs = text(); }\n\
         #[cfg(test)] mod tests { use std::fs; }";
     assert_eq!(pure(source, "pub fn text() -> &'static str { \"std::fs::read\" }"), [""; 0]);
+    // A name that it only passes on is not its code. A name that it uses is.
+    let open = "pub fn open() { std::fs::File::open(\"a\"); }";
+    assert_eq!(pure("pub use crate::sys::open;", open), [""; 0]);
+    assert_eq!(pure("pub use crate::sys::open; fn f() { open() }", open).len(), 1);
 }
 
 #[test]

@@ -310,18 +310,24 @@ impl Graph {
         self.nodes.iter().position(|node| node.root == root && node.facts.macro_rules.iter().any(|defined| defined == name))
     }
 
-    /// All modules that can be reached from these, and these. What these pass on counts as reached.
+    /// These modules and all that their code may reach.
     pub fn reached(&self, starts: impl Iterator<Item = usize>) -> Reached {
+        self.reached_from(starts.map(|start| (start, (start, 0))).collect())
+    }
+
+    /// The same, and all that the names lead to which these modules only pass on.
+    pub fn reached_or_passed_on(&self, starts: impl Iterator<Item = usize>) -> Reached {
         let mut before: Reached = starts.map(|start| (start, (start, 0))).collect();
-        let mut queue: VecDeque<usize> = before.keys().copied().collect();
-        for from in queue.clone() {
+        for from in before.keys().copied().collect::<Vec<_>>() {
             for edge in &self.nodes[from].passed_on {
-                before.entry(edge.to).or_insert_with(|| {
-                    queue.push_back(edge.to);
-                    (from, edge.line)
-                });
+                before.entry(edge.to).or_insert((from, edge.line));
             }
         }
+        self.reached_from(before)
+    }
+
+    fn reached_from(&self, mut before: Reached) -> Reached {
+        let mut queue: VecDeque<usize> = before.keys().copied().collect();
         while let Some(from) = queue.pop_front() {
             for edge in &self.nodes[from].edges {
                 before.entry(edge.to).or_insert_with(|| {

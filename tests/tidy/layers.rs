@@ -165,7 +165,7 @@ pub fn nothing_is_included(graph: &Graph) -> Vec<String> {
 /// The supervisor loads no module, looks into no shared memory of modules, and waits for no lock
 /// that another process can hold.
 pub fn supervisor_is_apart(graph: &Graph) -> Vec<String> {
-    let reached = graph.reached(graph.in_host(&["supervise"]));
+    let reached = graph.reached_or_passed_on(graph.in_host(&["supervise"]));
     let mut found =
         first_findings(graph, &reached, |node| ["module", "shm", "state", "hostapi"].iter().any(|part| node.is_in_host(&[part])));
     found.extend(first_findings(graph, &reached, |node| node.outside.iter().any(|(path, _)| is_shared_lock(path))));
@@ -189,7 +189,7 @@ fn is_shared_lock(path: &str) -> bool {
 /// The log is below the rest of the host: it reaches `sys` and the type of errors. `module-api` is
 /// below the whole host.
 pub fn log_is_lowest(graph: &Graph) -> Vec<String> {
-    let reached = graph.reached(graph.in_host(&["log"]));
+    let reached = graph.reached_or_passed_on(graph.in_host(&["log"]));
     let is_above = |node: &Node| node.krate != "module_api" && !["log", "sys", "error"].iter().any(|part| node.is_in_host(&[part]));
     first_findings(graph, &reached, is_above)
 }
