@@ -242,7 +242,7 @@ fn unknown_users_and_groups() {
     // The system calls would take this for "nothing to change".
     for key in ["user", "group"] {
         attempt.write("modhost.toml", format!("[host]\n{key} = \"4294967295\"\n"));
-        refused_alike(&attempt)[0].assert(&format!("nobody can be {key} \"4294967295\""), "stands for no", "");
+        refused_alike(&attempt)[0].assert(&format!("nobody can be {key} \"4294967295\""), "means no", "");
     }
 }
 

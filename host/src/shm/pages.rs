@@ -26,7 +26,7 @@ pub enum Run {
     Large(LargeBlock),
 }
 
-/// A block that is a run of its own.
+/// A block that is one run of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LargeBlock {
     pub pages: usize,
