@@ -44,7 +44,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The blocks of all modules.
     pub fn sum(&self) -> Share {
         self.shares
             .values()
