@@ -246,7 +246,7 @@ fn unknown_users_and_groups_are_refused() {
     // For the system calls this number means "do not change".
     for key in ["user", "group"] {
         attempt.write("modhost.toml", format!("[host]\n{key} = \"4294967295\"\n"));
-        refused_by_run_and_check(&attempt)[0].assert(&format!("nobody can be {key} \"4294967295\""), "stands for no", "");
+        refused_by_run_and_check(&attempt)[0].assert(&format!("nobody can be {key} \"4294967295\""), "means no", "");
     }
 }
 

@@ -20,10 +20,8 @@ use crate::sys::memory::mapping::Mapping;
 use crate::sys::memory::robust_mutex::RobustMutex;
 use crate::sys::process::ended::has_ended;
 
-/// Largest alignment of a block.
 pub const MAX_ALIGN_BYTES: usize = PAGE_BYTES;
 
-/// The arena of one main.
 #[derive(Debug)]
 pub struct Arena {
     memory: Mapping,
@@ -114,7 +112,6 @@ impl Tables {
         self.words.get(offset_plus_1.checked_sub(1)? / size_of::<AtomicU64>())
     }
 
-    /// Overwrites a block with zeros.
     pub fn zero(&self, offset: usize, size_bytes: usize) {
         if offset.checked_add(size_bytes).is_some_and(|end| end <= self.memory.size_bytes()) {
             // SAFETY: inside the mapping, as was just checked. The block is new, so nobody else

@@ -52,17 +52,14 @@ const fn shapes() -> [SpanShape; CLASS_COUNT] {
     classes
 }
 
-/// How the spans of each class are divided.
 pub static SHAPES: [SpanShape; CLASS_COUNT] = shapes();
 
 /// How the spans of one class are divided.
 #[derive(Debug, Clone, Copy)]
 pub struct SpanShape {
-    /// Size of a block.
     pub size_bytes: u32,
     /// Pages of a span: 4 or 16. A span starts at a multiple of that.
     pub pages: u32,
-    /// Number of blocks in a span.
     pub blocks: u32,
     /// 2^32 / size, rounded up.
     reciprocal: u32,

@@ -35,7 +35,6 @@ pub struct AllocRequest {
     pub cell: usize,
 }
 
-/// The contents of a new block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     Undefined,
@@ -66,7 +65,6 @@ pub enum BlockError {
     NotABlock,
     /// The address is in the middle of a block.
     Inside,
-    /// The block is free, or being freed.
     Free,
     /// The cell does not hold the block's address.
     Cell,

@@ -21,18 +21,16 @@ const FREEING: u64 = 1 << 4;
 pub enum Run {
     /// No run begins here: the page is free, or in the middle of a run.
     None,
-    /// A span of this class.
     Span(usize),
     Large(LargeBlock),
 }
 
-/// A block that is a run of its own.
+/// A block that is one run of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LargeBlock {
     pub pages: usize,
     /// The owner's tag; see `usage::tag`.
     pub tag: u8,
-    /// Whether it is being freed.
     pub freeing: bool,
     /// The slot that allocated it. Recovery compares it with the slot whose journal names the
     /// block.
@@ -69,7 +67,6 @@ impl Run {
         }
     }
 
-    /// Its length in pages.
     pub fn pages(self) -> usize {
         match self {
             Self::None => 0,
@@ -82,14 +79,12 @@ impl Run {
 /// Where a run may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// At any page.
     Anywhere,
     /// At a multiple of its length, which is 4 or 16 pages.
     Aligned,
 }
 
 impl Tables {
-    /// The run that begins at a page.
     #[inline(always)]
     pub fn run(&self, page: usize) -> Run {
         self.pages.get(page).map_or(Run::None, |word| Run::from_word(word.load(Acquire)))
@@ -112,7 +107,6 @@ impl Tables {
         Some(start)
     }
 
-    /// Marks free pages as used.
     pub fn mark_used(&self, start: usize, pages: usize) {
         self.mark(start, pages, true);
         self.global.used_pages.store(self.global.used_pages.load(Relaxed) + pages as u64, Relaxed);

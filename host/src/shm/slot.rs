@@ -30,7 +30,6 @@ const FOREIGN: u32 = u32::MAX - 1;
 #[repr(u32)]
 pub enum JournalOp {
     None = 0,
-    /// `block` is being allocated.
     Allocate = 1,
     /// `block` is to be freed, and may not be marked yet.
     Free = 2,
@@ -271,7 +270,6 @@ impl Tables {
         }
     }
 
-    /// The address of an offset.
     #[inline(always)]
     pub fn address(&self, offset: usize) -> u64 {
         (self.start + offset) as u64

@@ -34,13 +34,10 @@ pub fn owner(state: u32) -> Option<usize> {
     state.checked_sub(OWNED).map(|slot| slot as usize).filter(|slot| *slot < SLOTS)
 }
 
-/// A block of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SmallBlock {
-    /// Number of the span.
     pub unit: usize,
     pub class: usize,
-    /// Index of the block in the span.
     pub block: usize,
 }
 
@@ -51,20 +48,16 @@ pub enum FoundBlock {
     Small(SmallBlock),
     /// The beginning of a large block, with its first page.
     Large(usize, LargeBlock),
-    /// The middle of a block.
     Inside,
-    /// No block.
     Nothing,
 }
 
 impl Span {
-    /// Whether a block is allocated.
     #[inline(always)]
     pub fn is_set(&self, block: usize) -> bool {
         self.bitmap[block / 64].load(Acquire) >> (block % 64) & 1 != 0
     }
 
-    /// Number of free blocks.
     pub fn free_blocks(&self, shape: &SpanShape) -> u32 {
         self.bitmap[..shape.words()].iter().map(|word| word.load(SeqCst).count_zeros()).sum()
     }

@@ -24,7 +24,6 @@ pub const UNIT_PAGES: usize = 4;
 pub struct Global {
     /// One past the last page that was ever in use.
     pub pages_top: AtomicU64,
-    /// Number of pages in use.
     pub used_pages: AtomicU64,
     /// The words of the page bitmap before this one have no free page.
     pub first_free: AtomicU64,
@@ -58,7 +57,6 @@ pub struct AllocatorSlot {
     pub lock: AtomicU32,
     /// The journal: a `slot::JournalOp`. The next four fields are its operands.
     pub op: AtomicU32,
-    /// Offset of the block.
     pub block: AtomicU64,
     /// Offset of the cell that holds the block's address, plus 1; 0: none.
     pub cell: AtomicU64,
@@ -70,7 +68,6 @@ pub struct AllocatorSlot {
     pub current: [AtomicU32; CLASS_COUNT],
 }
 
-/// A span of blocks of one class.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Span {

@@ -44,7 +44,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The blocks of all modules.
     pub fn sum(&self) -> Share {
         self.shares
             .values()
@@ -145,7 +144,7 @@ impl Tables {
         }
         for block in 0..shape.blocks as usize {
             if span.is_set(block) && matches!(span.tags[block].load(Relaxed), 0 | FREEING) {
-                wrong.push(format!("block {block} of span {unit} is nobody's"));
+                wrong.push(format!("block {block} of span {unit} has no owner"));
             }
         }
         let (state, free) = (span.state.load(Relaxed), span.free_blocks(shape));

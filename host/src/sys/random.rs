@@ -22,7 +22,6 @@ pub fn fill(mut buffer: &mut [u8]) -> std::result::Result<(), Errno> {
     Ok(())
 }
 
-/// Eight random bytes as a number.
 pub fn word() -> Result<u64> {
     let mut bytes = [0; 8];
     fill(&mut bytes).map_err(|errno| Error::failed("cannot get random bytes").detail(format!("getrandom: {errno}")))?;

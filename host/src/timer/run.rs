@@ -16,7 +16,6 @@ use crate::sys::time;
 /// How long a timer process without functions sleeps at a time. It only waits for its stop signal.
 const IDLE_NS: u64 = 3_600_000_000_000;
 
-/// One of the two timer processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimerProcess {
     /// For functions that may block.
@@ -34,7 +33,6 @@ impl fmt::Display for TimerProcess {
     }
 }
 
-/// A function that a module registered.
 #[derive(Debug, Clone)]
 pub struct TimerFunction {
     /// For the log.

@@ -15,13 +15,11 @@ use super::raw_call::call;
 /// Bytes of the kernel's signal mask: a bit for each of its 64 signals.
 const MASK_BYTES: usize = 8;
 
-/// The pid of this process.
 pub fn own_pid() -> Pid {
     // SAFETY: has no arguments and cannot fail.
     Pid::from_raw(unsafe { call(libc::SYS_getpid, [0; 6]) }.unwrap_or_default() as i32)
 }
 
-/// The pid of its parent.
 pub fn parent_pid() -> Pid {
     // SAFETY: has no arguments and cannot fail.
     Pid::from_raw(unsafe { call(libc::SYS_getppid, [0; 6]) }.unwrap_or_default() as i32)
@@ -39,7 +37,6 @@ pub fn set_comm(name: &[u8; 16]) -> Result<(), Errno> {
     unsafe { call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr().expose_provenance(), 0, 0, 0, 0]) }.map(drop)
 }
 
-/// Unblocks every signal.
 pub fn unblock_signals() -> Result<(), Errno> {
     let none = [0_u8; MASK_BYTES];
     let none = (&raw const none).expose_provenance();

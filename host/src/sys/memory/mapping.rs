@@ -92,7 +92,6 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.start.cast().as_ptr(), self.size_bytes / size_of::<AtomicU64>()) }
     }
 
-    /// Address of the first byte.
     pub fn start(&self) -> NonNull<u8> {
         self.start
     }
@@ -149,7 +148,6 @@ impl Reserve {
     }
 }
 
-/// Size of a page in bytes.
 pub fn page_bytes() -> usize {
     static PAGE_BYTES: OnceLock<usize> = OnceLock::new();
     *PAGE_BYTES.get_or_init(|| match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {

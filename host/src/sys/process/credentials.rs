@@ -22,8 +22,7 @@ pub struct Identity {
 const NOBODY: u32 = u32::MAX;
 
 fn unusable(kind: &str, name: &str) -> Error {
-    Error::config(format!("nobody can be {kind} \"{name}\""))
-        .detail(format!("host.{kind}: the number {NOBODY} stands for no {kind} at all"))
+    Error::config(format!("nobody can be {kind} \"{name}\"")).detail(format!("host.{kind}: the number {NOBODY} means no {kind}"))
 }
 
 /// Whether this process may change its identity.

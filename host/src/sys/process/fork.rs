@@ -16,7 +16,6 @@ use crate::sys::process::{counts, exit};
 pub enum Side {
     /// The calling process, with the new process's pid.
     Parent(Pid),
-    /// The new process.
     Child,
 }
 
@@ -60,7 +59,6 @@ pub fn flush_c_streams() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// Number of threads of this process.
 pub fn thread_count() -> Result<u64> {
     counts::threads().map_err(|error| Error::failed("cannot count the threads of this process").detail(format!("/proc/self/task: {error}")))
 }

@@ -16,7 +16,6 @@ use crate::sys::fast_fork::child_calls;
 const WATCHED: [Signal; 7] =
     [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// Signals of this process as a descriptor.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,

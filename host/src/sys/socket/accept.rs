@@ -77,7 +77,6 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Peer), Errno> {
 pub enum SendHint {
     /// It does, so the kernel need not send a short packet now.
     MoreFollows,
-    /// It does not.
     Complete,
 }
 

@@ -10,7 +10,6 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::error::{Error, Result};
 
-/// The number of an interface.
 pub fn number(name: &str) -> Result<u32> {
     if_nametoindex(name).map_err(|errno| {
         Error::failed(format!("there is no interface \"{name}\""))

@@ -17,12 +17,9 @@ const IPV6_MULTICAST_ALL: i32 = 29;
 const IPV6_FREEBIND: i32 = 78;
 const SO_PREFER_BUSY_POLL: i32 = 69;
 
-/// The IP versions that an IPv6 socket serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpVersions {
-    /// IPv6 alone.
     V6Only,
-    /// IPv6 and IPv4.
     Both,
 }
 
@@ -33,7 +30,6 @@ impl IpVersions {
     }
 }
 
-/// A new datagram socket of the address's family.
 pub fn datagram_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
     socket(family(address), SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
@@ -51,12 +47,10 @@ fn family(address: &SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// A new stream socket of the Unix family.
 pub fn unix_stream_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }
 
-/// A new datagram socket of the Unix family.
 pub fn unix_datagram_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
@@ -67,12 +61,10 @@ pub fn listen(socket: &OwnedFd) -> Result<(), Errno> {
     nix::sys::socket::listen(socket, nix::sys::socket::Backlog::MAXALLOWABLE)
 }
 
-/// Binds an internet socket.
 pub fn bind_inet(socket: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
     bind(socket.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(address))
 }
 
-/// Binds a Unix socket.
 pub fn bind_unix(socket: &OwnedFd, name: &SocketAddress) -> Result<(), Errno> {
     // SAFETY: the name has as many readable bytes.
     let outcome = unsafe { libc::bind(socket.as_raw_fd(), name.as_ptr().cast(), u32::from(name.len_bytes())) };
@@ -105,7 +97,6 @@ pub fn set_ip_versions(socket: &OwnedFd, versions: IpVersions) -> Result<(), Err
     setsockopt(socket, sockopt::Ipv6V6Only, &(versions == IpVersions::V6Only))
 }
 
-/// The IP versions of an IPv6 socket.
 pub fn ip_versions(socket: &impl AsFd) -> Result<IpVersions, Errno> {
     getsockopt(socket, sockopt::Ipv6V6Only).map(|v6only| if v6only { IpVersions::V6Only } else { IpVersions::Both })
 }

@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 /// Maximum number of sockets that one wait reports.
 const EVENTS: usize = 16;
 
-/// A set of watched sockets.
 #[derive(Debug)]
 pub struct ReadySockets {
     epoll: Epoll,

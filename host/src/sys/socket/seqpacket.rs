@@ -32,7 +32,6 @@ pub struct Link {
 }
 
 impl Link {
-    /// Two connected ends.
     pub fn pair() -> Result<(Self, Self)> {
         let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|errno| {
             Error::failed("cannot link two processes")

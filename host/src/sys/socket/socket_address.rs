@@ -21,7 +21,6 @@ const AF_UNIX: u16 = libc::AF_UNIX as u16;
 const AF_INET: u16 = libc::AF_INET as u16;
 const AF_INET6: u16 = libc::AF_INET6 as u16;
 
-/// A socket address of any of these kinds.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub struct SocketAddress {
@@ -77,7 +76,6 @@ impl SocketAddress {
         self.len
     }
 
-    /// The address if it is an internet address.
     pub fn inet(&self) -> Option<SocketAddr> {
         let bytes = self.as_bytes();
         let port = u16::from_be_bytes(array(bytes, 2)?);

@@ -69,7 +69,6 @@ const _: () = assert!(size_of::<Headers>() <= 4096);
 /// The parts of one process's buffers.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    /// The whole.
     pub memory: Mapping,
     pub large: *mut u8,
     pub out: *mut u8,

@@ -27,12 +27,10 @@ const BATCHES_UNTIL_RELEASE: u32 = 4096;
 /// again.
 const SINGLE_RECEIVES: u32 = 15;
 
-/// Whether to wait for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveWait {
     /// Until one arrives or a signal interrupts.
     Block,
-    /// Not at all.
     Poll,
 }
 

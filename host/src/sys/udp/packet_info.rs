@@ -20,7 +20,6 @@ const OUT_CONTROL_BYTES: usize = 40;
 /// Size of a `sockaddr_in6`.
 const INET_BYTES: usize = 28;
 
-/// A control message to send.
 type OutControl = [u64; OUT_CONTROL_BYTES / 8];
 
 /// The information about one batch. Indices are those of the receive headers, unless noted.

@@ -18,17 +18,13 @@ use crate::sys::socket::socket_address::{SocketAddress, mapped};
 pub enum BoundTo {
     /// One internet address: every datagram was sent to it.
     OneAddress,
-    /// Every IPv4 address.
     AnyIpv4,
-    /// Every IPv6 address.
     AnyIpv6,
     /// Every address of both families.
     AnyAddress,
-    /// A Unix socket.
     Unix,
 }
 
-/// A bound socket.
 #[derive(Debug)]
 pub struct Socket {
     descriptor: OwnedFd,
@@ -53,7 +49,6 @@ impl Socket {
         Ok(Self { descriptor, name, bound_to })
     }
 
-    /// Whether it can send to that address.
     pub fn reaches(&self, peer: &SocketAddress) -> bool {
         match (peer.inet(), self.name.inet()) {
             (None, None) => peer.is_unix(),
