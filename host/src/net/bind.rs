@@ -67,7 +67,8 @@ enum SocketKind {
 }
 
 impl SocketKind {
-    /// Connections inherit the buffers of the listening socket, and there the kernel's choice is best.
+    /// Connections inherit the buffers of the listening socket, and there the kernel's choice is
+    /// best.
     fn receive_buffer_default(self) -> Option<usize> {
         (self == Self::Datagrams).then_some(RECEIVE_BUFFER_BYTES)
     }
@@ -102,7 +103,8 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
         })?;
     }
     if kind == SocketKind::Datagrams && address.ip().is_unspecified() {
-        // Only such a socket has several local addresses: an answer leaves from the one that was asked.
+        // Only such a socket has several local addresses: an answer leaves from the one that was
+        // asked.
         options::set_packet_info(&socket, address, v6only).map_err(|errno| failed(&what, "IP_PKTINFO", errno))?;
     }
     set_buffers(&socket, wanted, kind, &listener);

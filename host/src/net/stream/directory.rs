@@ -1,9 +1,9 @@
-//! The table of open connections, in memory that every process reads: ids, load, and the counts that
-//! limits are compared with.
+//! The table of open connections, in memory that every process reads: ids, load, and the counts
+//! that limits are compared with.
 //!
-//! *Runs in:* mapped by main before anything is forked. A worker writes its own part, and the counts
-//! while it holds their lock. *Never:* gives the same id to two connections; never counts the
-//! connections of a dead process, or loses count of a living one's.
+//! *Runs in:* mapped by main before anything is forked. A worker writes its own part, and the
+//! counts while it holds their lock. *Never:* gives the same id to two connections; never counts
+//! the connections of a dead process, or loses count of a living one's.
 //!
 //! Shared memory records every open connection: worker, slot, serial. If its listener has limits,
 //! the connection is counted in one step with its entry; see [`counts`]. Listeners without limits

@@ -1,7 +1,7 @@
 //! `stream_send`: sending on a connection, whichever process has it.
 //!
-//! *Runs in:* any process with a link (`send`); TCP workers and main in no-fork mode (`accept_send`).
-//! *Never:* waits longer than 100 ms.
+//! *Runs in:* any process with a link (`send`); TCP workers and main in no-fork mode
+//! (`accept_send`). *Never:* waits longer than 100 ms.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -62,8 +62,8 @@ pub fn send(directory: Directory, link: Option<&Link>, process_no: u32, id: Conn
     }
 }
 
-/// A worker serves its link while it waits; otherwise two workers that send to each other would both
-/// wait in vain.
+/// A worker serves its link while it waits; otherwise two workers that send to each other would
+/// both wait in vain.
 fn wait_for_answer(directory: Directory, link: &Link, request: SendRequest, buffer: &mut [u8]) -> i32 {
     let until_ns = time::now_ns() + ANSWER_TIMEOUT_NS;
     loop {

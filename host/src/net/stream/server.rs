@@ -2,8 +2,8 @@
 //! queue.
 //!
 //! *Runs in:* TCP workers, main in no-fork mode. *Never:* lets one connection's handler, speed or
-//! traffic hold up the others; never allocates for a request that arrives whole and whose answer the
-//! kernel takes.
+//! traffic hold up the others; never allocates for a request that arrives whole and whose answer
+//! the kernel takes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -80,8 +80,8 @@ pub struct ConnectionServer {
     /// The listening sockets, each with the index of its listener.
     sockets: Vec<(usize, BorrowedFd<'static>)>,
     link: Option<&'static Link>,
-    /// In no-fork mode: the links of the processes that modules have forked, which otherwise end in TCP
-    /// main.
+    /// In no-fork mode: the links of the processes that modules have forked, which otherwise end in
+    /// TCP main.
     process_links: Vec<&'static Link>,
     /// By slot.
     connections: Vec<Option<Box<Connection>>>,
@@ -94,8 +94,8 @@ pub struct ConnectionServer {
     events: Vec<EpollEvent>,
     /// Slots of connections that continue in the next turn.
     postponed: Vec<u32>,
-    /// When to check the time limits of which connection: moment, slot, id. The first of its limits is
-    /// reached then, or later.
+    /// When to check the time limits of which connection: moment, slot, id. The first of its limits
+    /// is reached then, or later.
     checks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     message_buffer: Vec<u8>,
     /// None if no listener has certificates.

@@ -10,9 +10,9 @@ use crate::net::stream::directory::QueueState;
 use crate::net::udp::GaveUp;
 
 impl ConnectionServer {
-    /// A write was refused in the call that has just returned. The connection counts as full until the
-    /// next turn, even if the kernel has taken everything since: it would not report that it takes
-    /// more.
+    /// A write was refused in the call that has just returned. The connection counts as full until
+    /// the next turn, even if the kernel has taken everything since: it would not report that it
+    /// takes more.
     #[cold]
     pub(super) fn note_refused_write(&mut self, connection: &mut Connection) {
         if connection.full || connection.close_reason.is_some() {

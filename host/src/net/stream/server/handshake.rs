@@ -35,8 +35,8 @@ impl ConnectionServer {
         }
     }
 
-    /// Continues the handshake; when it is finished, the handler gets `on_open`. Returns whether the
-    /// connection can be served.
+    /// Continues the handshake; when it is finished, the handler gets `on_open`. Returns whether
+    /// the connection can be served.
     #[cold]
     pub(super) fn handshake(&mut self, connection: &mut Connection) -> Result<bool, GaveUp> {
         match connection.handshake(&mut self.ciphertext) {

@@ -124,7 +124,8 @@ impl ConnectionServer {
             return Ok(());
         }
         if used > 0 {
-            // The time limit of a request begins with its first byte, and the next request begins here.
+            // The time limit of a request begins with its first byte, and the next request begins
+            // here.
             connection.unused_since_ns = self.now_ns;
             unused.drain(..used);
         }
