@@ -64,8 +64,7 @@ struct PortUse<'c> {
 }
 
 impl<'c> Ports<'c> {
-    /// Reports an address that conflicts with one of all interfaces: the kernel refuses both at the
-    /// same port.
+    /// Reports a conflict between a single address and all addresses, which the kernel refuses.
     fn add(&mut self, listener: &'c ListenConfig, address: &ListenAddress) -> Option<Error> {
         let ListenAddress::Udp(address) = *address else { return None };
         let dual = address.is_ipv6() && address.ip().is_unspecified() && !listener.options.socket.v6only;

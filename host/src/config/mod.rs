@@ -63,8 +63,7 @@ pub struct Config {
 /// `[host]`. Relative paths are relative to the working directory of the command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostConfig {
-    /// Workers of each UDP listener without `workers`, and number of TCP workers; 1 to
-    /// [`WORKERS_MAX`].
+    /// Default for UDP listeners, and number of TCP workers; 1 to [`WORKERS_MAX`].
     pub workers: u32,
     /// The user that main and its children become; a name or a number.
     pub user: Option<String>,

@@ -117,8 +117,7 @@ fn read_log_modules(section: &Section<'_, '_>) -> BTreeMap<String, Level> {
     modules
 }
 
-/// Reads `log.target`: a word or a path. A path must have a slash or a dot, so that a misspelt word
-/// does not become a file.
+/// Reads `log.target`. A path must have a slash or a dot, so that no misspelt word becomes a file.
 fn parse_log_target(text: &str) -> Result<LogTarget, Error> {
     match text {
         "stderr" => Ok(LogTarget::Stderr),

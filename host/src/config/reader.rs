@@ -235,8 +235,7 @@ impl<'d, 't> Section<'d, 't> {
         settings
     }
 
-    /// A value that is not nested. A list or a table becomes an empty one: nothing takes nested
-    /// ones.
+    /// A plain value. A list or a table becomes an empty one: nothing takes nested ones.
     fn plain(&self, name: &str, entry: &TomlEntry<'t>) -> Option<Value> {
         Some(match entry.get_ref() {
             DeValue::Boolean(value) => Value::Bool(*value),

@@ -17,8 +17,7 @@ use super::tls::{ReadOutcome, Tls};
 use crate::net::listener::{Listener, StreamService};
 use crate::sys::socket::accept;
 
-/// Longest piece of a file that one call sends, so that a client on a fast line does not keep a
-/// worker from serving others.
+/// Most bytes of a file that one call sends, so that a fast client does not hold up the others.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
 
 /// `CLOSED_*` of the ABI.
@@ -54,8 +53,7 @@ pub struct Connection {
     tls: Option<Box<Tls>>,
     /// The kernel may have something to read.
     pub readable: bool,
-    /// The kernel has reported that the peer has finished or that the connection is broken: read to
-    /// the end.
+    /// The kernel has reported the end of the peer's data, or an error: read to the end.
     pub hung_up: bool,
     /// Nothing can be sent any more. What arrived before can be read, if the handler wants it.
     pub broken: bool,

@@ -218,8 +218,7 @@ impl Directory {
         }
     }
 
-    /// By a worker that begins: closes the connections of its predecessor, which used that many
-    /// slots.
+    /// By a new worker: closes the connections of its predecessor, which are in the first slots.
     pub fn adopt(&self, worker: usize, slots: usize) -> Result<(), Errno> {
         if slots > 0 {
             // Taking the lock also undoes what the predecessor has left half done.

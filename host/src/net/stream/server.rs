@@ -80,8 +80,7 @@ pub struct ConnectionServer {
     /// The listening sockets, each with the index of its listener.
     sockets: Vec<(usize, BorrowedFd<'static>)>,
     link: Option<&'static Link>,
-    /// In no-fork mode: the links of the processes that modules have forked, which otherwise end in
-    /// TCP main.
+    /// In no-fork mode: links of the modules' processes, which otherwise end in TCP main.
     process_links: Vec<&'static Link>,
     /// By slot.
     connections: Vec<Option<Box<Connection>>>,
@@ -94,8 +93,7 @@ pub struct ConnectionServer {
     events: Vec<EpollEvent>,
     /// Slots of connections that continue in the next turn.
     postponed: Vec<u32>,
-    /// When to check the time limits of which connection: moment, slot, id. The first of its limits
-    /// is reached then, or later.
+    /// When to check a connection's time limits: moment, slot, id. None is reached earlier.
     checks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     message_buffer: Vec<u8>,
     /// None if no listener has certificates.
@@ -220,8 +218,7 @@ impl ConnectionServer {
         Ok(())
     }
 
-    /// Passes the connection of a slot to `act`, if there is one, and closes it if it has a reason
-    /// then.
+    /// Passes the connection of a slot to `act`, and closes it if it has a close reason then.
     fn with_connection(&mut self, slot: u32, act: impl FnOnce(&mut Self, &mut Connection) -> Result<(), GaveUp>) -> Result<(), GaveUp> {
         let Some(mut connection) = self.connections.get_mut(slot as usize).and_then(Option::take) else { return Ok(()) };
         let outcome = act(self, &mut connection);

@@ -104,8 +104,7 @@ impl Tls {
         }
     }
 
-    /// Reads and decrypts into `buffer`, whose size `CIPHERTEXT_BYTES` explains. `EAGAIN`: no whole
-    /// record is there.
+    /// Reads and decrypts; see `CIPHERTEXT_BYTES` for the buffer's size. `EAGAIN`: no whole record.
     pub fn receive(&mut self, socket: &OwnedFd, buffer: &mut [u8], ciphertext: &mut Vec<u8>) -> Result<ReadOutcome, Errno> {
         loop {
             // Data that came with the end of the handshake, or the end of the session.
@@ -177,8 +176,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// Sends `close_notify`, so that the peer can tell the end from a cut. True: it is sent, or
-    /// cannot be.
+    /// Tells the peer that this is the end and not a cut. True: it is sent, or cannot be.
     pub fn send_close_notify(&mut self, socket: &OwnedFd) -> bool {
         if !self.close_notify_done && !self.session.is_handshaking() {
             self.session.send_close_notify();

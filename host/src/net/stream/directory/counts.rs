@@ -15,8 +15,7 @@ use nix::errno::Errno;
 use super::{ConnectionLimits, Directory, HEAD_WORDS, OPEN, WORKER_WORDS, WORKERS, closed};
 use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
 
-/// Cells that count the connections of an address. Connections of addresses that find no cell are
-/// not counted.
+/// Cells for addresses. An address that finds no cell is not counted.
 const ADDRESS_CELLS: usize = 1 << 17;
 /// How many cells an address may be in, from the one that its hash chooses.
 const PROBES: usize = 16;

@@ -55,8 +55,7 @@ impl ConnectionServer {
         }
     }
 
-    /// Closes a connection and tells its handler. If the socket is to linger, `close_reason` is
-    /// none afterwards.
+    /// Closes a connection and tells its handler. Clears `close_reason` if the socket is to linger.
     pub(super) fn close(&mut self, connection: &mut Connection, reason: CloseReason) {
         if let Err(errno) = self.directory.close(connection.id) {
             tracing::error!("a connection that is over stays counted: the lock of limits: {errno}");
