@@ -23,7 +23,7 @@ pub const INTERFACE_MAX_BYTES: usize = 15;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     Udp(SocketAddr),
-    /// An address that is valid on one interface only, such as a link-local one: IP, interface, port.
+    /// An address of one interface, such as a link-local one: IP, interface, port.
     UdpScoped(Ipv6Addr, String, u16),
     /// Every address of an interface: its name, and the port.
     UdpInterface(String, u16),
@@ -81,7 +81,7 @@ impl fmt::Display for MulticastGroup {
     }
 }
 
-/// The kind of an address: the key in `[[listen]]`, and what comes before `://` on the command line.
+/// The kind of an address: a key in `[[listen]]`, the part before `://` on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     Udp,
@@ -180,7 +180,7 @@ pub fn parse_group(text: &str) -> Result<MulticastGroup, Error> {
     Ok(MulticastGroup { ip, interface })
 }
 
-/// Reads the address of a datagram listener: an IP address, one with its interface, or an interface.
+/// Reads the address of a datagram listener: IP, IP and interface, or interface alone.
 fn parse_udp_address(text: &str) -> Result<ListenAddress, Error> {
     let Some((host, port)) = text.rsplit_once(':') else { return parse_socket_address(text).map(ListenAddress::Udp) };
     if let (Some((ip, interface)), Ok(port)) =

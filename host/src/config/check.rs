@@ -1,7 +1,7 @@
 //! Errors between two entries: the same address or the same module twice.
 //!
-//! *Runs in:* the supervisor, after parsing and again after merging the command line. *Never:* compares
-//! files: two paths of one file are found when modules are resolved.
+//! *Runs in:* the supervisor, after parsing and again after merging the command line. *Never:*
+//! compares files: two paths of one file are found when modules are resolved.
 //!
 //! *Pure:* no clock, no environment, no system call.
 
@@ -64,8 +64,7 @@ struct PortUse<'c> {
 }
 
 impl<'c> Ports<'c> {
-    /// Reports an address that conflicts with one of all interfaces: the kernel refuses both at the same
-    /// port.
+    /// Reports a conflict between a single address and all addresses, which the kernel refuses.
     fn add(&mut self, listener: &'c ListenConfig, address: &ListenAddress) -> Option<Error> {
         let ListenAddress::Udp(address) = *address else { return None };
         let dual = address.is_ipv6() && address.ip().is_unspecified() && !listener.options.socket.v6only;

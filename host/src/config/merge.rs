@@ -67,34 +67,11 @@ pub fn merge(mut config: Config, overrides: Overrides) -> Result<Config, Vec<Err
     config.log.format = overrides.log_format.unwrap_or(config.log.format);
     config.load_all.extend(overrides.load_all);
     for text in &overrides.log_level {
-        collect(&mut errors, merge_log_level(&mut config, text));
+        keep(&mut errors, merge_log_level(&mut config, text));
     }
-    for text in overrides.modules {
-        match parse_module(text) {
-            Ok(module) => config.modules.push(module),
-            Err(error) => errors.push(error),
-        }
-    }
-    for text in &overrides.listen {
-        match parse_listen(text) {
-            Ok((address, handler)) => {
-                config.listeners.push(ListenConfig {
-                    addresses: vec![address],
-                    options: ListenOptions::default(),
-                    handler,
-                    workers: None,
-                    position: Position::CommandLine("--listen"),
-                });
-            }
-            Err(error) => errors.push(Error { what: format!("--listen: {}", error.what), ..error }),
-        }
-    }
-    for text in &overrides.set {
-        match parse_set(text) {
-            Ok(set) => config.set.push(set),
-            Err(error) => errors.push(error),
-        }
-    }
+    config.modules.extend(overrides.modules.into_iter().filter_map(|text| keep(&mut errors, parse_module(text))));
+    config.listeners.extend(overrides.listen.iter().filter_map(|text| keep(&mut errors, parse_listener(text))));
+    config.set.extend(overrides.set.iter().filter_map(|text| keep(&mut errors, parse_set(text))));
     if config.host.fork == Fork::NoFork && config.host.daemon {
         errors.push(
             Error::config("no-fork mode cannot be a daemon").hint("leave out one of --no-fork and --daemon (or daemon = true in the file)"),
@@ -112,6 +89,12 @@ fn parse_module(text: String) -> Result<ModuleConfig, Error> {
         ModuleSource::Name(text)
     };
     Ok(ModuleConfig { source, optional: false, params: Vec::new(), position: Position::CommandLine("") })
+}
+
+fn parse_listener(text: &str) -> Result<ListenConfig, Error> {
+    let (address, handler) = parse_listen(text).map_err(|error| Error { what: format!("--listen: {}", error.what), ..error })?;
+    let position = Position::CommandLine("--listen");
+    Ok(ListenConfig { addresses: vec![address], options: ListenOptions::default(), handler, workers: None, position })
 }
 
 fn parse_set(text: &str) -> Result<SetParam, Error> {
@@ -148,6 +131,6 @@ fn replace<T>(target: &mut Option<T>, value: Option<T>) {
     }
 }
 
-fn collect(errors: &mut Vec<Error>, result: Result<(), Error>) {
-    errors.extend(result.err());
+fn keep<T>(errors: &mut Vec<Error>, result: Result<T, Error>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
 }

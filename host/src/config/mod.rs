@@ -1,11 +1,11 @@
 //! The configuration as plain data, and its parser: text in, values or every error out.
 //!
-//! *Runs in:* the supervisor, before anything is forked; main only reads the result. *Never:* opens a
-//! file, except in [`mod@read`].
+//! *Runs in:* the supervisor, before anything is forked; main only reads the result. *Never:* opens
+//! a file, except in [`mod@read`].
 //!
 //! *Pure:* no clock, no environment, no system call.
 
-pub mod address;
+pub(crate) mod address;
 mod check;
 mod document;
 mod listen;
@@ -63,7 +63,7 @@ pub struct Config {
 /// `[host]`. Relative paths are relative to the working directory of the command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostConfig {
-    /// Workers of each UDP listener without `workers`, and number of TCP workers; 1 to [`WORKERS_MAX`].
+    /// Default for UDP listeners, and number of TCP workers; 1 to [`WORKERS_MAX`].
     pub workers: u32,
     /// The user that main and its children become; a name or a number.
     pub user: Option<String>,
@@ -184,8 +184,8 @@ pub struct ModuleConfig {
 pub enum ModuleSource {
     /// Looked up in `module_path` as `libNAME.so`, then `NAME.so`.
     Name(String),
-    /// A file. From the configuration file: already joined with that file's folder. From the command
-    /// line: relative to the working directory.
+    /// A file. From the configuration file: already joined with that file's folder. From the
+    /// command line: relative to the working directory.
     Path(PathBuf),
 }
 

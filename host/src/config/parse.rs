@@ -26,8 +26,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// More syntax errors mean that it is the wrong file.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
-/// Parses the text of `file`, whose path is in positions and whose folder relative paths of modules and
-/// certificates are relative to.
+/// Parses the text of `file`, whose path is in positions and whose folder relative paths of modules
+/// and certificates are relative to.
 ///
 /// # Errors
 /// In the order of the file. If the text is not TOML, only its syntax errors.
@@ -117,8 +117,7 @@ fn read_log_modules(section: &Section<'_, '_>) -> BTreeMap<String, Level> {
     modules
 }
 
-/// Reads `log.target`: a word or a path. A path must have a slash or a dot, so that a misspelt word does
-/// not become a file.
+/// Reads `log.target`. A path must have a slash or a dot, so that no misspelt word becomes a file.
 fn parse_log_target(text: &str) -> Result<LogTarget, Error> {
     match text {
         "stderr" => Ok(LogTarget::Stderr),

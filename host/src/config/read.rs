@@ -1,7 +1,7 @@
 //! Reads the configuration file.
 //!
-//! *Runs in:* the supervisor, before anything is forked. *Never:* reads without limit, or waits for a
-//! pipe that has no writer.
+//! *Runs in:* the supervisor, before anything is forked. *Never:* reads without limit,
+//! or waits for a pipe that has no writer.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};

@@ -5,7 +5,6 @@
 //! *Pure:* no clock, no environment, no system call.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -62,8 +61,8 @@ impl<'d, 't> Section<'d, 't> {
     pub fn tables(&self, key: &str) -> Vec<Section<'d, 't>> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
         let Some(array) = entry.get_ref().as_array() else {
-            self.wrong(key, entry, format_args!("a list of tables"), format!("write [[{key}]], with two brackets, once for each"));
-            return Vec::new();
+            let hint = format!("write [[{key}]], with two brackets, once for each");
+            return self.wrong(key, entry, "a list of tables", hint).unwrap_or_default();
         };
         let name = format!("[[{key}]]");
         array.iter().filter_map(|item| self.as_section(key, item, &name)).collect()
@@ -75,8 +74,8 @@ impl<'d, 't> Section<'d, 't> {
         match entry.get_ref().as_array() {
             Some(array) if !array.is_empty() => array.iter().filter_map(|item| self.as_section(key, item, name)).collect(),
             Some(_) => {
-                self.wrong(key, entry, format_args!("a table, or tables"), format!("write {name} and the keys below it, or leave it out"));
-                Vec::new()
+                let hint = format!("write {name} and the keys below it, or leave it out");
+                self.wrong(key, entry, "a table, or tables", hint).unwrap_or_default()
             }
             None => self.as_section(key, entry, name).into_iter().collect(),
         }
@@ -84,19 +83,22 @@ impl<'d, 't> Section<'d, 't> {
 
     fn as_section(&self, key: &str, entry: &'d TomlEntry<'t>, name: &str) -> Option<Section<'d, 't>> {
         let Some(table) = entry.get_ref().as_table() else {
-            self.wrong(key, entry, format_args!("a table"), format!("write {name} and the keys below it"));
-            return None;
+            return self.wrong(key, entry, "a table", format!("write {name} and the keys below it"));
         };
         Some(Section { document: self.document, name: name.to_string(), table, offset: entry.span().start })
     }
 
     pub fn string(&self, key: &str) -> Option<Found<String>> {
-        let entry = self.entry(key)?;
-        let Some(text) = entry.get_ref().as_str() else {
-            self.wrong(key, entry, format_args!("a string"), self.quoted(entry));
-            return None;
+        self.as_string(key, self.entry(key)?, "a string")
+    }
+
+    fn as_string(&self, key: &str, entry: &TomlEntry<'t>, expected: &str) -> Option<Found<String>> {
+        let hint = match entry.get_ref() {
+            DeValue::String(text) => return Some(Found { value: text.to_string(), offset: entry.span().start }),
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => "put it in quotes",
+            _ => "",
         };
-        Some(Found { value: text.to_string(), offset: entry.span().start })
+        self.wrong(key, entry, expected, hint.to_string())
     }
 
     /// A string that `parse` accepts.
@@ -107,8 +109,17 @@ impl<'d, 't> Section<'d, 't> {
 
     /// A string that is not empty and holds no NUL: a path or the name of a user.
     pub fn text(&self, key: &str) -> Option<String> {
-        let found = self.string(key)?;
-        self.check_text(key, &found).then_some(found.value)
+        self.as_text(key, self.string(key)?)
+    }
+
+    fn as_text(&self, key: &str, found: Found<String>) -> Option<String> {
+        let problem = match found.value.as_str() {
+            "" => "must not be empty",
+            text if text.contains('\0') => "must not contain a NUL",
+            _ => return Some(found.value),
+        };
+        self.report(found.offset, Error::config(format!("\"{key}\" in {} {problem}", self.name)));
+        None
     }
 
     /// A list of such strings.
@@ -116,17 +127,9 @@ impl<'d, 't> Section<'d, 't> {
         let entry = self.entry(key)?;
         let Some(array) = entry.get_ref().as_array() else {
             let hint = entry.get_ref().as_str().map_or(String::new(), |text| format!("write [{text:?}]"));
-            self.wrong(key, entry, format_args!("a list of strings"), hint);
-            return None;
+            return self.wrong(key, entry, "a list of strings", hint);
         };
-        let item = |item: &'d TomlEntry<'t>| {
-            let Some(text) = item.get_ref().as_str() else {
-                self.wrong(key, item, format_args!("a list of strings"), self.quoted(item));
-                return None;
-            };
-            let found = Found { value: text.to_string(), offset: item.span().start };
-            self.check_text(key, &found).then_some(found.value)
-        };
+        let item = |item| self.as_text(key, self.as_string(key, item, "a list of strings")?);
         Some(array.iter().filter_map(item).collect())
     }
 
@@ -137,54 +140,32 @@ impl<'d, 't> Section<'d, 't> {
             return self.string(key).map(|found| vec![found]);
         };
         if array.is_empty() {
-            self.wrong(
-                key,
-                entry,
-                format_args!("a string or a list of strings"),
-                "leave the key out, or put something into the list".into(),
-            );
-            return None;
+            let hint = "leave the key out, or put something into the list";
+            return self.wrong(key, entry, "a string or a list of strings", hint.to_string());
         }
-        let item = |item: &'d TomlEntry<'t>| {
-            let text = item.get_ref().as_str();
-            if text.is_none() {
-                self.wrong(key, item, format_args!("a list of strings"), self.quoted(item));
-            }
-            Some(Found { value: text?.to_string(), offset: item.span().start })
-        };
-        array.iter().map(item).collect()
+        array.iter().map(|item| self.as_string(key, item, "a list of strings")).collect()
     }
 
     pub fn boolean(&self, key: &str) -> Option<bool> {
         let entry = self.entry(key)?;
-        let value = entry.get_ref().as_bool();
-        if value.is_none() {
-            self.wrong(key, entry, format_args!("true or false"), "without quotes".to_string());
-        }
-        value
+        entry.get_ref().as_bool().or_else(|| self.wrong(key, entry, "true or false", "without quotes".to_string()))
     }
 
     pub fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let entry = self.entry(key)?;
-        let expected = format_args!("a whole number from {} to {}", range.start(), range.end());
-        match whole(entry.get_ref()).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number)) {
-            Some(number) => Some(number),
-            None => {
-                self.wrong(key, entry, expected, String::new());
-                None
-            }
-        }
+        let number = whole(entry.get_ref()).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number));
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        number.or_else(|| self.wrong(key, entry, &expected(), String::new()))
     }
 
     pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let entry = self.entry(key)?;
         let seconds = range.contains(&Duration::from_secs(10));
-        let example = if seconds { "10s".to_string() } else { units::format_duration(*range.end()).to_string() };
+        let example = if seconds { "10s".to_string() } else { units::format_duration(*range.end()) };
         let expected = &*format!("a duration such as \"{example}\"");
         let Some(text) = entry.get_ref().as_str() else {
             let hint = whole(entry.get_ref()).map_or(String::new(), |number| format!("write the unit: {key} = \"{number}s\""));
-            self.wrong(key, entry, format_args!("{expected}"), hint);
-            return None;
+            return self.wrong(key, entry, expected, hint);
         };
         let result = units::parse_duration(text).and_then(|duration| {
             let (low, high) = (units::format_duration(*range.start()), units::format_duration(*range.end()));
@@ -201,10 +182,7 @@ impl<'d, 't> Section<'d, 't> {
             Some(text) => units::parse_size(text),
             None => match whole(entry.get_ref()) {
                 Some(number) => u64::try_from(number).map_err(|_| "it must not be negative".to_string()),
-                None => {
-                    self.wrong(key, entry, format_args!("{expected}"), String::new());
-                    return None;
-                }
+                None => return self.wrong(key, entry, expected, String::new()),
             },
         };
         let result = size.and_then(|size| {
@@ -257,17 +235,14 @@ impl<'d, 't> Section<'d, 't> {
         settings
     }
 
-    /// A value that is not nested. A list or a table becomes an empty one: nothing takes nested ones.
+    /// A plain value. A list or a table becomes an empty one: nothing takes nested ones.
     fn plain(&self, name: &str, entry: &TomlEntry<'t>) -> Option<Value> {
         Some(match entry.get_ref() {
             DeValue::Boolean(value) => Value::Bool(*value),
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Value::Int(number),
-                Err(_) => {
-                    self.wrong(name, entry, format_args!("a whole number of at most 63 bits"), String::new());
-                    return None;
-                }
+                Err(_) => return self.wrong(name, entry, "a whole number of at most 63 bits", String::new()),
             },
             DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Datetime(time) => Value::Time(time.to_string()),
@@ -306,18 +281,6 @@ impl<'d, 't> Section<'d, 't> {
         self.table.get(key)
     }
 
-    fn check_text(&self, key: &str, found: &Found<String>) -> bool {
-        let problem = if found.value.is_empty() {
-            "must not be empty"
-        } else if found.value.contains('\0') {
-            "must not contain a NUL"
-        } else {
-            return true;
-        };
-        self.document.report(found.offset, Error::config(format!("\"{key}\" in {} {problem}", self.name)));
-        false
-    }
-
     fn value_or_report<T>(&self, key: &str, entry: &TomlEntry<'t>, result: Result<T, String>, expected: &str) -> Option<T> {
         result
             .map_err(|reason| {
@@ -330,19 +293,13 @@ impl<'d, 't> Section<'d, 't> {
             .ok()
     }
 
-    fn wrong(&self, key: &str, entry: &TomlEntry<'t>, expected: fmt::Arguments<'_>, hint: String) {
+    /// Reports a value of the wrong type.
+    fn wrong<T>(&self, key: &str, entry: &TomlEntry<'t>, expected: &str, hint: String) -> Option<T> {
         let error = Error::config(format!("wrong value for \"{key}\" in {}", self.name))
             .detail(format_args!("expected {expected}, found {}", describe(entry.get_ref())))
             .hint(hint);
-        self.document.report(entry.span().start, error);
-    }
-
-    /// The hint for a value that only lacks its quotes.
-    fn quoted(&self, entry: &TomlEntry<'t>) -> String {
-        match entry.get_ref() {
-            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => "put it in quotes".to_string(),
-            _ => String::new(),
-        }
+        self.report(entry.span().start, error);
+        None
     }
 }
 

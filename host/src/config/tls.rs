@@ -1,7 +1,7 @@
 //! `tls` of a `[[listen]]`: certificates, keys, and the parameters of handshakes.
 //!
-//! *Runs in:* the supervisor, before anything is forked; others only read the result. *Never:* reads
-//! the certificates: that is `crate::tls`.
+//! *Runs in:* the supervisor, before anything is forked; others only read the result. *Never:*
+//! reads the certificates: that is `crate::tls`.
 //!
 //! *Pure:* no clock, no environment, no system call.
 

@@ -21,8 +21,7 @@ use crate::sys::socket::interfaces;
 use crate::sys::socket::options;
 use crate::sys::socket::socket_address::SocketAddress;
 
-/// Receive buffer of a datagram socket without a configured size: a burst waits in it while the
-/// workers are busy.
+/// Default for datagram sockets: a burst waits in the buffer while the workers are busy.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Whoever can write to the control socket can stop the host: only the starting user and root.
 const CONTROL_MODE: u32 = 0o600;
@@ -67,7 +66,7 @@ enum SocketKind {
 }
 
 impl SocketKind {
-    /// Connections inherit the buffers of the listening socket, and there the kernel's choice is best.
+    /// Connections inherit the listening socket's buffers; there the kernel's choice is best.
     fn receive_buffer_default(self) -> Option<usize> {
         (self == Self::Datagrams).then_some(RECEIVE_BUFFER_BYTES)
     }
@@ -122,8 +121,7 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
 fn bind_inet(socket: &OwnedFd, kind: SocketKind, address: SocketAddr, what: &str) -> Result<()> {
     let mut bound = options::bind_inet(socket, address);
     if bound == Err(Errno::EADDRNOTAVAIL) && address.is_ipv6() && interfaces::has_address(address.ip()) {
-        // The address was just assigned, and for a second or two the kernel checks whether another
-        // machine has it.
+        // Just assigned: for a second or two the kernel checks that no other machine has it.
         bound = options::set_freebind(socket).and_then(|()| options::bind_inet(socket, address));
     }
     bound.map_err(|errno| {

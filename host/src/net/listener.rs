@@ -107,8 +107,7 @@ impl Listener {
     }
 }
 
-/// For titles, tables and log lines: of several datagram addresses, the first and the number of the
-/// others.
+/// For titles, tables and log lines: the first of several datagram addresses, and their number.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.service, self.sockets.as_slice()) {

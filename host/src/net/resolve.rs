@@ -1,7 +1,7 @@
 //! From the configuration of a listener to the addresses of its sockets.
 //!
-//! *Runs in:* the starting command (to find errors early), the supervisor (again for each main), main
-//! in no-fork mode. *Never:* binds anything.
+//! *Runs in:* the starting command (to find errors early), the supervisor (again for each main),
+//! main in no-fork mode. *Never:* binds anything.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -42,8 +42,8 @@ impl PlannedListener {
         }
     }
 
-    /// What to bind, in the order of the configuration; at least one. An address of an interface name
-    /// becomes the addresses that the interface has now.
+    /// What to bind, in the order of the configuration; at least one. An address of an interface
+    /// name becomes the addresses that the interface has now.
     pub fn sockets(&self) -> Result<Vec<Address>> {
         let options = &self.config.options.socket;
         let unix = |name| UnixBind { name, options: options.clone(), owner: self.owner, group: self.group };

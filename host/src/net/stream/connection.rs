@@ -1,4 +1,5 @@
-//! One connection of this process: its socket, its state, and the bytes that wait in both directions.
+//! One connection of this process: its socket, its state, and the bytes that wait in both
+//! directions.
 //!
 //! *Runs in:* TCP workers, main in no-fork mode. *Never:* calls a module; the server does.
 
@@ -16,8 +17,7 @@ use super::tls::{ReadOutcome, Tls};
 use crate::net::listener::{Listener, StreamService};
 use crate::sys::socket::accept::{self, SendHint};
 
-/// Longest piece of a file that one call sends, so that a client on a fast line does not keep a worker
-/// from serving others.
+/// Most bytes of a file that one call sends, so that a fast client does not hold up the others.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
 
 /// `CLOSED_*` of the ABI.
@@ -32,8 +32,8 @@ pub enum Ending {
     SendingSideEnded,
     /// When everything is sent, the connection is closed.
     AfterSending,
-    /// Closed for the handler. What the peer still sends is read and dropped, so that our last bytes are
-    /// not lost to a reset.
+    /// Closed for the handler. What the peer still sends is read and dropped, so that our last
+    /// bytes are not lost to a reset.
     Lingering,
 }
 
@@ -53,8 +53,7 @@ pub struct Connection {
     tls: Option<Box<Tls>>,
     /// The kernel may have something to read.
     pub readable: bool,
-    /// The kernel has reported that the peer has finished or that the connection is broken: read to the
-    /// end.
+    /// The kernel has reported the end of the peer's data, or an error: read to the end.
     pub hung_up: bool,
     /// Nothing can be sent any more. What arrived before can be read, if the handler wants it.
     pub broken: bool,
@@ -199,9 +198,9 @@ impl Connection {
         }
     }
 
-    /// Sends what the kernel takes of the queue. Returns how many bytes have left the queue; none if
-    /// the kernel has taken nothing. With TLS the kernel may take earlier encrypted bytes while the
-    /// queue stays as it is.
+    /// Sends what the kernel takes of the queue. Returns how many bytes have left the queue; none
+    /// if the kernel has taken nothing. With TLS the kernel may take earlier encrypted bytes while
+    /// the queue stays as it is.
     pub fn flush(&mut self) -> Result<Option<u64>, Errno> {
         let written = |tls: &Option<Box<Tls>>| tls.as_ref().map_or(0, |tls| tls.written());
         let (queued_before, written_before) = (self.output.queued_bytes(), written(&self.tls));

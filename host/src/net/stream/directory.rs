@@ -1,9 +1,9 @@
-//! The table of open connections, in memory that every process reads: ids, load, and the counts that
-//! limits are compared with.
+//! The table of open connections, in memory that every process reads: ids, load, and the counts
+//! that limits are compared with.
 //!
-//! *Runs in:* mapped by main before anything is forked. A worker writes its own part, and the counts
-//! while it holds their lock. *Never:* gives the same id to two connections; never counts the
-//! connections of a dead process, or loses count of a living one's.
+//! *Runs in:* mapped by main before anything is forked. A worker writes its own part, and the
+//! counts while it holds their lock. *Never:* gives the same id to two connections; never counts
+//! the connections of a dead process, or loses count of a living one's.
 //!
 //! Shared memory records every open connection: worker, slot, serial. If its listener has limits,
 //! the connection is counted in one step with its entry; see [`counts`]. Listeners without limits
@@ -218,8 +218,7 @@ impl Directory {
         }
     }
 
-    /// By a worker that begins: closes the connections of its predecessor, which used that many
-    /// slots.
+    /// By a new worker: closes the connections of its predecessor, which are in the first slots.
     pub fn adopt(&self, worker: usize, slots: usize) -> Result<(), Errno> {
         if slots > 0 {
             // Taking the lock also undoes what the predecessor has left half done.

@@ -1,5 +1,5 @@
-//! What reaches the serving thread outside its loop: bytes for its connections, sent by handlers and
-//! by other processes, and connections that arrived while a handler waited for an answer.
+//! What reaches the serving thread outside its loop: bytes for its connections, sent by handlers
+//! and by other processes, and connections that arrived while a handler waited for an answer.
 //!
 //! *Runs in:* the thread that serves connections. *Never:* keeps a borrow while a module is called.
 

@@ -5,6 +5,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use bytemuck::{Pod, Zeroable};
 use nix::errno::Errno;
 
 use super::directory::ConnectionId;
@@ -16,15 +17,36 @@ pub const MAX_BYTES: usize = 64 << 10;
 /// Most connections in one message.
 pub const MAX_CONNECTIONS: usize = seqpacket::MAX_DESCRIPTORS;
 
-const HEAD_BYTES: usize = 32;
-const CONNECTION_BYTES: usize = 8 + Peer::MAX_BYTES;
 const CONNECTIONS: u32 = 1;
 const BYTES: u32 = 2;
 const ANSWER: u32 = 3;
 /// Room for the longest message.
-pub const MESSAGE_BYTES: usize = HEAD_BYTES + MAX_BYTES;
+pub const MESSAGE_BYTES: usize = size_of::<Head>() + MAX_BYTES;
 
-const _: () = assert!(MAX_CONNECTIONS * CONNECTION_BYTES <= MAX_BYTES);
+const _: () = assert!(MAX_CONNECTIONS * size_of::<ConnectionEntry>() <= MAX_BYTES);
+
+/// Every message begins with this. Fields that its kind does not use are zero.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Head {
+    kind: u32,
+    /// `CONNECTIONS`: entries that follow. `BYTES`: bytes that follow.
+    count: u32,
+    /// `ANSWER`: the code.
+    code: i32,
+    requester: u32,
+    sequence: u64,
+    id: u64,
+}
+
+/// One of `CONNECTIONS`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ConnectionEntry {
+    listener: u32,
+    peer_bytes: u32,
+    peer: [u8; Peer::MAX_BYTES],
+}
 
 /// A connection between its acceptance and its opening by a worker.
 #[derive(Debug)]
@@ -54,47 +76,34 @@ pub enum LinkMessage<'b> {
     Answer(SendRequest, i32),
 }
 
-fn head(kind: u32, count: u32, code: i32, request: SendRequest) -> [u8; HEAD_BYTES] {
-    let mut bytes = [0; HEAD_BYTES];
-    bytes[0..4].copy_from_slice(&kind.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&count.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&code.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&request.requester.to_ne_bytes());
-    bytes[16..24].copy_from_slice(&request.sequence.to_ne_bytes());
-    bytes[24..32].copy_from_slice(&request.id.0.to_ne_bytes());
-    bytes
-}
-
-fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut number = [0; N];
-    if let Some(found) = bytes.get(at..at + N) {
-        number.copy_from_slice(found);
+impl Head {
+    fn of(kind: u32, count: usize, code: i32, request: SendRequest) -> Self {
+        Self { kind, count: count as u32, code, requester: request.requester, sequence: request.sequence, id: request.id.0 }
     }
-    number
 }
-
-const NO_REQUEST: SendRequest = SendRequest { requester: 0, sequence: 0, id: ConnectionId(0) };
 
 /// On success the receiver owns the connections; the caller drops its descriptors.
 pub fn send_connections(link: &Link, connections: &[AcceptedConnection]) -> Result<(), Errno> {
-    let mut entries = Vec::with_capacity(connections.len() * CONNECTION_BYTES);
-    for connection in connections {
-        entries.extend_from_slice(&connection.listener.to_ne_bytes());
-        entries.extend_from_slice(&connection.peer.len_bytes().to_ne_bytes());
-        entries.extend_from_slice(connection.peer.whole());
-    }
+    let entry = |connection: &AcceptedConnection| ConnectionEntry {
+        listener: connection.listener,
+        peer_bytes: connection.peer.len_bytes(),
+        peer: *connection.peer.whole(),
+    };
+    let entries: Vec<_> = connections.iter().map(entry).collect();
     let descriptors: Vec<_> = connections.iter().map(|connection| connection.socket.as_raw_fd()).collect();
-    let head = head(CONNECTIONS, connections.len() as u32, 0, NO_REQUEST);
-    link.send(&[IoSlice::new(&head), IoSlice::new(&entries)], &descriptors, Wait::Poll)
+    let head = Head { kind: CONNECTIONS, count: connections.len() as u32, ..Head::zeroed() };
+    let parts = [bytemuck::bytes_of(&head), bytemuck::cast_slice(&entries)].map(IoSlice::new);
+    link.send(&parts, &descriptors, Wait::Poll)
 }
 
 pub fn send_bytes(link: &Link, request: SendRequest, bytes: &[u8]) -> Result<(), Errno> {
-    let head = head(BYTES, bytes.len() as u32, 0, request);
-    link.send(&[IoSlice::new(&head), IoSlice::new(bytes)], &[], Wait::Poll)
+    let head = Head::of(BYTES, bytes.len(), 0, request);
+    link.send(&[bytemuck::bytes_of(&head), bytes].map(IoSlice::new), &[], Wait::Poll)
 }
 
 pub fn send_answer(link: &Link, request: SendRequest, code: i32) -> Result<(), Errno> {
-    link.send(&[IoSlice::new(&head(ANSWER, 0, code, request))], &[], Wait::Poll)
+    let head = Head::of(ANSWER, 0, code, request);
+    link.send(&[IoSlice::new(bytemuck::bytes_of(&head))], &[], Wait::Poll)
 }
 
 /// Receives one message into `buffer`, which has `MESSAGE_BYTES`.
@@ -105,31 +114,25 @@ pub fn send_answer(link: &Link, request: SendRequest, code: i32) -> Result<(), E
 pub fn receive<'b>(link: &Link, buffer: &'b mut [u8]) -> Result<LinkMessage<'b>, Errno> {
     let mut descriptors = Vec::new();
     let length = link.receive(buffer, &mut descriptors, Wait::Poll)?;
-    let bytes = &buffer[..length];
     if length == 0 {
         return Err(Errno::EPIPE);
     }
-    if length < HEAD_BYTES {
-        return Err(Errno::EBADMSG);
-    }
-    let body = &bytes[HEAD_BYTES..];
-    let count = u32::from_ne_bytes(number(bytes, 4)) as usize;
-    let request = SendRequest {
-        requester: u32::from_ne_bytes(number(bytes, 12)),
-        sequence: u64::from_ne_bytes(number(bytes, 16)),
-        id: ConnectionId(u64::from_ne_bytes(number(bytes, 24))),
-    };
-    match u32::from_ne_bytes(number(bytes, 0)) {
-        CONNECTIONS if count == descriptors.len() && body.len() == count * CONNECTION_BYTES => {
-            let connections = descriptors.into_iter().zip(body.chunks_exact(CONNECTION_BYTES)).map(|(socket, entry)| AcceptedConnection {
+    let (head, body) = buffer[..length].split_at_checked(size_of::<Head>()).ok_or(Errno::EBADMSG)?;
+    let head: Head = bytemuck::pod_read_unaligned(head);
+    let count = head.count as usize;
+    let request = SendRequest { requester: head.requester, sequence: head.sequence, id: ConnectionId(head.id) };
+    match head.kind {
+        CONNECTIONS if count == descriptors.len() && body.len() == count * size_of::<ConnectionEntry>() => {
+            let entries = body.chunks_exact(size_of::<ConnectionEntry>()).map(bytemuck::pod_read_unaligned::<ConnectionEntry>);
+            let connections = descriptors.into_iter().zip(entries).map(|(socket, entry)| AcceptedConnection {
                 socket,
-                listener: u32::from_ne_bytes(number(entry, 0)),
-                peer: Peer::new(&entry[8..], u32::from_ne_bytes(number(entry, 4))),
+                listener: entry.listener,
+                peer: Peer::new(&entry.peer, entry.peer_bytes),
             });
             Ok(LinkMessage::Connections(connections.collect()))
         }
         BYTES if body.len() == count => Ok(LinkMessage::Bytes(request, body)),
-        ANSWER => Ok(LinkMessage::Answer(request, i32::from_ne_bytes(number(bytes, 8)))),
+        ANSWER => Ok(LinkMessage::Answer(request, head.code)),
         _ => Err(Errno::EBADMSG),
     }
 }
@@ -161,7 +164,8 @@ mod tests {
         // Malformed messages are dropped, with their descriptors.
         one.send(&[IoSlice::new(b"short")], &[], Wait::Poll).unwrap();
         one.send(&[IoSlice::new(&[9; 100])], &[], Wait::Poll).unwrap();
-        one.send(&[IoSlice::new(&head(CONNECTIONS, 2, 0, NO_REQUEST))], &[file.as_raw_fd()], Wait::Poll).unwrap();
+        let head = Head { kind: CONNECTIONS, count: 2, ..Head::zeroed() };
+        one.send(&[IoSlice::new(bytemuck::bytes_of(&head))], &[file.as_raw_fd()], Wait::Poll).unwrap();
         for _ in 0..3 {
             assert!(matches!(receive(&other, &mut buffer), Err(Errno::EBADMSG)));
         }

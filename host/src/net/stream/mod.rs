@@ -1,5 +1,5 @@
-//! Connections: the TCP main process accepts them, the TCP workers serve them, and every process can
-//! send on them.
+//! Connections: the TCP main process accepts them, the TCP workers serve them, and every process
+//! can send on them.
 //!
 //! *Runs in:* TCP main (`tcp_main`), TCP workers (`server`), main in no-fork mode (`server`).
 //! *Never:* interprets what a connection carries.
@@ -15,8 +15,8 @@
 //!              ◄─ link ─ answer ◄─ TCP main ◄─ link ─ answer
 //! ```
 //!
-//! Main keeps both ends of every link, so each of these processes can be replaced without the others
-//! noticing: the successor reads what is in its links.
+//! Main keeps both ends of every link, so each of these processes can be replaced without the
+//! others noticing: the successor reads what is in its links.
 
 mod connection;
 pub mod directory;

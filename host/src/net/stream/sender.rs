@@ -1,7 +1,7 @@
 //! `stream_send`: sending on a connection, whichever process has it.
 //!
-//! *Runs in:* any process with a link (`send`); TCP workers and main in no-fork mode (`accept_send`).
-//! *Never:* waits longer than 100 ms.
+//! *Runs in:* any process with a link (`send`); TCP workers and main in no-fork mode
+//! (`accept_send`). *Never:* waits longer than 100 ms.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,8 +22,7 @@ const ANSWER_TIMEOUT_NS: u64 = 90_000_000;
 
 /// Numbers the requests, so that a late answer is not taken for that of a later request.
 static SEQUENCE: AtomicU64 = AtomicU64::new(1);
-/// Allows one request at a time, and holds the buffer for its answer. Only processes that send
-/// touch it.
+/// Locked during a request, so that there is one at a time. Only processes that send touch it.
 static ANSWER_BUFFER: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 fn code_of(status: ConnectionStatus) -> i32 {
@@ -43,8 +42,7 @@ pub fn send(directory: Directory, link: Option<&Link>, process_no: u32, id: Conn
     if code != abi::OK {
         return code;
     }
-    // A connection of this very process: the server queues the bytes when the running handler has
-    // returned.
+    // Its own connection: the server queues the bytes when the running handler has returned.
     if let Some(inbox) = Inbox::of_this_thread().filter(|inbox| inbox.is_of(id.worker())) {
         return inbox.add(PendingSend { id, bytes: bytes.to_vec() });
     }
@@ -62,8 +60,7 @@ pub fn send(directory: Directory, link: Option<&Link>, process_no: u32, id: Conn
     }
 }
 
-/// A worker serves its link while it waits; otherwise two workers that send to each other would both
-/// wait in vain.
+/// A worker serves its link meanwhile, so that two that send to each other do not wait in vain.
 fn wait_for_answer(directory: Directory, link: &Link, request: SendRequest, buffer: &mut [u8]) -> i32 {
     let until_ns = time::now_ns() + ANSWER_TIMEOUT_NS;
     loop {

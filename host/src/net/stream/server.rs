@@ -2,8 +2,8 @@
 //! queue.
 //!
 //! *Runs in:* TCP workers, main in no-fork mode. *Never:* lets one connection's handler, speed or
-//! traffic hold up the others; never allocates for a request that arrives whole and whose answer the
-//! kernel takes.
+//! traffic hold up the others; never allocates for a request that arrives whole and whose answer
+//! the kernel takes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -86,8 +86,7 @@ pub struct ConnectionServer {
     /// The listening sockets, each with the index of its listener.
     sockets: Vec<(usize, BorrowedFd<'static>)>,
     link: Option<&'static Link>,
-    /// In no-fork mode: the links of the processes that modules have forked, which otherwise end in TCP
-    /// main.
+    /// In no-fork mode: links of the modules' processes, which otherwise end in TCP main.
     process_links: Vec<&'static Link>,
     /// By slot.
     connections: Vec<Option<Box<Connection>>>,
@@ -100,8 +99,7 @@ pub struct ConnectionServer {
     events: Vec<EpollEvent>,
     /// Slots of connections that continue in the next turn.
     postponed: Vec<u32>,
-    /// When to check the time limits of which connection: moment, slot, id. The first of its limits is
-    /// reached then, or later.
+    /// When to check a connection's time limits: moment, slot, id. None is reached earlier.
     checks: BinaryHeap<Reverse<(u64, u32, u64)>>,
     message_buffer: Vec<u8>,
     /// None if no listener has certificates.
@@ -226,8 +224,7 @@ impl ConnectionServer {
         Ok(())
     }
 
-    /// Passes the connection of a slot to `act`, if there is one, and closes it if it has a reason
-    /// then.
+    /// Passes the connection of a slot to `act`, and closes it if it has a close reason then.
     fn with_connection(&mut self, slot: u32, act: impl FnOnce(&mut Self, &mut Connection) -> Result<(), GaveUp>) -> Result<(), GaveUp> {
         let Some(mut connection) = self.connections.get_mut(slot as usize).and_then(Option::take) else { return Ok(()) };
         let outcome = act(self, &mut connection);

@@ -1,5 +1,5 @@
-//! The TCP main process: it accepts connections and sends each to the worker with the least load, and
-//! forwards the bytes that processes send to each other's connections.
+//! The TCP main process: it accepts connections and sends each to the worker with the least load,
+//! and forwards the bytes that processes send to each other's connections.
 //!
 //! *Runs in:* TCP main. *Never:* holds state that its successor would need: listeners, links and
 //! counts outlive it.
@@ -23,7 +23,7 @@ use crate::sys::time;
 const EVENTS: usize = 64;
 /// Token of the first listener. The token of a link is its index.
 const LISTENERS: u64 = 1 << 32;
-/// Pause after a failed accept, so that the loop does not spin until a descriptor or memory is free.
+/// Pause after a failed accept, which fails again until a descriptor or memory is free.
 const PAUSE_NS: u64 = 10_000_000;
 
 /// The link of TCP main with another process.

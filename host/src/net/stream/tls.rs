@@ -1,7 +1,7 @@
 //! TLS on a connection, between its socket and its handler.
 //!
-//! *Runs in:* TCP workers, main in no-fork mode. *Never:* waits; never reports a truncated connection
-//! as one that the peer has ended.
+//! *Runs in:* TCP workers, main in no-fork mode. *Never:* waits; never reports a truncated
+//! connection as one that the peer has ended.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -105,8 +105,7 @@ impl Tls {
         }
     }
 
-    /// Reads and decrypts into `buffer`, whose size `CIPHERTEXT_BYTES` explains. `EAGAIN`: no whole
-    /// record is there.
+    /// Reads and decrypts; see `CIPHERTEXT_BYTES` for the buffer's size. `EAGAIN`: no whole record.
     pub fn receive(&mut self, socket: &OwnedFd, buffer: &mut [u8], ciphertext: &mut Vec<u8>) -> Result<ReadOutcome, Errno> {
         loop {
             // Data that came with the end of the handshake, or the end of the session.
@@ -178,8 +177,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// Sends `close_notify`, so that the peer can tell the end from a cut. True: it is sent, or cannot
-    /// be.
+    /// Tells the peer that this is the end and not a cut. True: it is sent, or cannot be.
     pub fn send_close_notify(&mut self, socket: &OwnedFd) -> bool {
         if !self.close_notify_done && !self.session.is_handshaking() {
             self.session.send_close_notify();
@@ -253,8 +251,8 @@ impl TlsSink<'_> {
         Ok(taken)
     }
 
-    /// Encrypts as much of `bytes` as the kernel takes, and not only as much as fits into the session:
-    /// the kernel reports that it takes more only after it has refused some.
+    /// Encrypts as much of `bytes` as the kernel takes, and not only as much as fits into the
+    /// session: the kernel reports that it takes more only after it has refused some.
     pub fn send_all(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut taken = 0;
         while taken < bytes.len() {

@@ -1,7 +1,7 @@
 //! The counts of connections per listener and per address, which limits are compared with.
 //!
-//! *Runs in:* TCP workers; main in no-fork mode. *Never:* leaves a change half done when the process
-//! is killed.
+//! *Runs in:* TCP workers; main in no-fork mode. *Never:* leaves a change half done when the
+//! process is killed.
 //!
 //! A connection is counted in one step with its entry, under a robust lock. The holder first saves
 //! the words that it is about to change, then changes them. Whoever gets the lock after a death
@@ -15,8 +15,7 @@ use nix::errno::Errno;
 use super::{ConnectionLimits, Directory, HEAD_WORDS, OPEN, WORKER_WORDS, WORKERS, closed};
 use crate::sys::memory::robust_mutex::{Locked, Patience, RobustMutex};
 
-/// Cells that count the connections of an address. Connections of addresses that find no cell are
-/// not counted.
+/// Cells for addresses. An address that finds no cell is not counted.
 const ADDRESS_CELLS: usize = 1 << 17;
 /// How many cells an address may be in, from the one that its hash chooses.
 const PROBES: usize = 16;
@@ -143,9 +142,9 @@ impl Counts<'_> {
         self.change(&changes);
     }
 
-    /// Makes all of the changes, or none if this process dies meanwhile. A process is killed between
-    /// two instructions, and all before that point have taken effect: it is enough that the compiler
-    /// keeps the order.
+    /// Makes all of the changes, or none if this process dies meanwhile. A process is killed
+    /// between two instructions, and all before that point have taken effect: it is enough that the
+    /// compiler keeps the order.
     fn change(&self, changes: &Changes) {
         let (words, changes) = (self.directory.words, &changes.words[..changes.count]);
         let (count, saved) = self.directory.undo_list();

@@ -10,9 +10,8 @@ use crate::net::stream::directory::QueueState;
 use crate::net::udp::GaveUp;
 
 impl ConnectionServer {
-    /// A write was refused in the call that has just returned. The connection counts as full until the
-    /// next turn, even if the kernel has taken everything since: it would not report that it takes
-    /// more.
+    /// A write was refused in the last call. The connection is full until the next turn, even if
+    /// the kernel has taken everything since: then it would not report that it takes more.
     #[cold]
     pub(super) fn note_refused_write(&mut self, connection: &mut Connection) {
         if connection.full || connection.close_reason.is_some() {
@@ -25,8 +24,7 @@ impl ConnectionServer {
         }
     }
 
-    /// If the queue has fallen to the low-water mark, the connection is not full any more, and the
-    /// handler is told.
+    /// Tells the handler when the queue has fallen to the low-water mark.
     #[inline]
     pub(super) fn end_back_pressure(&mut self, connection: &mut Connection) -> Result<(), GaveUp> {
         if !connection.full || connection.close_reason.is_some() || !has_room(connection) {

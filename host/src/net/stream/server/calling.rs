@@ -1,7 +1,7 @@
 //! Calling a handler, and sending what it has queued.
 //!
-//! *Runs in:* TCP workers, main in no-fork mode. *Never:* waits for a peer to take bytes; never sends
-//! during a call.
+//! *Runs in:* TCP workers, main in no-fork mode. *Never:* waits for a peer to take bytes; never
+//! sends during a call.
 
 use module_api::abi;
 use nix::errno::Errno;

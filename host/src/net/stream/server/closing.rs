@@ -55,8 +55,7 @@ impl ConnectionServer {
         }
     }
 
-    /// Closes a connection and tells its handler. If the socket is to linger, `close_reason` is none
-    /// afterwards.
+    /// Closes a connection and tells its handler. Clears `close_reason` if the socket is to linger.
     pub(super) fn close(&mut self, connection: &mut Connection, reason: CloseReason) {
         if let Err(errno) = self.directory.close(connection.id) {
             tracing::error!("a connection that is over stays counted: the lock of limits: {errno}");
@@ -82,8 +81,8 @@ impl ConnectionServer {
             connection.send_close_notify();
         }
         if !connection.is_flushed() {
-            // Without a reset the peer would take what was sent for everything, and the kernel would
-            // keep the rest for a peer that takes nothing.
+            // Without a reset the peer would take what was sent for everything, and the kernel
+            // would keep the rest for a peer that takes nothing.
             connection.reset_on_close();
         }
         connection.output.clear();

@@ -35,8 +35,7 @@ impl ConnectionServer {
         }
     }
 
-    /// Continues the handshake; when it is finished, the handler gets `on_open`. Returns whether the
-    /// connection can be served.
+    /// Continues the handshake, and opens the connection when it is finished. True: serve it.
     #[cold]
     pub(super) fn handshake(&mut self, connection: &mut Connection) -> Result<bool, GaveUp> {
         match connection.handshake(&mut self.ciphertext) {

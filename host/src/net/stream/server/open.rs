@@ -1,8 +1,8 @@
 //! How connections begin: accepted by this process or by TCP main, counted, watched, and opened by
 //! their handler.
 //!
-//! *Runs in:* TCP workers, main in no-fork mode. *Never:* lets open connections wait while it accepts
-//! new ones without end.
+//! *Runs in:* TCP workers, main in no-fork mode. *Never:* lets open connections wait while it
+//! accepts new ones without end.
 
 use std::os::fd::AsFd;
 
@@ -63,8 +63,9 @@ impl ConnectionServer {
         }
     }
 
-    /// Opens a connection. It is counted here and not when it was accepted, in one step with its entry
-    /// in the directory: a process that dies with connections on their way leaves none that counts.
+    /// Opens a connection. It is counted here and not when it was accepted, in one step with its
+    /// entry in the directory: a process that dies with connections on their way leaves none that
+    /// counts.
     pub(super) fn open(&mut self, accepted: AcceptedConnection) -> Result<(), GaveUp> {
         let index = accepted.listener as usize;
         let Some(listener) = self.listeners.get(index) else { return Ok(()) };

@@ -124,7 +124,7 @@ impl ConnectionServer {
             return Ok(());
         }
         if used > 0 {
-            // The time limit of a request begins with its first byte, and the next request begins here.
+            // Here the next request begins, and its time limit.
             connection.unused_since_ns = self.now_ns;
             unused.drain(..used);
         }

@@ -36,7 +36,7 @@ impl ConnectionServer {
         Ok(())
     }
 
-    /// The process stops: sends what is queued if the peers take it soon, then closes every connection.
+    /// Sends what is queued if the peers take it soon, then closes every connection.
     pub fn finish(&mut self) {
         let until_ns = time::now_ns() + STOP_FLUSH_NS;
         let mut events = std::mem::take(&mut self.events);
