@@ -86,8 +86,7 @@ fn serve(plan: Plan, manager: Option<ServiceManager>, started_ns: u64) -> Result
         None
     };
     let signals = Signals::watch()?;
-    // One mapping for what is made below and by the supervisor: the log's thresholds and the process
-    // table. Main makes another mapping, which ends with main.
+    // In one piece, what is made below and by the supervisor: the log's thresholds and the process table. What main makes is another: it ends with main.
     Mapping::reserve_shared(&[log::LEVELS_BYTES, slots::TABLE_BYTES])?;
     let prepared = log::init(&plan::log_settings(&plan.config));
     log::set_process(&ProcessName::new(if no_fork { "main" } else { "supervisor" }));
