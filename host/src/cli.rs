@@ -61,8 +61,8 @@ pub enum Command {
     Run(RunArgs),
     /// Parse the configuration, load the modules, check versions and parameters; run nothing else
     ///
-    /// Nothing is bound, forked or written, and no init_f is called. But a module is really loaded: the constructors of its
-    /// file run. "modhost inspect" runs nothing of a file at all.
+    /// Nothing is bound, forked or written, and no init_f is called. But a module is really loaded:
+    /// the constructors of its file run. "modhost inspect" runs nothing of a file at all.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Say what module files hold and whether they would load, without running any of their code
@@ -81,7 +81,8 @@ pub struct SourceArgs {
     #[arg(short = 'c', long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 
-    /// Modules to load besides those of the file: a path (with a slash or ending in .so), or a name to look up
+    /// Modules to load besides those of the file: a path (with a slash or ending in .so), or a name
+    /// to look up
     #[arg(value_name = "MODULE.so", value_hint = ValueHint::FilePath)]
     pub modules: Vec<String>,
 
@@ -93,7 +94,8 @@ pub struct SourceArgs {
     #[arg(long = "load-all", value_name = "DIR", action = ArgAction::Append, value_hint = ValueHint::DirPath)]
     pub load_all: Vec<PathBuf>,
 
-    /// Listen: udp://ADDR=HANDLER or unixgram://PATH=HANDLER; HANDLER is module or module:handler (repeatable)
+    /// Listen: udp://ADDR=HANDLER or unixgram://PATH=HANDLER; HANDLER is module or module:handler
+    /// (repeatable)
     #[arg(long = "listen", value_name = "ADDRESS=HANDLER", action = ArgAction::Append)]
     pub listen: Vec<String>,
 
@@ -139,7 +141,8 @@ pub struct RunArgs {
     #[arg(long = "log-format", value_name = "FORMAT")]
     pub log_format: Option<LogFormatArg>,
 
-    /// Highest level that is logged: off, error, warn, info, debug or trace; MODULE=LEVEL for one module (repeatable)
+    /// Highest level that is logged: off, error, warn, info, debug or trace; MODULE=LEVEL for one
+    /// module (repeatable)
     #[arg(long = "log-level", value_name = "LEVEL", action = ArgAction::Append)]
     pub log_level: Vec<String>,
 }

@@ -21,7 +21,7 @@ pub enum OutputFormat {
 
 impl OutputFormat {
     /// Reads the flag `--json`.
-    pub fn of_flag() -> impl TypedValueParser<Value = Self> {
+    pub(crate) fn of_flag() -> impl TypedValueParser<Value = Self> {
         BoolValueParser::new().map(|is_given| if is_given { Self::Json } else { Self::Text })
     }
 }
@@ -73,7 +73,7 @@ pub fn json(value: &impl Serialize) -> String {
 }
 
 /// The text on one line, and unable to drive a terminal, whoever wrote it.
-pub fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let replaced = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
         .map(|c| match c {
@@ -84,9 +84,9 @@ pub fn visible(text: &str) -> String {
         .collect()
 }
 
-/// Rows with aligned columns, two spaces apart, and no spaces at the end of a line. A column that is
-/// empty in all rows is left out.
-pub fn table(rows: &[Vec<String>]) -> String {
+/// Rows with aligned columns, two spaces apart, and without spaces at the end of a line. A column
+/// that is empty in all rows is left out.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -1,11 +1,11 @@
-//! The methods of the control socket, as a table: what each is called, what it takes, how it is
-//! answered, and the fields of the answer.
+//! The methods of the control socket, as a table: names, params, functions, and the structs that
+//! the functions answer with.
 //!
-//! *Runs in:* the control process, which answers by this table; the commands, which read the answers
+//! *Runs in:* the control process, which answers by this table; the commands, which read answers
 //! into the same structs. *Never:* blocks, or does what is main's task.
 //!
-//! A new method is a constant, a row, a function and, if a command reads the answer, a public struct
-//! here. The command is a variant in `client/commands.rs`.
+//! A new method is a constant, a row, a function and a struct in this file. If it has a command,
+//! that is in `client/commands.rs`.
 
 pub mod stats;
 
@@ -33,37 +33,37 @@ pub const STOP: &str = "stop";
 
 struct Method {
     name: &'static str,
-    /// For people.
+    /// For people; empty if there are none.
     params: &'static str,
-    most_params: usize,
+    max_params: usize,
     summary: &'static str,
     answer: fn(&MethodCall<'_>) -> Result<Answered>,
 }
 
 const TABLE: [Method; 8] = [
-    Method { name: METHODS, params: "", most_params: 0, summary: "what can be called", answer: methods },
-    Method { name: PING, params: "", most_params: 0, summary: "answers: pids, version, module ABI, uptime", answer: ping },
-    Method { name: PS, params: "", most_params: 0, summary: "the process table", answer: ps },
-    Method { name: SHM, params: "", most_params: 0, summary: "who has how much shared memory", answer: shm },
-    Method { name: STOP, params: "", most_params: 0, summary: "stops the host, in order; answers before that begins", answer: stop },
+    Method { name: METHODS, params: "", max_params: 0, summary: "what can be called", answer: methods },
+    Method { name: PING, params: "", max_params: 0, summary: "answers: pids, version, module ABI, uptime", answer: ping },
+    Method { name: PS, params: "", max_params: 0, summary: "the process table", answer: ps },
+    Method { name: SHM, params: "", max_params: 0, summary: "who has how much shared memory", answer: shm },
+    Method { name: STOP, params: "", max_params: 0, summary: "stops the host, in order; answers before that begins", answer: stop },
     Method {
         name: STATS,
         params: "[PREFIX...]",
-        most_params: 64,
+        max_params: 64,
         summary: "what was counted, of all processes together",
         answer: stats::sums,
     },
     Method {
         name: STATS_BY_PROCESS,
         params: "[PREFIX...]",
-        most_params: 64,
+        max_params: 64,
         summary: "the same, with the part of each process",
         answer: stats::by_process,
     },
     Method {
         name: STATS_PROMETHEUS,
         params: "[PREFIX...]",
-        most_params: 64,
+        max_params: 64,
         summary: "the same as text for Prometheus",
         answer: stats::prometheus,
     },
@@ -113,7 +113,7 @@ pub(super) fn answer(name: &str, call: &MethodCall<'_>) -> Result<Answered> {
         let shown: String = name.chars().take(64).collect();
         return Err(Error::config(format!("no method \"{shown}\"")).hint(nearest::hint(name, TABLE.iter().map(|method| method.name))));
     };
-    if call.params.len() > method.most_params {
+    if call.params.len() > method.max_params {
         let takes = if method.params.is_empty() { "no arguments" } else { method.params };
         return Err(Error::config(format!("method \"{name}\" takes {takes}"))
             .detail(format!("{} were given", call.params.len()))
@@ -273,7 +273,7 @@ pub(super) mod tests {
     use crate::process::phase::Phase;
     use crate::process::slots::SlotState;
 
-    /// Main, a worker in its handler, a worker that waits for its restart; one module, nothing counted.
+    /// Main, a worker in its handler, a worker that waits for its restart. Nothing was counted.
     pub(in crate::control) fn sample_host() -> HostView<'static> {
         static MEMORY: OnceLock<(Registry, Arena, Vec<String>)> = OnceLock::new();
         let (stats, arena, modules) =

@@ -1,7 +1,7 @@
-//! What the control process orders main to do: one byte on the link between the two.
+//! The orders of the control process to main: one byte each on the link between the two.
 //!
-//! *Runs in:* the control process (sending), main (receiving). *Never:* carries data: a parser in main
-//! would be at the mercy of what a client sent.
+//! *Runs in:* the control process (sending), main (receiving). *Never:* carries data: main must not
+//! parse anything that a client sent.
 
 use std::io::IoSlice;
 
@@ -9,18 +9,17 @@ use nix::errno::Errno;
 
 use crate::sys::socket::seqpacket::{Link, Wait};
 
-/// An order to main.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Order {
+pub(crate) enum MainOrder {
     /// Stop the host, as on SIGTERM.
     Stop = 1,
 }
 
-/// Every order, to recognise the byte of one.
-const ORDERS: [Order; 1] = [Order::Stop];
+/// Every order, to recognise a received byte.
+const ORDERS: [MainOrder; 1] = [MainOrder::Stop];
 
-impl Order {
+impl MainOrder {
     /// Sends it to main. Waits while the link is full.
     pub fn send(self, link: &Link) -> Result<(), Errno> {
         link.send(&[IoSlice::new(&[self as u8])], &[], Wait::Block)
@@ -44,11 +43,11 @@ mod tests {
     #[test]
     fn an_order_arrives_and_an_unknown_byte_is_named() {
         let (control, main) = Link::pair().unwrap();
-        assert_eq!(Order::receive(&main), None);
-        Order::Stop.send(&control).unwrap();
+        assert_eq!(MainOrder::receive(&main), None);
+        MainOrder::Stop.send(&control).unwrap();
         control.send(&[IoSlice::new(&[9])], &[], Wait::Block).unwrap();
-        assert_eq!([Order::receive(&main), Order::receive(&main)], [Some(Ok(Order::Stop)), Some(Err(9))]);
+        assert_eq!([MainOrder::receive(&main), MainOrder::receive(&main)], [Some(Ok(MainOrder::Stop)), Some(Err(9))]);
         drop(control);
-        assert_eq!(Order::receive(&main), None);
+        assert_eq!(MainOrder::receive(&main), None);
     }
 }

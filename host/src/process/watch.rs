@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::family::{Entry, Family};
-use super::order::Order;
+use super::order::MainOrder;
 use super::phase::Breadcrumb;
 use super::slots::SlotState;
 use crate::error::{Error, Result};
@@ -177,8 +177,8 @@ impl Watch {
             }
         }
         if let Some(link) = &self.control {
-            match Order::receive(link) {
-                Some(Ok(Order::Stop)) => return Ok(Some(Event::Stop)),
+            match MainOrder::receive(link) {
+                Some(Ok(MainOrder::Stop)) => return Ok(Some(Event::Stop)),
                 Some(Err(byte)) => tracing::warn!("the control process sent an unknown order {byte}"),
                 None => {}
             }

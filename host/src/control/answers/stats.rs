@@ -1,6 +1,6 @@
 //! The methods `stats`, `stats_by_process` and `stats_prometheus`: one answer in three layouts.
 //!
-//! *Runs in:* the control process (answering); the command `stats` reads the answer into [`StatRow`].
+//! *Runs in:* the control process, which answers; the command `stats`, which reads the answer.
 //! *Never:* takes a lock: counters are read while processes count.
 
 use module_api::stats::Part;
@@ -10,7 +10,6 @@ use serde_json::{Number, Value};
 use super::{Answered, MethodCall, STATS, STATS_BY_PROCESS, STATS_PROMETHEUS, Then, answered};
 use crate::error::{Error, Result};
 
-/// What an answer contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatsLayout {
     /// Sums over all processes.

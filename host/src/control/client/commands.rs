@@ -1,4 +1,5 @@
-//! The commands for a running host: arguments, help, what each asks, how its answer looks to people.
+//! The commands for a running host: arguments and help, the method that each asks, and the text
+//! that it makes of the answer.
 //!
 //! *Runs in:* those commands. *Never:* prints by itself (`main` does).
 //!
@@ -149,7 +150,7 @@ impl ControlArgs {
 }
 
 impl StatsArgs {
-    pub fn layout(&self) -> StatsLayout {
+    pub(crate) fn layout(&self) -> StatsLayout {
         match (self.prometheus, self.per_process) {
             (true, _) => StatsLayout::Prometheus,
             (false, true) => StatsLayout::ByProcess,

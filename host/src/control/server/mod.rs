@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::serve::{ClientLimits, serve};
 use super::answers::HostView;
 use crate::error::{EXIT_FAILED, EXIT_OK};
-use crate::process::order::Order;
+use crate::process::order::MainOrder;
 use crate::process::slots::Slots;
 use crate::state::MainMemory;
 use crate::sys::process::signal;
@@ -38,8 +38,8 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// With the bound socket, the link to main, the modules' names in load order, and the time limit
-    /// of one stage of a stop. Called in main, whose parent is the supervisor.
+    /// Takes the bound socket, the link to main, the modules' names in load order, and the time
+    /// limit of one stage of a stop. Called in main, whose parent is the supervisor.
     pub fn new(socket: OwnedFd, main: Link, modules: Vec<String>, stop_timeout: Duration) -> Self {
         Self {
             socket,
@@ -85,7 +85,7 @@ impl ControlServer {
     /// Main stops as on a signal.
     fn order_stop(&self) {
         tracing::info!("stopping, asked for through the control socket");
-        if let Err(errno) = Order::Stop.send(&self.main) {
+        if let Err(errno) = MainOrder::Stop.send(&self.main) {
             tracing::error!("cannot reach main: sendmsg: {errno}");
         }
     }

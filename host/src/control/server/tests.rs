@@ -143,7 +143,7 @@ fn clients_above_the_limit_get_an_error() {
 fn a_client_that_reads_no_answers_is_disconnected_and_delays_no_other() {
     let running = RunningServer::start(ClientLimits { slow_ns: 300_000_000, ..ClientLimits::DEFAULT });
     let mut slow = running.raw();
-    // It never reads, so the server stops reading too: the write blocks until the server disconnects.
+    // It never reads, so the server stops reading too, and the write blocks until it disconnects.
     let requests = "{\"method\":\"ps\"}\n".repeat(1000);
     let flood = std::thread::spawn(move || {
         let outcome = (0..1000).try_for_each(|_| slow.write_all(requests.as_bytes()));
