@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 use harness::{Client, Host, Log, Setup, fixture, is_root};
 use rustix::process::Signal;
@@ -162,7 +163,7 @@ fn with_mounts(setup: Setup, script: &str) -> Host {
 
 /// The same, with a receiver at this socket in its folder.
 fn with_receiver(target: &str, script: &str, socket: &str) -> (Host, Receiver) {
-    let setup = two_workers(Setup::new()).log("target", &format!("{target:?}"));
+    let setup = two_workers(Setup::new()).log("target", &format!("{target:?}")).control();
     let path = setup.folder().join(socket);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let receiver = Receiver::at(&path);
@@ -222,7 +223,14 @@ fn syslog_gets_a_datagram_for_each_record() {
     receiver.wait_for("stopped");
 }
 
-/// The fields of a datagram in the journal's native protocol.
+/// `host.log_lost` as `modhost stats` prints it.
+fn log_lost(host: &Host) -> String {
+    let output = Command::new(host.path("modhost")).arg("stats").arg("-s").arg(host.path("control")).arg("host.log_lost").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().nth(1).and_then(|line| line.split_whitespace().nth(1)).expect("a row of the table").to_owned()
+}
+
+/// The fields of a datagram of the journal's native protocol.
 fn fields(mut rest: &[u8]) -> BTreeMap<String, String> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut fields = BTreeMap::new();
@@ -259,12 +267,15 @@ fn the_journal_gets_fields_and_is_reconnected() {
     assert_eq!(record["MESSAGE"], "recorder_a: one\ntwo");
     assert!(record["MODHOST_PROCESS"].starts_with("worker 1 udp 127.0.0.1:") && !record.contains_key("MODHOST_LOST"));
 
-    // While there is no receiver, lost records are counted.
+    // While nobody listens, lost records are counted: two of a worker, one of the supervisor.
     drop(receiver);
     fs::remove_file(host.path("journal/socket")).unwrap();
     for _ in 0..2 {
         assert_eq!(client.ask_text("log 3 to nobody"), "0");
     }
+    assert_eq!(log_lost(&host), "2");
+    host.signal(Signal::HUP);
+    host.wait("the record that the supervisor loses", |host| (log_lost(host) == "3").then_some(()));
     let receiver = Receiver::at(&host.path("journal/socket"));
     assert_eq!(client.ask_text("log 3 again"), "0");
     let record = fields(&receiver.wait_for("again"));

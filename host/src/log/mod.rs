@@ -70,7 +70,7 @@ pub fn init(settings: &LogSettings) -> Result<()> {
     let log: &'static Log = Box::leak(Box::new(Log::open(settings)?));
     let twice = || Error::fault("the log was initialised twice");
     LOG.set(log).map_err(|_| twice())?;
-    tracing::dispatcher::set_global_default(tracing::Dispatch::new(Front(log))).map_err(|_| twice())
+    tracing::dispatcher::set_global_default(tracing::Dispatch::new(EventSubscriber(log))).map_err(|_| twice())
 }
 
 /// Sets the name of this process in its records ("worker 3"). Part of the child prologue: it also
@@ -258,9 +258,9 @@ fn read<'b>(label: &Label, bytes: &'b mut [u8; NAME_BYTES]) -> &'b str {
 }
 
 /// The subscriber that receives the host's `tracing` events.
-struct Front(&'static Log);
+struct EventSubscriber(&'static Log);
 
-impl tracing::Subscriber for Front {
+impl tracing::Subscriber for EventSubscriber {
     /// Thresholds change at run time, so `tracing` must ask each time; spans are never recorded.
     fn register_callsite(&self, metadata: &'static tracing::Metadata<'static>) -> tracing::subscriber::Interest {
         if metadata.is_event() { tracing::subscriber::Interest::sometimes() } else { tracing::subscriber::Interest::never() }

@@ -66,13 +66,13 @@ impl Fields for KeptOldFile<'_> {
 
 impl Fields for tracing::Event<'_> {
     fn each(&self, visit: &mut dyn FnMut(&str, FieldValue<'_>)) {
-        self.record(&mut Each(visit));
+        self.record(&mut FieldVisitor(visit));
     }
 }
 
-struct Each<'v>(&'v mut dyn FnMut(&str, FieldValue<'_>));
+struct FieldVisitor<'v>(&'v mut dyn FnMut(&str, FieldValue<'_>));
 
-impl tracing::field::Visit for Each<'_> {
+impl tracing::field::Visit for FieldVisitor<'_> {
     fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
         (self.0)(field.name(), FieldValue::Text(value));
     }

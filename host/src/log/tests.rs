@@ -42,7 +42,7 @@ fn events_up_to_the_threshold_reach_the_file() {
     let folder = LogFolder::new("events");
     let path = folder.0.join("log");
     let log = log_to(SinkTarget::File(path.clone()), RecordFormat::Text);
-    tracing::subscriber::with_default(Front(log), || {
+    tracing::subscriber::with_default(EventSubscriber(log), || {
         tracing::info!(module = "echo", port = 5060, "ready");
         tracing::debug!("not wanted");
         log.shared.level().store(Severity::Debug as u32, Relaxed);
@@ -70,7 +70,7 @@ fn a_fault_has_its_module_path_as_target_in_json() {
     let folder = LogFolder::new("json");
     let path = folder.0.join("log");
     let log = log_to(SinkTarget::File(path.clone()), RecordFormat::Json);
-    tracing::subscriber::with_default(Front(log), || crate::fault!("broken"));
+    tracing::subscriber::with_default(EventSubscriber(log), || crate::fault!("broken"));
     let object: serde_json::Value = serde_json::from_str(&read(&path)).unwrap();
     assert_eq!((&object["level"], &object["target"], &object["process"]), (&"fault".into(), &module_path!().into(), &"worker 3".into()));
 }
@@ -159,7 +159,7 @@ fn a_value_that_logs_while_being_written_loses_only_its_own_record() {
     let folder = LogFolder::new("nested");
     let path = folder.0.join("log");
     let log = log_to(SinkTarget::File(path.clone()), RecordFormat::Text);
-    tracing::subscriber::with_default(Front(log), || tracing::info!("{}", Chatty(log)));
+    tracing::subscriber::with_default(EventSubscriber(log), || tracing::info!("{}", Chatty(log)));
     assert!(read(&path).ends_with("outer\n"));
     assert_eq!(log.unreported.load(Relaxed), 1);
 }

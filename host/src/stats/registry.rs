@@ -73,7 +73,7 @@ pub struct Registry {
     outside: &'static [AtomicU64],
     /// Empty once the list is complete.
     list: Mutex<StatList>,
-    complete: OnceLock<Layout>,
+    complete: OnceLock<Blocks>,
 }
 
 #[derive(Debug, Default)]
@@ -85,14 +85,14 @@ struct StatList {
 
 /// The blocks of all processes, laid out when every `PROC_INIT` has returned.
 #[derive(Debug)]
-struct Layout {
+struct Blocks {
     entries: Vec<&'static StatEntry>,
     words: &'static [AtomicU64],
     block_words: usize,
     processes: usize,
 }
 
-impl Layout {
+impl Blocks {
     /// Even numbers: the block of a slot's own thread. The next number: that of its other threads.
     fn block(&self, number: usize) -> &'static [AtomicU64] {
         let start = number * self.block_words;
@@ -156,7 +156,7 @@ impl Registry {
         let used = entries.last().map_or(0, |last| last.first + last.what.words());
         let block_words = (used * WORD_BYTES).next_multiple_of(BLOCK_BYTES) / WORD_BYTES;
         let words = Mapping::shared(processes.max(1) * 2 * block_words * WORD_BYTES)?.words();
-        let complete = Layout { entries, words, block_words, processes };
+        let complete = Blocks { entries, words, block_words, processes };
         // All that was counted until now was counted in main.
         for (before, main) in self.outside[..used].iter().zip(complete.block(0)) {
             main.store(before.swap(0, Relaxed), Relaxed);
