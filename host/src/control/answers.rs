@@ -15,6 +15,7 @@ use module_api::abi;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::stats::StatsLayout;
 use crate::config::nearest;
 use crate::error::{Error, Result};
 use crate::process::phase::Breadcrumb;
@@ -51,21 +52,21 @@ const TABLE: [Method; 8] = [
         params: "[PREFIX...]",
         max_params: 64,
         summary: "what was counted, of all processes together",
-        answer: stats::sums,
+        answer: |call| stats::answer(call, StatsLayout::Sums),
     },
     Method {
         name: STATS_BY_PROCESS,
         params: "[PREFIX...]",
         max_params: 64,
         summary: "the same, with the part of each process",
-        answer: stats::by_process,
+        answer: |call| stats::answer(call, StatsLayout::ByProcess),
     },
     Method {
         name: STATS_PROMETHEUS,
         params: "[PREFIX...]",
         max_params: 64,
         summary: "the same as text for Prometheus",
-        answer: stats::prometheus,
+        answer: |call| stats::answer(call, StatsLayout::Prometheus),
     },
 ];
 

@@ -65,19 +65,7 @@ pub struct StatNumbers {
     pub p99: Option<u64>,
 }
 
-pub(super) fn sums(call: &MethodCall<'_>) -> Result<Answered> {
-    in_layout(call, StatsLayout::Sums)
-}
-
-pub(super) fn by_process(call: &MethodCall<'_>) -> Result<Answered> {
-    in_layout(call, StatsLayout::ByProcess)
-}
-
-pub(super) fn prometheus(call: &MethodCall<'_>) -> Result<Answered> {
-    in_layout(call, StatsLayout::Prometheus)
-}
-
-fn in_layout(call: &MethodCall<'_>, layout: StatsLayout) -> Result<Answered> {
+pub(super) fn answer(call: &MethodCall<'_>, layout: StatsLayout) -> Result<Answered> {
     let prefixes: Option<Vec<&str>> = call.params.iter().map(Value::as_str).collect();
     let Some(prefixes) = prefixes else {
         return Err(Error::config(format!("method \"{}\" takes texts", layout.method())).hint("a prefix of MODULE.NAME, such as \"echo\""));

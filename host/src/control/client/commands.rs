@@ -261,26 +261,10 @@ mod tests {
 
     #[test]
     fn the_table_of_processes() {
-        let main = ProcessRow {
-            slot: 0,
-            pid: Some(4711),
-            rank: 0,
-            name: "main".into(),
-            state: "serving".into(),
-            uptime_ms: Some(61_000),
-            restarts: 0,
-            last: None,
-        };
-        let ended = ProcessRow {
-            slot: 12,
-            pid: None,
-            rank: -2,
-            name: "x\u{1b}c".into(),
-            state: "ended".into(),
-            uptime_ms: None,
-            restarts: 3,
-            last: None,
-        };
+        let (name, state) = ("main".into(), "serving".into());
+        let main = ProcessRow { slot: 0, pid: Some(4711), rank: 0, name, state, uptime_ms: Some(61_000), restarts: 0, last: None };
+        let (name, state) = ("x\u{1b}c".into(), "ended".into());
+        let ended = ProcessRow { slot: 12, pid: None, rank: -2, name, state, uptime_ms: None, restarts: 3, last: None };
         let text = "\
 slot  pid   rank  state    uptime  restarts  name
 0     4711  0     serving  1m01s   0         main
