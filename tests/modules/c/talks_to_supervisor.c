@@ -1,6 +1,8 @@
 /* Sends garbage over every socket that connects main with another process of the host, and later,
  * when the host runs, forged requests to bind a socket. For L03: the supervisor takes few kinds of
  * messages from main and trusts none. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,15 +11,23 @@
 
 #include <modhost.h>
 
-/* The host's messages have this size. */
-#define MESSAGE_SIZE 4096
-#define BIND_CONTROL 2
-
-static struct modhost_str forged;
-
-static const struct modhost_param params[] = {
-    {.name = "forged", .kind = MODHOST_PARAM_STRING, .target = &forged, .default_text = "", .help = "Path of the socket to ask for."},
+/* The host's messages: host/src/supervise/protocol.rs. */
+struct message {
+    unsigned kind, number, nth;
+    struct {
+        unsigned transport, v6only, address_bytes;
+        unsigned char address[112];
+    } socket;
+    unsigned exit;
+    char what[512], detail[2560], hint[512];
 };
+
+#define LISTEN 1
+#define LISTEN_FOR_MODULE 2
+#define LISTEN_FOR_CONTROL 3
+#define TCP 2
+
+#define MESSAGE_SIZE sizeof(struct message)
 
 static int is_link(int file) {
     int type = 0;
@@ -49,14 +59,24 @@ static void garbage(int file) {
     (void)!sendmsg(file, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* In main, at any moment. */
-static void forge(int signal) {
-    unsigned char message[MESSAGE_SIZE] = {BIND_CONTROL, 0, (unsigned char)forged.len, (unsigned char)(forged.len >> 8)};
-    (void)signal;
-    memcpy(message + 16, forged.ptr, forged.len);
+static void send_to_links(const struct message *message) {
     for (int file = 3; file < 256; file++)
         if (is_link(file))
-            (void)!send(file, message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
+            (void)!send(file, message, sizeof *message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* In main, whatever it is doing: every way to ask for a socket. */
+static void forge(int signal) {
+    struct message planned = {.kind = LISTEN}, control = {.kind = LISTEN_FOR_CONTROL}, own = {.kind = LISTEN_FOR_MODULE};
+    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+    (void)signal;
+    own.socket.transport = TCP;
+    own.socket.address_bytes = sizeof address;
+    memcpy(own.socket.address, &address, sizeof address);
+    send_to_links(&planned);
+    send_to_links(&control);
+    send_to_links(&own);
 }
 
 static int mod_child(int rank) {
@@ -73,5 +93,5 @@ static int mod_child(int rank) {
     return 0;
 }
 
-MODULE_EXPORTS(.name = "talks_to_supervisor", .version = "1", .header.flags = MODHOST_WANTS_POSTCHILDINIT, MODHOST_PARAMS(params),
+MODULE_EXPORTS(.name = "talks_to_supervisor", .version = "1", .header.flags = MODHOST_WANTS_POSTCHILDINIT,
                .init_child_f = mod_child);
