@@ -19,7 +19,7 @@ use crate::supervise::pid_file::PidFile;
 use crate::sys::time;
 use crate::tls::{Files, judge};
 
-/// What is printed, and how the command ends.
+/// The output and the exit code of the command.
 #[derive(Debug)]
 pub struct CheckReport {
     /// For standard output. In JSON it contains errors and warnings.

@@ -144,7 +144,8 @@ mod tests {
         let whole = Error::config("cannot check").detail("cannot read x.toml: no such key: line 1").hint("did you mean x?");
         assert_eq!(Error::of_chain(&chain), whole);
         assert_eq!(Error::of_chain(&typed.clone().into()), typed);
-        let system = Err::<(), _>(io::Error::from_raw_os_error(libc::ENOSPC)).context("cannot write the output").unwrap_err();
+        let system =
+            Err::<(), _>(io::Error::from_raw_os_error(nix::errno::Errno::ENOSPC as i32)).context("cannot write the output").unwrap_err();
         assert_eq!(Error::of_chain(&system), Error::failed("cannot write the output").detail("no space left on device"));
     }
 

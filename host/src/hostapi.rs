@@ -35,7 +35,8 @@ use memory::*;
 use processes::*;
 use stream::*;
 
-/// The table that every module's slot points to: the functions of this file and of its parts, by their names.
+/// The table that every module's slot points to: the functions of this file and of its parts, by
+/// their names.
 pub static HOST_API: HostApi = module_api::host_api!();
 
 /// Longest name of a process or a timer function, in bytes.
@@ -120,7 +121,8 @@ unsafe fn name(text: *const c_char) -> Option<String> {
 
 extern "C" fn log(module: *mut c_void, level: u32, target: *const u8, target_len: usize, text: *const u8, text_len: usize) {
     guarded((), || {
-        // SAFETY: the ABI's contract: both point to as many readable bytes for the length of the call.
+        // SAFETY: the ABI's contract: both point to as many readable bytes for the length of the
+        // call.
         let (target, text) = unsafe { (bytes(target, target_len), bytes(text, text_len)) };
         let name = of_handle(module).map_or("?", |module| module.name.as_str());
         crate::log::module_record(name, level, &String::from_utf8_lossy(target), &String::from_utf8_lossy(text));

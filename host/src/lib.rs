@@ -1,4 +1,5 @@
-//! The modhost binary as a library, for its own unit tests. No API promise: module authors use `module-api`.
+//! The modhost binary as a library, for its own unit tests. No API promise: module authors use
+//! `module-api`.
 #![deny(unsafe_code)]
 
 pub mod check;

@@ -23,7 +23,7 @@ pub struct Plan {
     pub modules: Vec<Resolved>,
     /// The listeners whose module is in `modules`.
     pub listeners: Vec<PlannedListener>,
-    /// Whom main becomes after every `init_f`. None: it stays as it is.
+    /// The user and group of main after every `init_f`. None: they stay.
     pub identity: Option<Identity>,
     /// Logged once there is a log.
     pub warnings: Vec<String>,
@@ -91,7 +91,8 @@ fn too_long(control: &Path) -> Option<Error> {
     })
 }
 
-/// Whom main becomes. Only root can change its user; for anybody else the setting has no effect.
+/// The user and group that main changes to. Only root can; for other users the setting has no
+/// effect.
 fn identity(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Identity>, Vec<Error>> {
     let [user_position, group_position] = &config.host.identity_positions;
     let at = |position: &Option<Position>, error: Error| match position {

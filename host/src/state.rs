@@ -1,7 +1,8 @@
 //! What every process of one main inherits. Four values, each built whole and installed once.
 //!
-//! *Runs in:* made in main: [`MainMemory`] and [`InitRequests`] before the first module is loaded, the
-//! list of modules when all are, [`State`] at `seal`. *Never:* locked while a module is being called.
+//! *Runs in:* made in main: [`MainMemory`] and [`InitRequests`] before the first module is loaded,
+//! the list of modules when all are, [`State`] at `seal`. *Never:* locked while a module is being
+//! called.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

@@ -172,7 +172,8 @@ struct modhost_str {
 };
 
 /* Values of MODHOST_PARAM_LIST and MODHOST_PARAM_TABLE, valid while the process lives. `items` and
- * `values` are arrays of `len` targets of the kind .of, NULL if len is 0. The i-th string of a list:
+ * `values` are arrays of `len` targets of the kind .of, NULL if len is 0. The i-th string of a
+ * list:
  * ((const struct modhost_str *)list.items)[i]. */
 struct modhost_list {
     const void *items;

@@ -40,7 +40,7 @@ impl StreamHandler<Lines> for Line {
 
     fn data(&mut self, _: &Lines, _: &mut Seen, stream: &mut Stream<'_>, data: &[u8]) -> Result<usize> {
         let mut used = 0;
-        // What is left comes again with the next bytes only, so every line that is there is used.
+        // Unused bytes come again only with the next bytes, so every complete line is used.
         while let Some(length) = data[used..].iter().position(|byte| *byte == b'\n') {
             match obey(stream, str::from_utf8(&data[used..used + length])?)? {
                 Ok(()) => used += length + 1,

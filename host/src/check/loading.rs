@@ -53,7 +53,7 @@ pub fn load_in_child(plan: &Plan) -> Result<(), Error> {
     }
 }
 
-/// Loads every module in this process. What is wrong with an optional one is a warning.
+/// Loads every module in this process. A fault of an optional one is a warning.
 pub fn load(plan: &Plan, warnings: &mut Vec<String>) -> Vec<Error> {
     let mut errors = Vec::new();
     for module in &plan.modules {

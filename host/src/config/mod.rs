@@ -2,8 +2,6 @@
 //!
 //! *Runs in:* the supervisor, before anything is forked; main only reads the result. *Never:* opens
 //! a file, except in [`mod@read`].
-//!
-//! *Pure:* no clock, no environment, no system call.
 
 pub(crate) mod address;
 mod check;

@@ -38,7 +38,7 @@ pub struct StreamOptions {
     pub accept: Accept,
 }
 
-/// Who accepts the connections of a listener.
+/// The processes that accept the connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accept {
     /// TCP main, which sends each connection to the worker with the least load.

@@ -127,7 +127,8 @@ pub(super) extern "C" fn stat_read(module: *mut c_void, index: u32, process_no: 
         if words.is_null() || !words.is_aligned() {
             return abi::E_INVALID;
         }
-        // SAFETY: the ABI's contract: `count` writable words, of which no more than there are get written.
+        // SAFETY: the ABI's contract: `count` writable words, of which no more than there are get
+        // written.
         let words = unsafe {
             words.write_bytes(0, wanted);
             std::slice::from_raw_parts_mut(words, wanted)

@@ -7,6 +7,7 @@
 use module_api::abi;
 use object::elf;
 
+use super::findings::{ElfHeader, Obstacle};
 use super::source::FileSource;
 
 /// A real module has some ten segments and thirty dynamic entries.
@@ -15,54 +16,6 @@ const DYNAMIC_MAX: u64 = 1024;
 const NEEDED_MAX: usize = 64;
 const NOTES_MAX_BYTES: u64 = 64 << 10;
 const CHAIN_MAX: u32 = 1 << 16;
-
-/// Why nothing more can be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
-    /// What the system said.
-    Unreadable(String),
-    /// What it is instead: a directory, a pipe ...
-    NotAFile(&'static str),
-    Empty,
-    /// What its first bytes look like.
-    NotElf(String),
-    /// It ends before it should.
-    Truncated {
-        have_bytes: u64,
-        /// At least.
-        need_bytes: u64,
-    },
-    /// It contradicts itself.
-    Malformed(String),
-}
-
-impl Obstacle {
-    pub fn malformed(reason: impl Into<String>) -> Self {
-        Self::Malformed(reason.into())
-    }
-
-    /// In words, to be put after a colon.
-    pub fn reason(self) -> String {
-        match self {
-            Self::Malformed(reason) | Self::Unreadable(reason) | Self::NotElf(reason) => reason,
-            Self::NotAFile(kind) => format!("it is {kind}"),
-            Self::Empty => "it is empty".into(),
-            Self::Truncated { have_bytes, need_bytes } => format!("it has {have_bytes} bytes of at least {need_bytes}"),
-        }
-    }
-}
-
-/// The first bytes of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ElfHeader {
-    /// 32 or 64.
-    pub bits: u8,
-    pub big_endian: bool,
-    /// `EM_*`.
-    pub machine: u16,
-    /// `ET_*`.
-    pub file_type: u16,
-}
 
 /// A `PT_LOAD` segment.
 #[derive(Debug, Clone, Copy)]

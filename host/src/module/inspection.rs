@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use module_api::abi;
 
-use super::elf::{ByteOrder, Dynamic, ElfHeader, Image, Obstacle};
+use super::elf::{ByteOrder, Dynamic, Image};
+use super::findings::{ElfHeader, Findings, NoteInfo, Obstacle};
 use super::judge::{self, HostAbi};
 use super::relocation::RelocatedFile;
 use super::source::FileSource;
@@ -42,35 +43,6 @@ pub struct FileInfo {
     /// With `inode`, tells whether two paths lead to one file.
     pub device: u64,
     pub inode: u64,
-}
-
-/// The ELF note.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoteInfo {
-    pub abi: AbiClaim,
-    /// SDK and its version.
-    pub sdk: String,
-    /// Compiler and its version.
-    pub compiler: String,
-}
-
-/// What was found in a file, before it is judged.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Findings {
-    /// Why nothing more was read.
-    pub obstacle: Option<Obstacle>,
-    pub header: Option<ElfHeader>,
-    /// It says it is a program.
-    pub is_program: bool,
-    /// It can be linked at run time at all.
-    pub has_dynamic: bool,
-    pub note: Option<NoteInfo>,
-    /// Length of a note that is too short.
-    pub short_note_bytes: Option<usize>,
-    /// `None` without the symbol.
-    pub table: Option<Result<Box<TableClaim>, BrokenTable>>,
-    /// Libraries that are loaded with it.
-    pub needed: Vec<String>,
 }
 
 impl Inspection {

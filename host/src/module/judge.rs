@@ -12,8 +12,8 @@ use std::collections::HashSet;
 use module_api::abi;
 use object::elf;
 
-use super::elf::{ElfHeader, Obstacle};
-use super::inspection::Findings;
+use super::findings::Findings;
+use super::findings::{ElfHeader, Obstacle};
 use super::interface;
 use super::table::{AbiClaim, BrokenTable, EXPORTS_BYTES_1_0, HandlerClaim, Pointer, TableClaim, TableHeader};
 use crate::config::is_name;

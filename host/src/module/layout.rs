@@ -265,8 +265,8 @@ mod tests {
 
     use super::*;
 
-    /// The same structs in different builds: the fields before the last one of the first minor, that
-    /// last one, and those of later minors; then what the handler has beside its name.
+    /// The same structs in different builds: the fields before the last one of the first minor,
+    /// that last one, and those of later minors; then what the handler has beside its name.
     macro_rules! build {
         ($name:ident { $($first:tt)* } { $($last:tt)* } { $($later:tt)* } $($grows:tt)*) => {
             #[allow(dead_code)]

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU32;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use module_api::abi;
 
-use super::elf::Obstacle;
+use super::findings::Obstacle;
 use super::interface::{self, Exporter};
 use super::judge::{self, HostAbi};
 use super::params::{self, Folders};

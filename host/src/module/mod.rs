@@ -19,6 +19,7 @@
 
 pub mod call;
 pub(crate) mod elf;
+pub(crate) mod findings;
 pub(crate) mod inspection;
 pub(crate) mod interface;
 pub(crate) mod judge;
@@ -35,7 +36,8 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inspection::{Inspection, NoteInfo, inspect};
+pub(crate) use findings::NoteInfo;
+pub(crate) use inspection::{Inspection, inspect};
 pub(crate) use params::ParamDecl;
 pub(crate) use resolve::{Resolved, resolve};
 pub(crate) use table::TableClaim;

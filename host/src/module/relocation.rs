@@ -6,7 +6,8 @@
 
 use object::elf;
 
-use super::elf::{Dynamic, Image, Obstacle, offset};
+use super::elf::{Dynamic, Image, offset};
+use super::findings::Obstacle;
 use super::table::{Pointer, TEXT_MAX_BYTES, TableReader};
 
 const RELA_BYTES: usize = 24;
@@ -38,7 +39,7 @@ pub struct RelocatedFile<'i> {
     chunks: RelocationChunks,
 }
 
-/// What is known of the relocation table of one file, so that it need not be read again for each
+/// The state of reading one file's relocation table, so that it need not be read again for each
 /// part of the data: the linker sorts it by address, and a part then has its relocations in one
 /// chunk or two.
 #[derive(Debug, Default)]

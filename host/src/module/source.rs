@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use super::elf::Obstacle;
+use super::findings::Obstacle;
 use crate::error::io_text;
 
 /// Small, because what is read lies in few places and touching a fresh page costs more than a read.
@@ -106,8 +106,8 @@ impl FileSource {
     }
 }
 
-/// Fills `buffer` from `offset`, which lies within the size at the time of opening. Returns how many
-/// bytes there were: fewer than asked for, if the file has become shorter since.
+/// Fills `buffer` from `offset`, which lies within the size at the time of opening. Returns how
+/// many bytes there were: fewer than asked for, if the file has become shorter since.
 fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Obstacle> {
     let mut done = 0;
     while done < buffer.len() {

@@ -5,13 +5,14 @@
 //! loaded. *Never:* decides whether the module is good (`judge` does), or trusts a count or a
 //! stride.
 //!
-//! *Pure:* no clock, no environment, no system call; a [`TableReader`] brings the bytes.
+//! *Pure:* no clock, no environment, no system call.
+//! A [`TableReader`] brings the bytes.
 
 use std::mem::{offset_of, size_of};
 
 use module_api::abi;
 
-use super::elf::Obstacle;
+use super::findings::Obstacle;
 use super::interface::{ImportRequest, InterfaceShape};
 use super::params::ParamDecl;
 

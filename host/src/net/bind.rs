@@ -101,7 +101,8 @@ fn inet(kind: SocketKind, bind: &InetBind) -> Result<OwnedFd> {
         })?;
     }
     if kind == SocketKind::Datagrams && address.ip().is_unspecified() {
-        // Only such a socket has several local addresses: an answer leaves from the one that was asked.
+        // Only such a socket has several local addresses: an answer leaves from the one that was
+        // asked.
         options::set_packet_info(&socket, address, versions).map_err(|errno| failed(&what, "IP_PKTINFO", errno))?;
     }
     set_buffers(&socket, wanted, kind, &listener);

@@ -1,5 +1,5 @@
-//! The family: which processes exist, and the one path by which each of them is forked, at the start
-//! and after every death.
+//! The family: which processes exist, and the one path by which each of them is forked, at the
+//! start and after every death.
 //!
 //! *Runs in:* main (forking), every child (its prologue). *Never:* lets a child skip the prologue.
 //!
@@ -221,7 +221,7 @@ impl Family {
         self.main_pid
     }
 
-    /// A row of the table. None if there is no such process, or if its module has not forked it.
+    /// A row of the table. `None`: the process does not exist, or its module has not forked it.
     pub fn spec(&self, process_no: usize) -> Option<&Spec> {
         match self.rows.get(process_no)? {
             Row::Fixed(spec) => Some(spec),

@@ -27,7 +27,7 @@ pub enum Kind {
     TcpMain,
 }
 
-/// Which rank a process has.
+/// How a process gets its rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rank {
     /// Always this one.
@@ -64,7 +64,7 @@ pub enum Guarded {
     TcpMainLinks,
 }
 
-/// What is known of a kind.
+/// The properties of a kind.
 #[derive(Debug)]
 pub struct KindRow {
     /// In text.
@@ -145,7 +145,7 @@ const TCP_MAIN: KindRow = KindRow {
 };
 
 impl Kind {
-    /// What is known of it.
+    /// The properties of its processes.
     pub const fn row(self) -> &'static KindRow {
         match self {
             Self::Main => &MAIN,

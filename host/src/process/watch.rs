@@ -29,6 +29,8 @@ use crate::sys::time;
 /// check of its stop flag and its next blocking call.
 const STOP_AGAIN: Duration = Duration::from_millis(10);
 
+const SIGTERM: i32 = Signal::SIGTERM as i32;
+
 /// How long main waits before retrying a failed fork.
 const RETRY_FORK_NS: u64 = 1_000_000_000;
 
@@ -330,7 +332,7 @@ impl Watch {
             while time::now_ns() < again_ns && family.slots.iter().skip(1).any(|(_, slot)| slot.pid() > 0) {
                 match self.next(family, Some(again_ns))? {
                     Event::Deadline => break,
-                    Event::Died { process_no, end, .. } if !killed && !matches!(end, End::Exit(0) | End::Signal(libc::SIGTERM)) => {
+                    Event::Died { process_no, end, .. } if !killed && !matches!(end, End::Exit(0) | End::Signal(SIGTERM)) => {
                         tracing::warn!("a process ended badly while stopping process_no={process_no} how=\"{}\"", describe(end));
                     }
                     _ => {}

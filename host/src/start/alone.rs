@@ -1,6 +1,7 @@
 //! No-fork mode: this very process is main, without a supervisor, and serves every listener itself.
 //!
-//! *Runs in:* main in no-fork mode. *Never:* forks anything but the timers and what modules register.
+//! *Runs in:* main in no-fork mode. *Never:* forks anything but the timers and what modules
+//! register.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use crate::sys::process::signal::Signals;
 use crate::sys::udp::datagrams::ReceiveWait;
 use crate::tls::CertificateSource;
 
-/// The whole life of a host without forked workers. Returns its exit code, or why it could not start.
+/// The whole life of a host without forked workers. Returns its exit code, or why it could not
+/// start.
 pub fn no_fork(plan: Arc<Plan>, signals: Signals, started_ns: u64) -> Result<u8> {
     let pid_file = plan.config.host.pid_file.as_deref().map(PidFile::claim).transpose()?;
     let outcome = live(plan, signals, started_ns, pid_file.as_ref());
@@ -108,8 +110,8 @@ fn serve_until_stopped(
     }
 }
 
-/// Main serves connections, and receives from the processes with a link, which otherwise ends in TCP
-/// main.
+/// Main serves connections, and receives from the processes with a link, which otherwise ends in
+/// TCP main.
 fn connection_server(state: &'static State) -> Result<Option<ConnectionServer>> {
     let Some(directory) = state.directory else { return Ok(None) };
     let mut server = ConnectionServer::new(directory, 0, &state.listeners, None, state.certificates()?)?;

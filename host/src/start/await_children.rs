@@ -27,8 +27,8 @@ pub fn await_children(life: &mut Life, state: &State) -> Step<()> {
             }
             Event::Died { process_no, end, reached: Reached::Init } => return Err(Halt::Failed(died(family, process_no, end))),
             Event::Deadline => {
-                // Looked up only now: a child that was starting when the wait began may be done, and
-                // not every child wakes main.
+                // Looked up only now: a child that was starting when the wait began may be done,
+                // and not every child wakes main.
                 let Some((process_no, slot)) = starting(family) else { continue };
                 let was = Watch::blame(family, process_no);
                 let limit_s = life.plan.config.host.start_timeout.as_secs_f64();

@@ -180,8 +180,8 @@ impl Life {
     /// Loads the plan's modules. An optional one that cannot be loaded is left out.
     pub fn load_modules(&self) -> Step<Vec<&'static Module>> {
         let mut modules = Vec::with_capacity(self.plan.modules.len());
-        // The index is that of the plan, which the supervisor has, too, also when an optional module
-        // before it is left out.
+        // The index is that of the plan, which the supervisor has, too, also when an optional
+        // module before it is left out.
         for (index, resolved) in (0_u32..).zip(&self.plan.modules) {
             let level = crate::log::module_level(&resolved.name);
             let opened = call::load(index, || loader::open(&resolved.path)).and_then(|opened| {
@@ -231,8 +231,8 @@ impl Life {
         }
     }
 
-    /// Step 13: the children first, then `destroy_f` of every module whose `init_f` has succeeded, in
-    /// reverse load order. Also undoes a start that failed at any step.
+    /// Step 13: the children first, then `destroy_f` of every module whose `init_f` has succeeded,
+    /// in reverse load order. Also undoes a start that failed at any step.
     pub fn stop(&mut self) {
         self.tell(&FromMain::Stopping);
         let stop_timeout = self.plan.config.host.stop_timeout;

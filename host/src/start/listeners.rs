@@ -19,8 +19,8 @@ use crate::supervise::protocol::{FromMain, FromSupervisor};
 use crate::sys::socket::seqpacket::Link;
 use crate::sys::udp::socket::Socket;
 
-/// Every listener with its sockets: those of the plan whose module is loaded, then those that modules
-/// asked for, numbered in this order.
+/// Every listener with its sockets: those of the plan whose module is loaded, then those that
+/// modules asked for, numbered in this order.
 pub fn receive_all(life: &mut Life, modules: &[&'static Module], requests: &[ListenerRequest]) -> Step<Vec<Listener>> {
     let mut listeners = Vec::new();
     let plan = life.plan.clone();
@@ -59,8 +59,8 @@ pub fn receive_all(life: &mut Life, modules: &[&'static Module], requests: &[Lis
     Ok(listeners)
 }
 
-/// The control process before it serves: its socket, and its end of a new link to main. None without
-/// a control socket and in no-fork mode.
+/// The control process before it serves: its socket, and its end of a new link to main. None
+/// without a control socket and in no-fork mode.
 pub fn receive_control(life: &mut Life) -> Step<Option<ControlServer>> {
     let (Some(_), Fork::Processes) = (&life.plan.config.host.control, life.plan.config.host.fork) else { return Ok(None) };
     let (socket, _) = receive(life, &FromMain::ListenForControl)?;

@@ -1,8 +1,8 @@
 //! Step 6: the table of processes, as the configuration and the modules ask for it, and the work of
 //! each of the host's processes.
 //!
-//! *Runs in:* main (`fix`, `fork_each`); the works in their processes. *Never:* says what is known of a
-//! kind: that is `process/kinds.rs`.
+//! *Runs in:* main (`fix`, `fork_each`); the works in their processes. *Never:* says what is known
+//! of a kind: that is `process/kinds.rs`.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;

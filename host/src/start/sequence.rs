@@ -1,7 +1,8 @@
 //! The documented sequence, from the first module that is loaded to readiness. `docs/lifecycle.md`
 //! describes this page; read them side by side.
 //!
-//! *Runs in:* main. *Never:* holds anything but the order: what a step needs is in the files beside it.
+//! *Runs in:* main. *Never:* holds anything but the order: what a step needs is in the files beside
+//! it.
 //!
 //! Each step takes the value that the step before it made, with what is in it, and makes the next
 //! one. Skipping, repeating or reordering a step, or reading too early, does not compile.
@@ -70,7 +71,8 @@ pub struct Ready {
 }
 
 impl<'l> Main<'l, Begun> {
-    /// The start, step by step. Steps 1 and 2 were the supervisor's: configure, daemonise, fork main.
+    /// The start, step by step. Steps 1 and 2 were the supervisor's: configure, daemonise, fork
+    /// main.
     pub fn start(self) -> Step<Ready> {
         let ready = self
             .load()? //        3      every module is loaded and checked, its parameters are applied

@@ -21,7 +21,7 @@ use crate::tls::{Contents, Files, Vault, judge};
 /// Time limit of the child that checks; it needs milliseconds.
 const JUDGE_LIMIT_S: u32 = 10;
 
-/// Which process checks the files.
+/// The process that checks the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judge {
     /// A child, so that a malicious file cannot harm this process, and no key stays in it.

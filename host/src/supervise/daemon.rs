@@ -22,7 +22,7 @@ pub struct Starter {
     pipe: File,
 }
 
-/// Which process `detach` returns in.
+/// The process that `detach` returns in.
 #[derive(Debug)]
 pub enum Detached {
     /// The starting command, once the service is ready or has failed.

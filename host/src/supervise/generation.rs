@@ -160,7 +160,8 @@ impl Generation {
     pub fn outcome(&mut self, status: WaitStatus, modules: &[String]) -> Outcome {
         let blame = self.blame(modules);
         let (end, how) = match status {
-            // A main that ends in a module's call has not ended by itself: the module has called exit.
+            // A main that ends in a module's call has not ended by itself: the module has called
+            // exit.
             WaitStatus::Exited(_, code) => (End::Exit(code), format!("exited with status {code} {blame}")),
             WaitStatus::Signaled(_, signal, _) => (End::Signal(signal as i32), format!("was killed by {signal} {blame}")),
             other => (End::Exit(-1), format!("ended: {other:?}")),

@@ -9,6 +9,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+
 use crate::error::{Error, Result, io_text};
 
 /// A pid file that this process holds. The kernel releases the lock when the process ends, however
@@ -20,7 +22,8 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Creates or takes over the file and writes this process's pid. Refuses when a live process holds it.
+    /// Creates or takes over the file and writes this process's pid. Refuses when a live process
+    /// holds it.
     pub fn claim(path: &Path) -> Result<Self> {
         let file = open(path, PidFileCreation::IfMissing).map_err(|error| cannot_open(path, &error))?;
         let mut file = plain(path, file)?;
@@ -87,7 +90,7 @@ enum PidFileCreation {
 fn open(path: &Path, creation: PidFileCreation) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(creation == PidFileCreation::IfMissing).truncate(false).mode(0o644);
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
+    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits()).open(path)
 }
 
 fn cannot_open(path: &Path, error: &std::io::Error) -> Error {

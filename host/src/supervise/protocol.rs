@@ -22,7 +22,7 @@ pub enum FromMain {
     Listen {
         /// The listener's index in the plan.
         listener: u32,
-        /// Which of its sockets, from 0.
+        /// The number of the socket, from 0.
         nth: u32,
     },
     /// Pass a socket that a module asked for: its address and its options.
@@ -63,9 +63,9 @@ const STOP: u32 = 9;
 #[repr(C)]
 struct Message {
     kind: u32,
-    /// `LISTEN`: which listener. `SOCKET`: how many sockets of the listener are left to ask for.
+    /// `LISTEN`: the listener. `SOCKET`: how many sockets of the listener are left to ask for.
     number: u32,
-    /// `LISTEN`: which of its sockets.
+    /// `LISTEN`: the number of its socket.
     nth: u32,
     socket: ModuleSocket,
     error: ErrorText,
@@ -214,7 +214,8 @@ impl SupervisorLink {
         send(&self.0, &message.message()?, None)
     }
 
-    /// What the supervisor has said, if anything. Its death needs no message: it takes main with it.
+    /// What the supervisor has said, if anything. Its death needs no message: it takes main with
+    /// it.
     pub fn poll(&self) -> Result<Option<FromSupervisor>> {
         self.receive(Wait::Poll)
     }
@@ -268,7 +269,7 @@ impl MainLink {
         }
     }
 
-    /// The next message of main; none if there is none now, or main's end is closed.
+    /// The next message of main. `None`: nothing is there, or main's end is closed.
     pub fn poll(&self) -> Result<Option<FromMain>> {
         match receive(&self.0, Wait::Poll)? {
             Received::Message(message, _) => match FromMain::of(&message) {

@@ -1,4 +1,5 @@
-//! The sockets that the supervisor has bound: they outlive each main, so that nothing queued is lost.
+//! The sockets that the supervisor has bound: they outlive each main, so that nothing queued is
+//! lost.
 //!
 //! *Runs in:* the supervisor. *Never:* binds an address of the file system that is not configured.
 

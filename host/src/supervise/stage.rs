@@ -1,15 +1,15 @@
 //! The stages of one main as its supervisor sees them: (stage, event) -> (stage, actions).
 //!
-//! *Runs in:* the supervisor. *Never:* reads a clock, sends a signal, logs: the supervisor does what
-//! the actions say.
+//! *Runs in:* the supervisor. *Never:* reads a clock, sends a signal, logs: the supervisor does
+//! what the actions say.
 //!
 //! *Pure:* no clock, no environment, no system call.
 //!
 //! ```text
-//! Starting ──Ready──────► Serving ──StopAsked / MainStopping──► Stopping ──deadline / second StopAsked──► Killed
-//!    │  └────StopAsked / MainStopping──────────────────────────────┘
-//!    ├──StartFailed─────► Undoing ──StopAsked──► Stopping
-//!    └──deadline────────► Killed ◄──deadline── Undoing
+//! Starting ─Ready─► Serving ─StopAsked, MainStopping─► Stopping ─deadline, second StopAsked─► Killed
+//!    │ └──────────────StopAsked, MainStopping──────────────┘
+//!    ├─StartFailed─► Undoing ─StopAsked─► Stopping
+//!    └─deadline─► Killed ◄─deadline─ Undoing
 //! ```
 
 use std::time::Duration;
@@ -180,7 +180,7 @@ mod tests {
     const LIMITS: TimeLimits = TimeLimits { start: Duration::from_secs(60), stop: Duration::from_secs(10) };
     const S: u64 = 1_000_000_000;
 
-    /// What is done after each event, with the second at which it comes.
+    /// The last stage and all actions, for events with the second at which they come.
     fn actions(events: &[(u64, StageEvent)]) -> (Stage, Vec<Action>) {
         let mut stage = Stage::starting(LIMITS, 0);
         let mut done = Vec::new();

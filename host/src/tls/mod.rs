@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The supervisor reads the files, because it alone keeps the starting identity: often only root
-//! may read keys. It does not parse them. Of main and its children, only TCP workers have the bytes.
+//! may read keys. It does not parse them. Of main and its children, only TCP workers have the
+//! bytes.
 
 mod current;
 mod files;

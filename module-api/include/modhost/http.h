@@ -2,12 +2,14 @@
  * "http.routes" 1.0, which the module http exports.
  *
  *     static const struct modhost_http_routes *routes;
- *     static const struct modhost_bind binds[] = {{MODHOST_HTTP_ROUTES(MODHOST_BIND_REQUIRED, routes)}};
+ *     static const struct modhost_bind binds[] = {
+ *         {MODHOST_HTTP_ROUTES(MODHOST_BIND_REQUIRED, routes)}};
  *
  *     static int32_t hello(struct modhost_http_exchange *exchange, void *data) {
  *         return modhost_http_write_text(exchange, "hello\n");
  *     }
- *     static struct modhost_http_route route = {.method = "GET", .path = "/hello", .answer = hello};
+ *     static struct modhost_http_route route = {
+ *         .method = "GET", .path = "/hello", .answer = hello};
  *
  *     static int mod_init(void) { return modhost_http_add(routes, &route); }
  *     MODULE_EXPORTS(.name = "x", .version = "1.0", .init_f = mod_init, MODHOST_BINDS(binds));

@@ -14,7 +14,7 @@ pub struct StructLayout {
     pub fields: &'static [(&'static str, usize)],
 }
 
-/// The value that stands for "nothing" in a field: zero, null, none.
+/// The value of an empty field: zero, null, none.
 pub(crate) trait Empty {
     const EMPTY: Self;
 }

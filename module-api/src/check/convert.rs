@@ -1,4 +1,6 @@
 //! Converts one configured value according to the parameter's declaration.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

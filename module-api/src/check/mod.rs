@@ -4,6 +4,8 @@
 //! The host applies them to its configuration, and [`testing`](crate::testing) to an author's test,
 //! so that both accept the same values. Pure except for [`write`](write::write): no system call, no
 //! clock. Not part of the interface of modules.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 pub mod convert;
 pub mod nearest;
@@ -111,7 +113,7 @@ pub struct Folders {
 pub struct Complaint<P> {
     /// Position in the configuration, if it is about something that was written there.
     pub position: Option<P>,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
     /// The reason.
     pub detail: String,

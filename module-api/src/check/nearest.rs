@@ -1,5 +1,7 @@
 //! Proposes the known name that an unknown one was probably meant to be, if the two are similar
 //! enough.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 /// The name of `known` nearest to `written`, if one is near enough for a typing error.
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

@@ -1,5 +1,7 @@
 //! Lists and tables written as one text, on the command line and in defaults: `a, b, "c, d"` and
 //! `key = value, "k 2" = "v, 2"`.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 /// The items, separated by commas. An item in double quotes may contain commas, `\"` and `\\`. A
 /// blank text has no items.

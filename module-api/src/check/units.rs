@@ -1,5 +1,7 @@
 //! Sizes and durations as operators write them: `64MiB`, `1m30s`. A duration without a unit is an
 //! error; nothing wraps or saturates.
+//!
+//! *Pure:* no clock, no environment, no system call.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ const MAX_DATAGRAM_BYTES: usize = 65_507;
 /// One `udp_send_from`: listener, local address, peer, data.
 pub type SentFrom = (u32, Vec<u8>, Vec<u8>, Vec<u8>);
 
-/// Which function an answer came from.
+/// The function that an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     Copied,

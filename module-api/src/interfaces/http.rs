@@ -52,7 +52,7 @@ crate::interface! {
     }
 }
 
-/// Which paths a route answers.
+/// The paths that a route answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteMatch {
     /// Its path alone.

@@ -128,7 +128,7 @@ fn keyed_hash(seed: [u64; 2], bytes: &[u8]) -> u64 {
 }
 
 impl<K: MapKey + ?Sized, V: MapValue + ?Sized> ShmMap<K, V> {
-    /// Passes the value of `key` to `read`; none if there is no such entry.
+    /// Passes the value of `key` to `read`; `None` without such an entry.
     ///
     /// # Errors
     /// If the lock is not acquired.

@@ -1,4 +1,4 @@
-//! Which clients get an answer: those on this machine, and those in the configured networks.
+//! The clients that get an answer: those on this machine, and those in the configured networks.
 //!
 //! Pure.
 

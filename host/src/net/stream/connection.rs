@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use module_api::abi;
 use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, shutdown, sockopt};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
 use super::directory::ConnectionId;
 use super::messages::AcceptedConnection;
@@ -16,6 +16,7 @@ use super::output::{OutputQueue, OutputSink};
 use super::tls::{ReadOutcome, Tls};
 use crate::net::listener::{Listener, StreamService};
 use crate::sys::socket::accept::{self, SendHint};
+use crate::sys::socket::options;
 
 /// Most bytes of a file that one call sends, so that a fast client does not hold up the others.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
@@ -242,7 +243,7 @@ impl Connection {
             tls.omit_close_notify();
         }
         // It fails for a Unix socket, which cannot be reset.
-        let _ = setsockopt(self.socket(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
+        let _ = options::set_reset_on_close(self.socket());
     }
 
     /// When the first of its time limits is reached; `u64::MAX`: never.

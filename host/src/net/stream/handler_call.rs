@@ -124,7 +124,7 @@ impl HandlerCall {
         self.reading.set(None);
     }
 
-    /// By the server, after a call. What is queued stays until `take_output`.
+    /// By the server, after a call. Queued output stays until `take_output`.
     #[inline]
     pub fn end(&self) -> (Option<CloseMode>, Option<Reading>) {
         self.stream.set(ptr::null_mut());

@@ -30,7 +30,7 @@ pub struct ProcessHold {
 }
 
 impl ProcessHold {
-    /// None if there is no such process, it cannot be seen from here, or the kernel is older than
+    /// `None`: the process does not exist or cannot be seen from here, or the kernel is older than
     /// 5.3.
     pub fn of_pid(pid: i32) -> Option<Self> {
         if pid <= 0 {

@@ -176,3 +176,8 @@ fn set<T: Copy>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> R
         unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) };
     Errno::result(outcome).map(drop)
 }
+
+/// Lets `close` reset the connection instead of ending it in order. Fails for a Unix socket.
+pub fn set_reset_on_close(socket: &OwnedFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })
+}
