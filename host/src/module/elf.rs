@@ -7,6 +7,7 @@
 use module_api::abi;
 use object::elf;
 
+use super::byte_order::ByteOrder;
 use super::findings::{ElfHeader, Obstacle};
 use super::source::FileSource;
 
@@ -368,30 +369,6 @@ impl Image {
         let mut bytes = [0; 4];
         self.read_memory(offset(table, u64::from(index) * 4)?, &mut bytes)?;
         Ok(self.order().u32(&bytes, 0))
-    }
-}
-
-/// Reads numbers out of a slice; 0 if it is too short, which callers rule out by the size of their
-/// buffers.
-#[derive(Debug, Clone, Copy)]
-pub struct ByteOrder {
-    big_endian: bool,
-}
-
-impl ByteOrder {
-    pub fn u16(self, bytes: &[u8], at: usize) -> u16 {
-        let field = bytes.get(at..at + 2).and_then(|field| field.try_into().ok()).unwrap_or_default();
-        if self.big_endian { u16::from_be_bytes(field) } else { u16::from_le_bytes(field) }
-    }
-
-    pub fn u32(self, bytes: &[u8], at: usize) -> u32 {
-        let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok()).unwrap_or_default();
-        if self.big_endian { u32::from_be_bytes(field) } else { u32::from_le_bytes(field) }
-    }
-
-    pub fn u64(self, bytes: &[u8], at: usize) -> u64 {
-        let field = bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).unwrap_or_default();
-        if self.big_endian { u64::from_be_bytes(field) } else { u64::from_le_bytes(field) }
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use module_api::abi;
 
-use super::elf::{ByteOrder, Dynamic, Image};
+use super::byte_order::ByteOrder;
+use super::elf::{Dynamic, Image};
 use super::findings::{ElfHeader, Findings, NoteInfo, Obstacle};
 use super::judge::{self, HostAbi};
 use super::relocation::RelocatedFile;

@@ -17,6 +17,7 @@
 //! resolve, order, params, interface             Module, called through `call`
 //! ```
 
+pub(crate) mod byte_order;
 pub mod call;
 pub(crate) mod elf;
 pub(crate) mod findings;
