@@ -17,7 +17,8 @@ fn is_room(path: &str) -> bool {
         // System calls, the loader with the layout check, the call trampoline in both directions,
         // and the arena.
         return ["sys/", "hostapi/", "shm/arena/"].iter().any(|folder| path.starts_with(folder))
-            || ["hostapi.rs", "module/call.rs", "module/layout.rs", "module/loader.rs", "shm/arena.rs"].contains(&path);
+            || ["hostapi.rs", "module/call.rs", "module/layout.rs", "module/layout/tests.rs", "module/loader.rs", "shm/arena.rs"]
+                .contains(&path);
     }
     if let Some(path) = path.strip_prefix("module-api/src/") {
         return MODULE_API.contains(&path) || path.starts_with("shm/") || path.starts_with("tests/");

@@ -8,7 +8,7 @@ const LINES: usize = 800;
 const LONG_FILES: usize = 5;
 const LONG_LINES: usize = 400;
 /// All of the host's sources have fewer.
-const HOST_LINES: usize = 27_200;
+const HOST_LINES: usize = 29_150;
 
 pub fn no_file_is_too_long(tree: &Tree) -> Vec<String> {
     let sources = ["host", "module-api", "modules", "tests"].into_iter().flat_map(|folder| tree.under(folder, "rs"));
@@ -66,8 +66,9 @@ mod breaches {
         };
         assert_eq!(findings(5, 401), [""; 0]);
         assert_eq!(findings(6, 401)[0], "6 files of more than 400 lines, 5 allowed");
-        assert_eq!(findings(67, 400), [""; 0]);
-        assert_eq!(findings(68, 400), ["host/src: 27200 lines, 27200 are too many"]);
+        let (most, lines) = (HOST_LINES.div_ceil(LONG_LINES) - 1, HOST_LINES.next_multiple_of(LONG_LINES));
+        assert_eq!(findings(most, LONG_LINES), [""; 0]);
+        assert_eq!(findings(most + 1, LONG_LINES), [format!("host/src: {lines} lines, {HOST_LINES} are too many")]);
     }
 
     #[test]

@@ -320,7 +320,8 @@ impl Image {
         if file_part.is_empty() { Ok(()) } else { self.source.read(load.offset + into, file_part) }
     }
 
-    /// The text at `address` up to its NUL, at most `max_bytes`. What is not UTF-8 is replaced.
+    /// The text at `address` up to its NUL, at most `max_bytes`. Bytes that are not UTF-8 are
+    /// replaced.
     pub fn text(&mut self, address: u64, max_bytes: usize) -> Result<String, Obstacle> {
         let mut text = Vec::new();
         let mut chunk = [0; 64];

@@ -1,6 +1,6 @@
 //! What was found in a module's file, before it is judged.
 //!
-//! *Runs in:* the supervisor and the commands `check` and `inspect`. *Never:* reads anything itself.
+//! *Runs in:* the supervisor and the commands `check` and `inspect`. *Never:* reads a file.
 //!
 //! *Pure:* no clock, no environment, no system call.
 

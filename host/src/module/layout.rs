@@ -43,7 +43,7 @@ const GROWING: &[&str] = &[
     "SampleHandler",
 ];
 
-/// Which of two minors is older.
+/// The older one of two minors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Older {
     /// Or both are the same.

@@ -18,7 +18,8 @@ use super::judge::HostAbi;
 use super::*;
 use crate::config::{Config, ModuleSource};
 
-/// A module of ABI 1.0 with structs of its own, so that it stays one when the host's structs grow.
+/// A module of ABI 1.0. It declares the structs itself, so that it stays one when the host's
+/// structs grow.
 const PROBE: &str = r#"
 #include <stdint.h>
 #include <stddef.h>

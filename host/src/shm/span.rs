@@ -41,7 +41,7 @@ pub struct SmallBlock {
     pub block: usize,
 }
 
-/// What is at an offset of the arena.
+/// The block or free memory at an offset of the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundBlock {
     /// The beginning of a block of a span, allocated or not.

@@ -111,7 +111,7 @@ pub struct Directory {
     seed: u64,
 }
 
-struct ConnectionEntry {
+struct DirectoryEntry {
     /// Serial and flags. The serial of a closed entry is the next connection's.
     state: &'static AtomicU64,
     /// Places of its listener's count and of its address's cell; 0: not counted there.
@@ -143,9 +143,9 @@ impl Directory {
         WORKERS + worker * WORKER_WORDS + HEAD_WORDS + (slot % MAX_CONNECTIONS) * ENTRY_WORDS
     }
 
-    fn entry(&self, worker: usize, slot: usize) -> ConnectionEntry {
+    fn entry(&self, worker: usize, slot: usize) -> DirectoryEntry {
         let place = Self::entry_place(worker, slot);
-        ConnectionEntry { state: &self.words[place], counted_at: &self.words[place + 1] }
+        DirectoryEntry { state: &self.words[place], counted_at: &self.words[place + 1] }
     }
 
     /// By a worker: opens a connection in its slot. None: a limit of the listener is reached.

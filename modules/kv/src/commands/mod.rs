@@ -14,8 +14,8 @@ pub struct Command {
     /// Number of arguments, the name included; negative for at least that number.
     pub arity: i32,
     pub memory: Memory,
-    /// The arguments that are keys: the first, the last (negative: from the end), and the step; zeros
-    /// for none.
+    /// The arguments that are keys: the first, the last (negative: from the end), and the step;
+    /// zeros for none.
     pub keys: (i32, i32, i32),
     pub run: fn(&mut CommandContext<'_>),
 }
