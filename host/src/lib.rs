@@ -1,28 +1,29 @@
-//! The modhost binary as a library, for its own unit tests. No API promise: module authors use
-//! `module-api`.
+//! The modhost binary as a library. Public are its entry, [`program::main`], and what the tests
+//! that kill processes and the benchmarks drive. No API promise: module authors use `module-api`.
 #![deny(unsafe_code)]
 
-pub mod check;
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod error;
+pub(crate) mod check;
+pub(crate) mod cli;
+pub(crate) mod config;
+pub(crate) mod control;
+pub(crate) mod error;
 #[allow(unsafe_code)] // the trampoline's other direction: what modules pass in are raw pointers
 pub mod hostapi;
-pub mod inspect;
+pub(crate) mod inspect;
 pub mod log;
 pub mod module;
 pub mod net;
-pub mod output;
-pub mod plan;
+pub(crate) mod output;
+pub(crate) mod plan;
 pub mod process;
+pub mod program;
 pub mod shm;
-pub mod start;
+pub(crate) mod start;
 pub mod state;
-pub mod stats;
-pub mod summary;
-pub mod supervise;
+pub(crate) mod stats;
+pub(crate) mod summary;
+pub(crate) mod supervise;
 #[allow(unsafe_code)] // system calls: one of the few rooms where unsafe may stand
 pub mod sys;
-pub mod timer;
-pub mod tls;
+pub(crate) mod timer;
+pub(crate) mod tls;

@@ -137,7 +137,7 @@ fn a_lock_and_what_is_shared_are_found_in_the_supervisor() {
 fn only_the_program_may_reach_start() {
     let start = ("host/src/start/mod.rs", "pub mod sequence; pub fn run() { sequence::run() }");
     let sequence = ("host/src/start/sequence.rs", "use super::run as again; pub fn run() { crate::net::f() }");
-    let main = ("host/src/main.rs", "use modhost::start; fn main() { start::sequence::run() }");
+    let main = ("host/src/program.rs", "use crate::start; pub fn main() { start::sequence::run() }");
     let allowed = [start, sequence, main, ("host/src/net/mod.rs", "pub fn f() {}")];
     assert_eq!(host(&allowed, layers::nothing_reaches_start), [""; 0]);
     for form in

@@ -154,10 +154,6 @@ impl Level {
     pub fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().position(|known| *known == name).map(|number| Self(number as u32))
     }
-
-    pub fn name(self) -> &'static str {
-        Self::NAMES.get(self.0 as usize).copied().unwrap_or("trace")
-    }
 }
 
 impl Default for Level {

@@ -50,7 +50,7 @@ pub enum TlsVersion {
 }
 
 impl TlsOptions {
-    /// Every file that is named.
+    #[cfg(test)]
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.certificates.iter().flat_map(|files| [&files.certificate, &files.key]).chain(&self.client_ca)
     }

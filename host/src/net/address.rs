@@ -43,6 +43,7 @@ pub struct UnixBind {
 }
 
 impl InetBind {
+    #[cfg(test)]
     pub fn with_default_options(address: SocketAddr) -> Self {
         Self { address, options: SocketOptions::default() }
     }

@@ -26,6 +26,7 @@ impl Peer {
         peer
     }
 
+    #[cfg(test)]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len as usize]
     }
