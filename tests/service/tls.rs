@@ -603,7 +603,7 @@ fn check_validates_certificates() {
         ("server.key", "nothing", ["there is no private key in the file", "BEGIN PRIVATE KEY"]),
         ("server.pem", "nothing", ["there is no certificate in the file", "BEGIN CERTIFICATE"]),
         ("server.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["a certificate cannot be parsed", "server.pem"]),
-        ("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["something else than authorities", "ca.pem"]),
+        ("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["something other than authorities", "ca.pem"]),
     ] {
         let setup = setup(&authority, "client_ca = \"ca.pem\"");
         put(setup.folder(), "ca.pem", &authority.0.pem());

@@ -62,7 +62,7 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(self) -> &'static [u8] {
         match self {
-            Refusal::NotFound => b"404 Not FoundFields",
+            Refusal::NotFound => b"404 Not Found",
             Refusal::MethodNotAllowed => b"405 Method Not Allowed",
             Refusal::UnsupportedMediaType | Refusal::UnsupportedContentEncoding => b"415 Unsupported Media Type",
             Refusal::UnsupportedScheme => b"416 Unsupported URI Scheme",

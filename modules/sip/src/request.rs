@@ -165,14 +165,14 @@ impl<'m> FoundFields<'m> {
                 self.has_unusable_via = self.via.is_none();
                 return;
             }
-            FieldName::From => (&mut self.from, "ExtraFields than One From"),
-            FieldName::To => (&mut self.to, "ExtraFields than One To"),
-            FieldName::CallId => (&mut self.call_id, "ExtraFields than One Call-ID"),
-            FieldName::CSeq => (&mut self.cseq, "ExtraFields than One CSeq"),
-            FieldName::MaxForwards => (&mut self.max_forwards, "ExtraFields than One Max-Forwards"),
-            FieldName::ContentLength => (&mut self.content_length, "ExtraFields than One Content-Length"),
-            FieldName::Expires => (&mut self.expires, "ExtraFields than One Expires"),
-            FieldName::ContentType => (&mut self.content_type, "ExtraFields than One Content-Type"),
+            FieldName::From => (&mut self.from, "More than One From"),
+            FieldName::To => (&mut self.to, "More than One To"),
+            FieldName::CallId => (&mut self.call_id, "More than One Call-ID"),
+            FieldName::CSeq => (&mut self.cseq, "More than One CSeq"),
+            FieldName::MaxForwards => (&mut self.max_forwards, "More than One Max-Forwards"),
+            FieldName::ContentLength => (&mut self.content_length, "More than One Content-Length"),
+            FieldName::Expires => (&mut self.expires, "More than One Expires"),
+            FieldName::ContentType => (&mut self.content_type, "More than One Content-Type"),
             FieldName::ContentEncoding => {
                 self.content_encoding = Some(value);
                 return;

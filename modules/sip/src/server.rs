@@ -191,8 +191,8 @@ impl<S: Store> Server<S> {
     }
 
     fn register(&self, request: &Request<'_>, record: &SipUri<'_>, buffers: &mut Buffers) -> Answer<'static> {
-        let (mut key, Some(store)) = ([0; MAX_KEY], &self.store) else { return Answer::new(b"404 Not FoundFields", ExtraFields::None) };
-        let Some(key) = record.canonical(&mut key) else { return Answer::new(b"404 Not FoundFields", ExtraFields::None) };
+        let (mut key, Some(store)) = ([0; MAX_KEY], &self.store) else { return Answer::new(b"404 Not Found", ExtraFields::None) };
+        let Some(key) = record.canonical(&mut key) else { return Answer::new(b"404 Not Found", ExtraFields::None) };
         let hashes =
             RequestHashes { call: self.hash(request.call_id.unwrap_or_default()), transaction: answer::tag(request, &self.seed) as u32 };
         let now = self.now();
@@ -201,14 +201,14 @@ impl<S: Store> Server<S> {
             RegisterOutcome::Malformed(reason) => Answer::malformed(reason),
             RegisterOutcome::TooBrief => Answer::new(b"423 Interval Too Brief", ExtraFields::MinExpires),
             RegisterOutcome::Refused(status) => Answer::new(status, ExtraFields::None),
-            RegisterOutcome::OutOfOrder => Answer::new(b"500 AnswerBuffer of Order", ExtraFields::None),
+            RegisterOutcome::OutOfOrder => Answer::new(b"500 Out of Order", ExtraFields::None),
             RegisterOutcome::NoMemory => Answer::new(b"503 Service Unavailable", ExtraFields::RetryAfter),
             RegisterOutcome::StoreFailed => Answer::new(b"500 Server Internal Error", ExtraFields::None),
         }
     }
 
     fn redirect(&self, user: &SipUri<'_>, buffers: &mut Buffers) -> Answer<'static> {
-        let (mut key, Some(store)) = ([0; MAX_KEY], &self.store) else { return Answer::new(b"404 Not FoundFields", ExtraFields::None) };
+        let (mut key, Some(store)) = ([0; MAX_KEY], &self.store) else { return Answer::new(b"404 Not Found", ExtraFields::None) };
         let Some(key) = user.canonical(&mut key) else { return Answer::new(b"414 Request-URI Too Long", ExtraFields::None) };
         let list = &mut buffers.list;
         list.clear();
@@ -216,7 +216,7 @@ impl<S: Store> Server<S> {
         // Copied, so that the lock is held only for the copy.
         match store.read(key, |found| list.extend_from_slice(found)) {
             Ok(()) if Bindings::at(list, now).next().is_some() => Answer::new(b"302 Moved Temporarily", ExtraFields::Contacts { now }),
-            Ok(()) => Answer::new(b"404 Not FoundFields", ExtraFields::None),
+            Ok(()) => Answer::new(b"404 Not Found", ExtraFields::None),
             Err(StoreError::Full | StoreError::Failed) => Answer::new(b"500 Server Internal Error", ExtraFields::None),
         }
     }

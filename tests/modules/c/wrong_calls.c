@@ -27,8 +27,9 @@ static int32_t no_timer(void *data, uint64_t expirations) {
     return 0;
 }
 
-/* Wrong in every process and phase. */
-static int always_wrong(void) {
+/* Wrong in every process and phase. A block that was freed may be another process's block a moment
+ * later: it is freed twice only while main is `alone`. */
+static int always_wrong(int alone) {
     const struct modhost_api *api = modhost_slot.api;
     void *own = modhost_slot.module;
     uint64_t zeros[64] = {0};
@@ -99,10 +100,12 @@ static int always_wrong(void) {
     {
         char *block = shm_malloc(100), *moved = shm_realloc(block, 100000);
         EXPECT(1, block && moved);
-        EXPECT(MODHOST_E_INVALID, api->shm_free(own, block, NULL));
+        if (alone)
+            EXPECT(MODHOST_E_INVALID, api->shm_free(own, block, NULL));
         EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved + 4096, NULL));
         EXPECT(MODHOST_OK, api->shm_free(own, moved, NULL));
-        EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved, NULL));
+        if (alone)
+            EXPECT(MODHOST_E_INVALID, api->shm_free(own, moved, NULL));
     }
 
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, NULL, 0, buffer, 1));
@@ -122,7 +125,7 @@ static int mod_init(void) {
     struct modhost_host_info host = {.size = sizeof host};
 
     shared = shm_calloc(2, sizeof *shared);
-    if (!shared || always_wrong() < 0)
+    if (!shared || always_wrong(1) < 0)
         return -1;
     /* Zeroed memory is not a lock. */
     EXPECT(MODHOST_E_INVALID, modhost_mutex_lock(shared, NULL));
@@ -180,7 +183,7 @@ static int mod_child(int rank) {
     struct modhost_process_row rows[2] = {{.size = sizeof *rows}, {.size = 7, .name = "untouched"}};
     struct modhost_host_info host = {.size = sizeof host - 1};
 
-    if (always_wrong() < 0)
+    if (always_wrong(rank == PROC_INIT) < 0)
         return -1;
     EXPECT(MODHOST_E_INVALID, api->process_at(own, 0, NULL));
     EXPECT(MODHOST_E_INVALID, api->process_at(own, (uint32_t)get_max_procs(), rows));
@@ -235,7 +238,7 @@ static int wrong_answers(struct modhost_udp_batch *batch) {
     void *own = modhost_slot.module;
     static uint8_t data[65508];
 
-    if (always_wrong() < 0)
+    if (always_wrong(0) < 0)
         return -1;
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, batch, batch->count, data, 1));
     EXPECT(MODHOST_E_INVALID, api->udp_reply(own, batch, UINT_MAX, data, 1));

@@ -320,7 +320,7 @@ pub fn bgsave(cx: &mut CommandContext<'_>) {
         cx.send_error(NO_SNAPSHOT);
     } else {
         cx.store.shared.save_wanted.store(true, Relaxed);
-        cx.reply().simple("Background snapshots started");
+        cx.reply().simple("Background saving started");
     }
 }
 

@@ -62,7 +62,7 @@ fn snapshots_are_written_by_clients_and_the_timer() {
     assert_eq!(peer.ask("SAVE"), "+OK\r\n");
     assert!(path.exists() && peer.ask("LASTSAVE").len() > 8);
     fs::remove_file(&path).unwrap();
-    assert_eq!(peer.ask("BGSAVE"), "+Background snapshots started\r\n");
+    assert_eq!(peer.ask("BGSAVE"), "+Background saving started\r\n");
     timer.fire_timer("snapshot", 1).unwrap();
     assert!(path.exists());
     assert!(!folder.path().join("kv.snapshot.new").exists());
