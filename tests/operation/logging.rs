@@ -267,8 +267,8 @@ fn the_journal_gets_fields_and_is_reconnected() {
     assert_eq!(record["MESSAGE"], "recorder_a: one\ntwo");
     assert!(record["MODHOST_PROCESS"].starts_with("worker 1 udp 127.0.0.1:") && !record.contains_key("MODHOST_LOST"));
 
-    // Lost records are counted, wherever they are lost: two of a worker, one of the supervisor. Main
-    // may still be writing the summary, so there can be more.
+    // Lost records of every process are counted: two of a worker, one of the supervisor. Main may
+    // still be writing the summary, so there can be more.
     drop(receiver);
     fs::remove_file(host.path("journal/socket")).unwrap();
     let before = log_lost(&host);
